@@ -1,0 +1,34 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each sets up all it needs in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+KOMODO_FILES ?=
+PYTEST_ARGS ?=
+
+.PHONY: demo test setup lint lock clean
+
+demo: setup ## Upgrade a simulated fleet end to end: embedded Temporal server, real SSH, no root, no network
+	@$(BIN)/komodo-upgrade demo --yes
+
+test: setup ## The fast tests
+	$(BIN)/python -m pytest $(if $(KOMODO_FILES),--komodo-files $(KOMODO_FILES)) $(PYTEST_ARGS)
+
+lint: setup ## ruff and mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy .
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml requirements.lock
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lock: ## Write requirements.lock anew from pyproject.toml's ranges
+	$(BIN)/pip-compile --quiet --extra dev --all-build-deps --allow-unsafe --generate-hashes --strip-extras \
+	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) dist build

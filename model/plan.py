@@ -1,0 +1,98 @@
+"""The plan: what will be done, in which order, bound by one digest. Built by pure code from the facts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+
+from model.facts import CoreFacts, Finding, PlannedEdit, ServerFacts, Severity
+from model.fleet import FleetSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wave:
+    """Servers that are upgraded at the same time. Number 1 is the canary."""
+
+    number: int
+    servers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What one approval covers."""
+
+    fleet: str
+    target: str
+    core: CoreFacts
+    servers: tuple[ServerFacts, ...]
+    """All servers of the fleet file, those that are already current included."""
+    waves: tuple[Wave, ...]
+    already_current: tuple[str, ...] = ()
+    left_behind: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+    """In order, for people."""
+    way_back: tuple[str, ...] = ()
+    digest: str = ""
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Of Core and of every server."""
+        return self.core.findings + tuple(f for s in self.servers for f in s.findings)
+
+    @property
+    def refusals(self) -> tuple[Finding, ...]:
+        """Findings that forbid the upgrade."""
+        return tuple(f for f in self.findings if f.severity is Severity.REFUSE)
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """Findings that an approver must know."""
+        return tuple(f for f in self.findings if f.severity is Severity.WARN)
+
+    def server(self, name: str) -> ServerFacts:
+        """Facts of one server. Raises KeyError."""
+        for facts in self.servers:
+            if facts.name == name:
+                return facts
+        raise KeyError(name)
+
+
+def bind(plan: Plan) -> Plan:
+    """The same plan with its digest: over what will be changed, not over what was merely seen (times, free space)."""
+    core = plan.core
+    bound = {
+        "fleet": plan.fleet,
+        "target": plan.target,
+        "core": [core.version, [_edit(e) for e in core.edits], asdict(core.core) if core.core else None],
+        "agent": asdict(core.agent) if core.agent else None,
+        "servers": [
+            [s.name, s.version, s.binary, s.binary_sha256, list(s.config_paths), [_edit(e) for e in s.edits]]
+            for s in plan.servers
+        ],
+        "waves": [list(w.servers) for w in plan.waves],
+        "left_behind": list(plan.left_behind),
+    }
+    text = json.dumps(bound, sort_keys=True, separators=(",", ":"))
+    return replace(plan, digest=hashlib.sha256(text.encode()).hexdigest()[:16])
+
+
+def _edit(edit: PlannedEdit) -> list[str]:
+    return [edit.path, edit.base_sha256, edit.result_sha256]
+
+
+def waves(fleet: FleetSpec, names: tuple[str, ...]) -> tuple[Wave, ...]:
+    """Canary first, then waves of the configured size, in the fleet file's order."""
+    rollout = fleet.rollout
+    each = rollout.approve == "each-server"
+    if rollout.wave.endswith("%"):
+        size = max(1, len(names) * int(rollout.wave[:-1]) // 100)
+    else:
+        size = int(rollout.wave)
+    if each:
+        size = 1
+    first = min(1 if each else rollout.canary, len(names)) or min(size, len(names))
+    groups = [names[:first]] if first else []
+    rest = names[first:]
+    groups += [rest[i : i + size] for i in range(0, len(rest), size)]
+    return tuple(Wave(number=i, servers=group) for i, group in enumerate(groups, start=1))
