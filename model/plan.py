@@ -85,10 +85,8 @@ def waves(fleet: FleetSpec, names: tuple[str, ...]) -> tuple[Wave, ...]:
     """Canary first, then waves of the configured size, in the fleet file's order."""
     rollout = fleet.rollout
     each = rollout.approve == "each-server"
-    if rollout.wave.endswith("%"):
-        size = max(1, len(names) * int(rollout.wave[:-1]) // 100)
-    else:
-        size = int(rollout.wave)
+    share = rollout.wave.endswith("%")
+    size = max(1, len(names) * int(rollout.wave[:-1]) // 100) if share else int(rollout.wave)
     if each:
         size = 1
     first = min(1 if each else rollout.canary, len(names)) or min(size, len(names))
