@@ -1,0 +1,1 @@
+"""The commands of `komodo-upgrade`: one file each, and how things are shown."""

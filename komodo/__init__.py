@@ -1,0 +1,1 @@
+"""What we know about Komodo: its files, keys, logs, releases, API and database. Opens no SSH, knows no Temporal."""

@@ -1,0 +1,1 @@
+"""How a Temporal server is reached: the user's own, or the embedded one with its supervisor and worker."""
