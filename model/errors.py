@@ -31,13 +31,19 @@
     │   ├── AgentNotStarted       it exits, loops or never reports its version
     │   └── ConfigNotLoaded       it runs without the config: it is open to anyone
     ├── NotProven *               v2 runs, Core has not confirmed it yet
-    └── TemporalUnavailable       no Temporal server answers
+    ├── TemporalUnavailable       no Temporal server answers
+    ├── NoWorker                  Temporal answers, but no worker does
+    ├── UpgradeAlreadyRunning     the fleet is being upgraded or rolled back right now
+    ├── NoSuchUpgrade             nothing runs (or ever ran) for this fleet
+    ├── NotAccepted               a decision or control that the upgrade did not take
+    └── ServiceRefused            the embedded service cannot be started, replaced or stopped now
 
 Those marked * are transient: the same step may succeed when it is tried again. Everything else needs a person.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import ClassVar
 
@@ -65,10 +71,31 @@ class UpgradeError(Exception):
         return f"{where}{self.what}{left}{cure}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileProblem:
+    """One thing that is wrong in a file a person wrote."""
+
+    line: int
+    """From 1; 0: not tied to a line."""
+    key: str
+    """Dotted, with the server's name where one is meant: "server[web-1].host"."""
+    what: str
+    cure: str
+
+
 class FleetFileError(UpgradeError):
-    """The fleet file cannot be read or is not valid; names file, key or line, and the cure."""
+    """The fleet file cannot be read or is not valid; names file, key or line, and the cure.
+
+    `problems` holds all of them, each with its own line and cure.
+    """
 
     exit_code = 2
+
+    def __init__(
+        self, what: str, *, problems: tuple[FileProblem, ...] = (), host: str = "", left: str = "", cure: str = ""
+    ) -> None:
+        super().__init__(what, host=host, left=left, cure=cure)
+        self.problems = problems
 
 
 class SecretMissing(UpgradeError):
@@ -230,3 +257,29 @@ class TemporalUnavailable(UpgradeError):
     """No Temporal server answers."""
 
     exit_code = 10
+
+
+class NoWorker(UpgradeError):
+    """Temporal answers, but no worker polls the task queue (or none answered in time)."""
+
+    exit_code = 10
+
+
+class UpgradeAlreadyRunning(UpgradeError):
+    """One upgrade per fleet: who started the running one, when, and how to look at it."""
+
+    exit_code = 11
+
+
+class NoSuchUpgrade(UpgradeError):
+    """There is no upgrade of this fleet to look at, to answer or to roll back."""
+
+    exit_code = 2
+
+
+class NotAccepted(UpgradeError):
+    """The upgrade did not take a decision: no such gate, a stale plan, another answer came first."""
+
+
+class ServiceRefused(UpgradeError):
+    """The embedded service (Temporal and worker on this machine) cannot do what was asked right now."""

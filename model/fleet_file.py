@@ -1,0 +1,265 @@
+"""fleet.toml: read, checked by one model, and turned into the FleetSpec that workflows carry.
+
+Every error is found in one pass and names the file, the line, the key, what is wrong and the cure.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from model.errors import FileProblem, FleetFileError
+from model.fleet import FleetSpec
+from model.fleet_example import COMMENTED_EXAMPLE
+from model.fleet_lines import find_lines, repeated_keys
+from model.fleet_tables import FleetFile, ServerTable, to_spec
+from model.fleet_values import REFERENCES, RELEASES
+
+__all__ = ["COMMENTED_EXAMPLE", "RELEASES", "json_schema", "load", "parse"]
+
+_Loc = tuple[str | int, ...]
+_TABLES: dict[str, Any] = {name: field.annotation for name, field in FleetFile.model_fields.items()} | {
+    "server": ServerTable
+}
+_SECRETS = {"password", "passphrase", "api_key", "api_secret", "sudo_password", "secret", "passkey", "token"}
+
+
+def load(path: Path | str) -> FleetSpec:
+    """The fleet of a file. Raises FleetFileError with every problem of the file at once."""
+    file = Path(path).expanduser().absolute()
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        cure = f"write one with `komodo-upgrade init {path}`, or name another: `--fleet PATH`"
+        raise FleetFileError(f"{path}: no such file", cure=cure) from None
+    except UnicodeDecodeError:
+        raise FleetFileError(f"{path}: the file is not UTF-8 text", cure="save it as UTF-8") from None
+    except OSError as error:
+        raise FleetFileError(f"{path}: {error.strerror}", cure="give a file that you may read") from None
+    return parse(text, file)
+
+
+def parse(text: str, path: Path) -> FleetSpec:
+    """The fleet of a text; `path` is where it lies (relative paths in it mean that folder)."""
+    raw = _decode(text, path)
+    problems: list[FileProblem] = []
+    lines = find_lines(text)
+    try:
+        file = FleetFile.model_validate(raw)
+    except ValidationError as error:
+        file = None
+        for details in error.errors(include_url=False):
+            loc, what, cure = _explain(details)
+            problems.append(_problem(loc, what, cure, raw, lines))
+    problems += [_problem(loc, what, cure, raw, lines) for loc, what, cure in _across(raw)]
+    if problems or file is None:
+        raise _error(path, problems)
+    return to_spec(file, path)
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of the file, for editors."""
+    schema = FleetFile.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+def _decode(text: str, path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        problems = [
+            FileProblem(line=second, key=key, what=f"is set twice, in line {first} and here", cure="keep one of them")
+            for key, first, second in repeated_keys(text)
+        ]
+        if not problems:
+            place = re.search(r"at line (\d+)", str(error))
+            line = int(place.group(1)) if place else len(text.splitlines())
+            what = re.sub(r" \(at .*\)$", "", str(error))
+            problems = [FileProblem(line=line, key="", what=f"is not TOML: {what}", cure=_syntax_cure(text, line))]
+        raise _error(path, problems) from None
+
+
+def _syntax_cure(text: str, line: int) -> str:
+    lines = text.splitlines()
+    shown = lines[line - 1] if 0 < line <= len(lines) else ""
+    if re.match(r"\s*[\w.-]+\s*=\s*[A-Za-z~/.][^\"']*$", shown) and not re.search(r"=\s*(true|false)\b", shown):
+        return 'put the text in quotes: key = "value"'
+    if re.match(r"\s*[\w.-]+\s*:", shown):
+        return "write key = value, not key: value"
+    return "compare the line with `komodo-upgrade init -`"
+
+
+def _error(path: Path, problems: list[FileProblem]) -> FleetFileError:
+    ordered = tuple(sorted(problems, key=lambda p: (p.line or 10**9, p.key)))
+    count = "1 error" if len(ordered) == 1 else f"{len(ordered)} errors"
+    shown = [f"{path}: {count}"]
+    for problem in ordered:
+        where = f"line {problem.line}: " if problem.line else ""
+        subject = f"{problem.key} " if problem.key else ""
+        shown += [f"  {where}{subject}{problem.what}", f"    → {problem.cure}"]
+    return FleetFileError("\n".join(shown), problems=ordered, cure="mend the file, then type the same command again")
+
+
+def _problem(loc: _Loc, what: str, cure: str, raw: dict[str, Any], lines: dict[_Loc, int]) -> FileProblem:
+    line = 0
+    for end in range(len(loc), 0, -1):
+        if loc[:end] in lines:
+            line = lines[loc[:end]]
+            break
+    return FileProblem(line=line, key=_name(loc, raw), what=what, cure=cure)
+
+
+def _name(loc: _Loc, raw: dict[str, Any]) -> str:
+    """`server[web-1].host`: people know a server by its name, not by its position."""
+    text = ""
+    for index, part in enumerate(loc):
+        if not isinstance(part, int):
+            text += f".{part}" if text else part
+            continue
+        label: Any = part + 1
+        if loc[:index] == ("server",):
+            table = raw["server"][part]
+            label = (isinstance(table, dict) and table.get("name")) or label
+        text += f"[{label}]"
+    return text
+
+
+def _explain(details: ErrorDetails) -> tuple[_Loc, str, str]:
+    """Pydantic's error in our words. A value is repeated only where it cannot be a secret."""
+    loc: _Loc = tuple(part for part in details["loc"] if part != "[key]")
+    kind, context = details["type"], details.get("ctx", {})
+    key = str(loc[-1]) if loc else ""
+    if kind == "fleet":
+        return loc, str(context["what"]), str(context["cure"])
+    if kind == "missing":
+        return loc, "is missing", _missing_cure(loc)
+    if kind == "extra_forbidden":
+        return loc, "is unknown here", _unknown_cure(loc)
+    if kind == "literal_error":
+        allowed = str(context["expected"]).replace("'", '"').replace(" or ", ", ")
+        return loc, f'is "{details["input"]}"', f"write one of {allowed}"
+    if kind in {"model_type", "dict_type", "model_attributes_type"}:
+        return loc, "must be a table", f"write it as [{key}] with its keys below"
+    if kind == "list_type":
+        example = "[[server]]" if loc == ("server",) else f'{key} = ["…"]'
+        return loc, "must be a list", f"write {example}"
+    if kind in {"greater_than_equal", "less_than_equal"}:
+        bound = context.get("ge", context.get("le"))
+        word = "at least" if "ge" in context else "at most"
+        return loc, f"is {details['input']}", f"write {word} {bound}"
+    types = {"string_type": ("text", f'{key} = "…"'), "int_type": ("a whole number", f"{key} = 1")}
+    if kind in types:
+        word, example = types[kind]
+        return loc, f"must be {word}", f"write {example}"
+    if kind == "string_too_short":
+        return loc, "is empty", "give a value, or take the line out"
+    return loc, str(details["msg"]), "compare with `komodo-upgrade schema`"
+
+
+def _missing_cure(loc: _Loc) -> str:
+    if len(loc) == 1:
+        return f"add a [{loc[0]}] table; `komodo-upgrade init -` shows one"
+    examples = {"name": 'name = "…"', "host": 'host = "10.0.0.11"', "target": f'target = "{RELEASES[-1]}"'}
+    return f"add {examples.get(str(loc[-1]), f'{loc[-1]} = …')}"
+
+
+def _unknown_cure(loc: _Loc) -> str:
+    key = str(loc[-1])
+    model = FleetFile if len(loc) == 1 else _TABLES.get(str(loc[0]))
+    if loc[:2] == ("agent", "sha256"):
+        return "the architectures are x86_64 and aarch64"
+    known = list(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+    if len(loc) == 1 and key not in known and key in FleetFile.model_fields["fleet"].annotation.model_fields:  # type: ignore[union-attr]
+        return f"move it below [fleet]: {key} = …"
+    if key.lower() in _SECRETS:
+        base = "passphrase" if key.lower() not in {"api_key", "api_secret"} else key.lower()
+        base = "sudo = { password" if "password" in key.lower() else base
+        end = " }" if base.startswith("sudo") else ""
+        return f'secrets are references, never values: {base}_env = "NAME"{end} (or _file, _command)'
+    if "host_key" in key or "strict" in key.lower():
+        return "host keys are always checked; add them to a known_hosts file"
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]}?"
+    elsewhere = [name for name, table in _TABLES.items() if name not in loc and key in _fields(table)]
+    if elsewhere:
+        bracket = "[[server]]" if elsewhere[0] == "server" else f"[{elsewhere[0]}]"
+        return f"move it below {bracket}"
+    return f"take it out; known here: {', '.join(known)}" if known else "take it out"
+
+
+def _fields(table: Any) -> dict[str, Any]:
+    return table.model_fields if isinstance(table, type) and issubclass(table, BaseModel) else {}
+
+
+# --- what no single key can know --------------------------------------------------------------------------------------
+
+
+def _across(raw: dict[str, Any]) -> Iterator[tuple[_Loc, str, str]]:
+    """Checks over several keys. They work on the raw tables, so that they speak beside the errors of single keys."""
+    servers = raw.get("server")
+    tables: list[tuple[_Loc, Any]] = [(("ssh",), raw.get("ssh")), (("core",), raw.get("core"))]
+    named = list(enumerate(servers)) if isinstance(servers, list) else []
+    tables += [(("server", index), table) for index, table in named]
+    for loc, table in tables:
+        if isinstance(table, dict):
+            yield from _references(loc, table)
+    yield from _duplicates([(i, t) for i, t in named if isinstance(t, dict)])
+    yield from _left_behind(raw, {t.get("name") for _, t in named if isinstance(t, dict)})
+
+
+def _references(loc: _Loc, table: dict[str, Any]) -> Iterator[tuple[_Loc, str, str]]:
+    given: dict[str, list[str]] = {}
+    for name in ("passphrase", "api_key", "api_secret"):
+        keys = [f"{name}_{kind}" for kind in REFERENCES if f"{name}_{kind}" in table]
+        given[name] = keys
+        if len(keys) > 1:
+            yield (*loc, keys[1]), f"stands beside {keys[0]}", f"keep one of {', '.join(keys)}"
+    for one, other in (("api_key", "api_secret"), ("api_secret", "api_key")):
+        if given[one] and not given[other]:
+            yield (
+                (*loc, given[one][0]),
+                f"stands alone: {other} is missing",
+                f'add {other}_env = "KOMODO_{other.upper()}"',
+            )
+
+
+def _duplicates(servers: list[tuple[int, dict[str, Any]]]) -> Iterator[tuple[_Loc, str, str]]:
+    names: dict[Any, int] = {}
+    agents: dict[tuple[str, ...], Any] = {}
+    for index, table in servers:
+        name = table.get("name")
+        if isinstance(name, str) and name in names:
+            yield ("server", index, "name"), f'"{name}" is there twice', "every Server of Komodo is named once"
+        names.setdefault(name, index)
+        keys = ("host", "port", "jump", "user", "unit")
+        agent = tuple(str(table.get(key, "")) for key in keys)
+        if table.get("host") and agent in agents and agents[agent] != name:
+            cure = "two Servers on one agent cannot both be upgraded: give the second its own host or unit"
+            yield ("server", index, "host"), f'is the machine and unit of "{agents[agent]}" too', cure
+        agents.setdefault(agent, name)
+
+
+def _left_behind(raw: dict[str, Any], names: set[Any]) -> Iterator[tuple[_Loc, str, str]]:
+    rollout = raw.get("rollout")
+    listed = rollout.get("leave_behind") if isinstance(rollout, dict) else None
+    for name in listed if isinstance(listed, list) else []:
+        if name in names:
+            cure = "take it out of leave_behind, or take its [[server]] table out"
+            yield ("rollout", "leave_behind"), f'names "{name}", which is to be upgraded too', cure
+
+
+def schema_text() -> str:
+    """`json_schema()` as text."""
+    return json.dumps(json_schema(), indent=2)
