@@ -1,0 +1,120 @@
+"""Komodo's releases: version numbers, where agent binaries lie, what an artifact must look like.
+
+Assets are `periphery-x86_64` and `periphery-aarch64` (v2.3.2:scripts/setup-periphery.py); releases carry no checksum
+file, but GitHub's API gives newer assets a digest. v2 binaries need glibc 2.34 or newer and OpenSSL 3
+(upgrade guide, "Breaking").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from model.errors import ArtifactError, UpgradeError
+
+FIRST_V2 = (2, 0, 0)
+NEWEST_SEEN = (2, 3, 2)
+"""The newest release whose behaviour this project was checked against."""
+OLDEST_AGENT = (1, 15, 0)
+"""The oldest v1 release whose files and logs are known."""
+MIN_GLIBC = (2, 34)
+"""v2's binaries are built on Debian 12 and ask for symbols of GLIBC_2.34 (upgrade guide, "Breaking")."""
+ARCHES = ("x86_64", "aarch64")
+_ARCH_NAMES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
+_ELF_MACHINES = {62: "x86_64", 183: "aarch64"}
+_EXACT = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
+
+TOO_OLD = (
+    "upgrade this system (Debian 12, Ubuntu 22.04, RHEL 9 or newer), run the agent as a container, "
+    "or name the server in leave_behind"
+)
+"""The ways out for a host on which v2's binary cannot run."""
+
+
+def version_of(text: str) -> tuple[int, int, int] | None:
+    """ "2.3.2" or "v2.3.2" as numbers; None for anything else ("latest", "2", a pre-release)."""
+    match = _EXACT.fullmatch(text.strip())
+    return (int(match.group(1)), int(match.group(2)), int(match.group(3))) if match else None
+
+
+def check_target(target: str) -> tuple[int, int, int]:
+    """The target as numbers. Raises UpgradeError where it is no exact v2 version."""
+    numbers = version_of(target)
+    if numbers is None:
+        raise UpgradeError(f"{target!r} is no exact version", cure='write target = "2.3.2" (three numbers, without v)')
+    if numbers < FIRST_V2:
+        raise UpgradeError(f"{target} is no v2 version", cure="this tool upgrades to 2.0.0 or newer")
+    return numbers
+
+
+def arch_of(machine: str) -> str:
+    """x86_64 or aarch64 from `uname -m`; empty where Komodo offers no binary (32-bit ARM and others)."""
+    return _ARCH_NAMES.get(machine.strip().lower(), "")
+
+
+def version_said(text: str) -> str:
+    """The version in what `periphery --version` prints: "periphery 2.3.2" → "2.3.2"; empty: it said something else."""
+    match = re.search(r"^periphery v?(\d+\.\d+\.\d+\S*)\s*$", text.strip(), re.MULTILINE)
+    return match.group(1) if match else ""
+
+
+def asset_url(template: str, version: str, arch: str) -> str:
+    """The address of an agent's binary, from a template with {version} (without v) and {arch}."""
+    return template.replace("{version}", version).replace("{arch}", arch)
+
+
+def release_api(url: str) -> str:
+    """GitHub's API address of the release that an asset's address belongs to; empty for any other site."""
+    parts = urlsplit(url)
+    match = re.fullmatch(r"/([^/]+)/([^/]+)/releases/download/([^/]+)/[^/]+", parts.path)
+    if parts.hostname != "github.com" or not match:
+        return ""
+    return f"https://api.github.com/repos/{match.group(1)}/{match.group(2)}/releases/tags/{match.group(3)}"
+
+
+def published_digest(release: Mapping[str, Any], url: str) -> str:
+    """The sha256 that GitHub's release API gives for the asset at this address; empty: none is given."""
+    name = urlsplit(url).path.rsplit("/", 1)[-1]
+    for asset in release.get("assets") or []:
+        if isinstance(asset, Mapping) and asset.get("name") == name:
+            kind, _, digest = str(asset.get("digest") or "").partition(":")
+            if kind == "sha256" and re.fullmatch(r"[0-9a-f]{64}", digest):
+                return digest
+    return ""
+
+
+def check_artifact(head: bytes, size: int, *, arch: str, source: str) -> None:
+    """Refuses what is no program at all, before anybody runs it (a shell would *execute* an HTML page line by line).
+
+    `head` is the file's first bytes (20 are enough). Raises ArtifactError.
+    """
+    if size < 64:
+        said = head[:40].decode("ascii", "replace").strip()
+        raise ArtifactError(
+            f"{source} is {size} bytes ({said!r}), no program",
+            cure="check that this version exists, or set url or sha256 in [agent] of the fleet file",
+        )
+    if head[:4] == b"\x7fELF":
+        machine = _ELF_MACHINES.get(int.from_bytes(head[18:20], "little"), "another machine")
+        if machine != arch:
+            raise ArtifactError(
+                f"{source} is a program for {machine}, the host is {arch}", cure="correct url in [agent]"
+            )
+        return
+    if head[:2] != b"#!":
+        raise ArtifactError(
+            f"{source} is no program (it begins with {head[:16]!r})",
+            cure='a proxy or login page may stand in between: fetch it by hand, or set download = "worker"',
+        )
+
+
+def runs_here(glibc: str, openssl3: bool | None) -> str:
+    """Why v2's binary will not run on such a system; empty: nothing speaks against it. A prediction only."""
+    numbers = tuple(int(n) for n in re.findall(r"\d+", glibc)[:2])
+    if len(numbers) == 2 and numbers < MIN_GLIBC:
+        return f"its glibc is {glibc}, v2's binary needs 2.34 or newer"
+    if openssl3 is False:
+        return "it has no OpenSSL 3 (libssl.so.3), which v2's binary needs"
+    return ""

@@ -1,0 +1,128 @@
+"""systemd's words about a unit, in the forms people have."""
+
+from __future__ import annotations
+
+import pytest
+
+from komodo import unit
+
+TEMPLATE = """\
+Restart=on-failure
+MainPID=4711
+NRestarts=0
+ExecStart={{ path={path} ; argv[]={argv} ; ignore_errors=no ; start_time=[n/a] ; stop_time=[n/a] ; pid=1 ; code=(null) }}
+Environment={environment}
+WorkingDirectory=
+User=
+Id=periphery.service
+LoadState=loaded
+ActiveState=active
+SubState=running
+FragmentPath=/etc/systemd/system/periphery.service
+DropInPaths=/etc/systemd/system/periphery.service.d/limits.conf
+UnitFileState=enabled
+InvocationID=0123456789abcdef0123456789abcdef
+"""
+
+
+def show(argv: str, environment: str = "HOME=/root") -> unit.Unit:
+    return unit.parse_unit(TEMPLATE.format(path=argv.split(" ")[0], argv=argv, environment=environment))
+
+
+CONFIG = "/etc/komodo/periphery.config.toml"
+
+
+@pytest.mark.parametrize(
+    ("argv", "binary", "configs"),
+    [
+        (f"/bin/sh -lc /usr/local/bin/periphery --config-path {CONFIG}", "/usr/local/bin/periphery", (CONFIG,)),
+        (f"/bin/sh -lc exec /usr/local/bin/periphery --config-path={CONFIG}", "/usr/local/bin/periphery", (CONFIG,)),
+        (f"/bin/bash -l -c /usr/local/bin/periphery -c {CONFIG}", "/usr/local/bin/periphery", (CONFIG,)),
+        (f"/bin/sh -lc '/opt/my dir/periphery' --config-path \"{CONFIG}\"", "/opt/my dir/periphery", (CONFIG,)),
+        (f"/usr/local/bin/periphery --config-path={CONFIG}", "/usr/local/bin/periphery", (CONFIG,)),
+        (
+            f"/usr/local/bin/periphery -c {CONFIG} -c /etc/komodo/more.toml",
+            "/usr/local/bin/periphery",
+            (CONFIG, "/etc/komodo/more.toml"),
+        ),
+        (
+            "/usr/local/bin/periphery --config-path /etc/komodo --log-level debug",
+            "/usr/local/bin/periphery",
+            ("/etc/komodo",),
+        ),
+        ("/opt/komodo/periphery-x86_64", "/opt/komodo/periphery-x86_64", ()),
+        (
+            "/bin/sh -lc $HOME/.local/bin/periphery --config-path ${HOME}/.config/komodo/p.toml",
+            "/root/.local/bin/periphery",
+            ("/root/.config/komodo/p.toml",),
+        ),
+    ],
+)
+def test_commands_that_are_understood(argv: str, binary: str, configs: tuple[str, ...]) -> None:
+    found = show(argv)
+    assert (found.binary, found.config_paths, found.refused) == (binary, configs, "")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        "/usr/bin/docker run --rm ghcr.io/moghtech/komodo-periphery:latest",
+        "/opt/start-periphery.sh",
+        "/bin/sh /opt/start.sh",
+        "/bin/sh -lc sleep 5; /usr/local/bin/periphery",
+        "/bin/sh -lc /usr/local/bin/periphery --config-path $KOMODO_CONFIG",
+        "/bin/sh -lc /usr/local/bin/periphery --config-path $(hostname).toml",
+        "/usr/bin/nice -n 5 /usr/local/bin/periphery",
+        "/bin/sh -lc '/usr/local/bin/periphery",
+        "/bin/sh -lc periphery",
+        "",
+    ],
+)
+def test_other_commands_are_refused_with_a_reason(argv: str) -> None:
+    found = show(argv)
+    assert found.refused
+    assert not found.binary
+
+
+def test_paths_from_the_environment_only_where_the_command_names_none() -> None:
+    by_environment = show("/usr/local/bin/periphery", "HOME=/root PERIPHERY_CONFIG_PATHS=/a.toml,/b.toml")
+    assert (by_environment.config_paths, by_environment.config_source) == (("/a.toml", "/b.toml"), "Environment")
+    by_command = show(f"/usr/local/bin/periphery -c {CONFIG}", "PERIPHERY_CONFIG_PATH=/a.toml")
+    assert (by_command.config_paths, by_command.config_source) == ((CONFIG,), "ExecStart")
+
+
+def test_state_and_files() -> None:
+    found = show(f"/usr/local/bin/periphery -c {CONFIG}")
+    assert found.exists
+    assert found.active
+    assert (found.main_pid, found.restarts, found.enabled) == (4711, 0, "enabled")
+    assert found.drop_ins == ("/etc/systemd/system/periphery.service.d/limits.conf",)
+    assert found.invocation == "0123456789abcdef0123456789abcdef"
+
+
+def test_a_unit_that_is_not_there() -> None:
+    found = unit.parse_unit("Id=periphery.service\nLoadState=not-found\nActiveState=inactive\nFragmentPath=\n")
+    assert not found.exists
+
+
+def test_environment_is_never_shown() -> None:
+    found = show("/usr/local/bin/periphery", "PERIPHERY_PASSKEYS=hunter2 'PERIPHERY_BIND_IP=a b'")
+    assert found.environment["PERIPHERY_BIND_IP"] == "a b"
+    assert "hunter2" not in repr(found)
+
+
+def test_environment_files() -> None:
+    text = TEMPLATE.format(path="/x", argv="/usr/local/bin/periphery", environment="")
+    found = unit.parse_unit(text + "EnvironmentFiles=/etc/default/periphery (ignore_errors=yes)\n")
+    assert found.environment_files == ("/etc/default/periphery",)
+    assert unit.file_assignments("# c\nexport PERIPHERY_PORT='8121'\nOTHER=1\nperiphery_core_address=x\n") == {
+        "PERIPHERY_PORT": "8121",
+        "PERIPHERY_CORE_ADDRESS": "x",
+    }
+
+
+def test_two_spellings_are_found() -> None:
+    assert unit.alias_pairs({"PERIPHERY_CONFIG_PATH": "a", "periphery_config_paths": "b"}) == (
+        ("PERIPHERY_CONFIG_PATH", "PERIPHERY_CONFIG_PATHS"),
+    )
+    assert unit.alias_pairs({"PERIPHERY_CONFIG_PATHS": "b"}) == ()
