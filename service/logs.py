@@ -1,0 +1,68 @@
+"""How a worker or the supervisor writes its log: plain lines, or one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+PLAIN = "plain"
+JSON = "json"
+_CONTEXT = ("temporal_workflow", "temporal_activity")
+_KEPT = ("workflow_id", "workflow_type", "activity_type", "attempt", "update_name")
+_QUIET = ("asyncssh", "httpx", "httpx2", "httpcore", "pymongo", "motor", "asyncio")
+"""Libraries whose own log is noise here, and may hold what our messages never hold."""
+
+
+def set_up(kind: str = PLAIN, *, level: str = "INFO", stream: TextIO | None = None) -> None:
+    """One handler for the whole process, on stderr."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonLines() if kind == JSON else PlainLines())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _context(record: logging.LogRecord) -> dict[str, Any]:
+    context: dict[str, Any] = {}
+    for name in _CONTEXT:
+        info = getattr(record, name, None)
+        if isinstance(info, dict):
+            context |= {key: info[key] for key in _KEPT if key in info}
+    return context
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class PlainLines(logging.Formatter):
+    """`2026-11-23T22:00:00.000Z INFO  message  [activity switch_server, attempt 1, komodo-upgrade/prod]`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record, its traceback on the lines below."""
+        context = _context(record)
+        suffix = f"  [{', '.join(f'{key}={value}' for key, value in context.items())}]" if context else ""
+        text = f"{_time(record)} {record.levelname:<7} {record.getMessage()}{suffix}"
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record as JSON."""
+        entry: dict[str, Any] = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_context(record),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, default=str)
