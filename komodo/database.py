@@ -1,0 +1,286 @@
+"""Core's database through motor: version, counts, the documents the plan needs, and the drop before a restore.
+
+Who connects where: Core's own settings (v1.19.5:client/core/rs/src/entities/config/core.rs `DatabaseConfig`,
+lib/database/src/lib.rs), reached on the database container's address through the SSH connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import parse_qsl, quote, unquote, urlencode
+
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo.errors import ConfigurationError, OperationFailure, PyMongoError
+
+from model.errors import DatabaseError
+from model.facts import CollectionCount
+
+DEFAULT_PORT = 27017
+_HOST = "127.0.0.1"
+_OPTIONS = ("authSource", "authMechanism")
+"""Options of the URI that logging in needs; the rest (replica set, app name, time-outs) is for Core alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseLogin:
+    """How Core logs in to its database. The password is in memory only and left out of repr."""
+
+    host: str
+    port: int = DEFAULT_PORT
+    username: str = ""
+    password: str = field(default="", repr=False)
+    name: str = "komodo"
+    auth_source: str = ""
+    """Empty: `admin`, where the official files create the user."""
+    mechanism: str = ""
+
+    def uri(self, host: str = _HOST, port: int = 0) -> str:
+        """For mongodump and mongorestore: the user, never the password (argv is readable by every user of a host)."""
+        options = {"authSource": self.auth_source or "admin"}
+        if self.mechanism:
+            options["authMechanism"] = self.mechanism
+        user = f"{quote(self.username, safe='')}@" if self.username else ""
+        tail = f"?{urlencode(options)}" if self.username else ""
+        return f"mongodb://{user}{host}:{port or self.port}/{tail}"
+
+    def config(self) -> bytes:
+        """The one line that `--config=/dev/stdin` takes; empty where there is no password."""
+        if not self.password:
+            return b""
+        plain = re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", self.password) and self.password.lower() not in _YAML_WORDS
+        return f"password: {self.password if plain else json.dumps(self.password, ensure_ascii=False)}\n".encode()
+
+
+_YAML_WORDS = frozenset(("true", "false", "yes", "no", "on", "off", "null", "y", "n", "nan", "inf"))
+
+
+def login_of(
+    *, uri: str = "", address: str = "", username: str = "", password: str = "", name: str = ""
+) -> DatabaseLogin:
+    """From Core's settings, as Core reads them: a URI wins over address, user and password.
+
+    Raises DatabaseError for what is not supported (SRV names, several hosts, TLS, no address at all).
+    """
+    database = name or "komodo"
+    if not uri:
+        if not address:
+            raise DatabaseError("Core's settings name no database (KOMODO_DATABASE_ADDRESS or KOMODO_DATABASE_URI)")
+        host, port = _host_port(address)
+        both = bool(username and password)
+        return DatabaseLogin(
+            host=host,
+            port=port,
+            username=username if both else "",
+            password=password if both else "",
+            name=database,
+        )
+    scheme, separator, rest = uri.partition("://")
+    if not separator or scheme not in ("mongodb", "mongodb+srv"):
+        raise DatabaseError("KOMODO_DATABASE_URI is no mongodb:// URI")
+    login, _, tail = rest.rpartition("@") if "@" in rest else ("", "", rest)
+    hosts, _, query = tail.partition("?")
+    hosts, _, path = hosts.partition("/")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    lowered = {k.lower(): v for k, v in options.items()}
+    if scheme == "mongodb+srv" or "," in hosts:
+        raise DatabaseError(
+            "Core's database is a replica set or an SRV name, outside of this host",
+            cure="this version upgrades only a database that runs in a container on Core's host",
+        )
+    if lowered.get("tls", lowered.get("ssl", "false")).lower() == "true":
+        raise DatabaseError("Core's database wants TLS", cure="this version connects to a database without TLS only")
+    user, _, secret = login.partition(":")
+    host, port = _host_port(hosts)
+    return DatabaseLogin(
+        host=host,
+        port=port,
+        username=unquote(user),
+        password=unquote(secret),
+        name=database,
+        auth_source=lowered.get("authsource", "") or unquote(path),
+        mechanism=lowered.get("authmechanism", ""),
+    )
+
+
+def _host_port(text: str) -> tuple[str, int]:
+    bare = text.removeprefix("mongodb://").rstrip("/")
+    host, separator, port = bare.rpartition(":")
+    if separator and port.isdigit():
+        return host.strip("[]"), int(port)
+    return bare.strip("[]"), DEFAULT_PORT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerVersion:
+    """What the database says it is. FerretDB names a MongoDB version it is compatible with."""
+
+    text: str
+    ferretdb: bool = False
+
+    @property
+    def major(self) -> int:
+        """First number; 0 where there is none."""
+        found = re.match(r"\d+", self.text)
+        return int(found.group()) if found else 0
+
+
+class Database:
+    """One connection to Core's database through a local port. Use as an async context manager."""
+
+    def __init__(self, login: DatabaseLogin, *, port: int, host: str = _HOST) -> None:
+        self._login = login
+        options: dict[str, Any] = {}
+        if login.username:
+            options = {
+                "username": login.username,
+                "password": login.password,
+                "authSource": login.auth_source or "admin",
+            }
+            if login.mechanism:
+                options["authMechanism"] = login.mechanism
+        self._client: Any = AsyncIOMotorClient(
+            host,
+            port,
+            directConnection=True,
+            appname="komodo-upgrade",
+            serverSelectionTimeoutMS=10_000,
+            connectTimeoutMS=10_000,
+            socketTimeoutMS=120_000,
+            retryWrites=False,
+            io_loop=asyncio.get_running_loop(),
+            **options,
+        )
+        self._db: Any = self._client[login.name]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.close()
+
+    async def version(self) -> ServerVersion:
+        """`buildInfo`."""
+        answer = await self._ask(self._client.admin.command("buildInfo"))
+        ferretdb = "ferretdb" in answer or "ferretdbVersion" in answer
+        return ServerVersion(text=str(answer.get("version", "")), ferretdb=ferretdb)
+
+    async def counts(self) -> tuple[CollectionCount, ...]:
+        """Documents of every collection of Core's database, by name; system collections left out."""
+        names = await self._ask(self._db.list_collection_names())
+        kept = sorted(n for n in names if not n.startswith("system."))
+        return tuple(
+            [CollectionCount(name=n, documents=await self._ask(self._db[n].count_documents({}))) for n in kept]
+        )
+
+    async def size(self) -> int:
+        """Bytes of data as the database tells them; 0 where it does not (FerretDB and look-alikes)."""
+        try:
+            answer = await self._ask(self._db.command("dbStats"))
+        except DatabaseError:
+            return 0
+        return int(max(answer.get("dataSize") or 0, answer.get("storageSize") or 0))
+
+    async def servers(self) -> tuple[Mapping[str, Any], ...]:
+        """`Server`: name, config.address, config.enabled. Passkeys are not asked for."""
+        return await self._find("Server", {}, ("name", "config.address", "config.enabled"))
+
+    async def actions(self) -> tuple[Mapping[str, Any], ...]:
+        """`Action`: name and script."""
+        return await self._find("Action", {}, ("name", "config.file_contents"))
+
+    async def procedures(self) -> tuple[Mapping[str, Any], ...]:
+        """`Procedure`: name, stages, schedule."""
+        return await self._find(
+            "Procedure", {}, ("name", "config.stages", "config.schedule", "config.schedule_enabled")
+        )
+
+    async def stacks(self) -> tuple[Mapping[str, Any], ...]:
+        """`Stack`: what tells whether Core itself is one of them."""
+        return await self._find(
+            "Stack", {}, ("name", "config.project_name", "config.files_on_host", "config.run_directory")
+        )
+
+    async def open_updates(self) -> tuple[Mapping[str, Any], ...]:
+        """`Update` documents that are queued or in progress."""
+        found = await self._find(
+            "Update", {"status": {"$in": ["Queued", "InProgress"]}}, ("operation", "target", "status")
+        )
+        return tuple(u for u in found if u.get("status") in ("Queued", "InProgress"))
+
+    async def drop(self) -> None:
+        """Drop Core's whole database. mongorestore's own --drop leaves collections that the archive does not have."""
+        await self._ask(self._client.drop_database(self._login.name))
+
+    async def _find(
+        self, collection: str, query: dict[str, Any], fields: Iterable[str]
+    ) -> tuple[Mapping[str, Any], ...]:
+        cursor = self._db[collection].find(query, dict.fromkeys(fields, 1))
+        return tuple(await self._ask(cursor.to_list(length=None)))
+
+    async def _ask(self, request: Any) -> Any:
+        try:
+            return await request
+        except OperationFailure as error:
+            words = str((error.details or {}).get("errmsg") or error)[:300]
+            cure = ""
+            if error.code in (13, 18):
+                cure = "the user and password in Core's environment are not accepted (any more) by the database"
+            raise DatabaseError(f"the database refused: {self._clean(words)}", cure=cure) from None
+        except (PyMongoError, ConfigurationError) as error:
+            # the full text repeats the whole topology three times
+            words = str(error).split(", Timeout:", 1)[0][:300]
+            raise DatabaseError(f"the database does not answer: {self._clean(words)}") from None
+
+    def _clean(self, text: str) -> str:
+        return text.replace(self._login.password, "***") if self._login.password else text
+
+
+# --- dumps --------------------------------------------------------------------------------------------------------------
+
+_DUMPED = re.compile(r"done dumping [`']?([^\s`']+?)[`']?\s+\((\d+) documents?\)")
+
+
+def dumped_counts(stderr: str, name: str) -> tuple[CollectionCount, ...]:
+    """What mongodump says it wrote, by its `done dumping komodo.Update (1500 documents)` lines (mongo-tools 100.x)."""
+    found: dict[str, int] = {}
+    for match in _DUMPED.finditer(stderr):
+        database, _, collection = match.group(1).partition(".")
+        if database == name and not collection.startswith("system."):
+            found[collection] = int(match.group(2))
+    return tuple(CollectionCount(name=n, documents=found[n]) for n in sorted(found))
+
+
+def differences(
+    dumped: Iterable[CollectionCount],
+    before: Iterable[CollectionCount],
+    after: Iterable[CollectionCount],
+    *,
+    quiet: bool,
+) -> tuple[str, ...]:
+    """What a dump lacks of the database it was taken from, for people.
+
+    `quiet`: nobody writes (Core is stopped), so every count must be equal before, after and in the dump. Otherwise Core
+    goes on working meanwhile: each count must lie between the two that were taken around the dump, give or take what a
+    few seconds of statistics and updates add.
+    """
+    wrote = {c.name: c.documents for c in dumped}
+    first = {c.name: c.documents for c in before}
+    last = {c.name: c.documents for c in after}
+    found = []
+    for name in sorted(first.keys() | last.keys() | wrote.keys()):
+        low, high = sorted((first.get(name, 0), last.get(name, 0)))
+        have = wrote.get(name, 0)
+        if quiet and not low == high == have:
+            found.append(f"{name}: {first.get(name, 0)} before, {have} in the dump, {last.get(name, 0)} after")
+        slack = max(20, high // 20)
+        if not quiet and not (low - slack <= have <= high + slack and (have or not low)):
+            found.append(f"{name}: {low} to {high} in the database, {have} in the dump")
+    return tuple(found)
