@@ -13,6 +13,8 @@ SIGNAL_CONTROL = "control"
 QUERY_PROGRESS = "progress"
 QUERY_SERVER_PROGRESS = "server_progress"
 QUERY_PLAN = "plan"
+QUERY_RESULT = "result"
+"""The FleetResult as it stands: also of a run that was cancelled or terminated and so returned none."""
 
 
 class GateKind(StrEnum):

@@ -121,7 +121,10 @@ class UpgradeServerRequest:
     key: CoreKey
     backup: Backup | None
     staged_path: str = ""
+    """Empty: to be staged by this attempt."""
     staged_sha256: str = ""
+    again: bool = False
+    """An earlier attempt left v2 in place: the files are not any more what the plan says, so they are not compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,14 +163,21 @@ class RollbackRequest:
     """Of the upgrade that is undone: names the run folders."""
     plan: Plan
     servers: tuple[str, ...]
-    """To be put back, in this order. Empty together with core=False means nothing to do."""
+    """To be put back. Empty together with core=False means nothing to do."""
     core: bool = True
     """False: only servers are put back (unreachable from v2 Core afterwards)."""
     core_agent: bool = False
     backups: tuple[Backup, ...] = ()
+    """One for each of `servers`, in the same order."""
     core_backup: Backup | None = None
     dump: DumpFacts | None = None
+    """The final v1 dump. None: v2 Core never started, so the database is left alone."""
+    outcomes: tuple[ServerOutcome, ...] = ()
+    """What the upgrade said of the servers, for the report."""
+    keepers: tuple[str, ...] = ()
+    """Of the upgrade's stage_core, removed at the end."""
     attempt: int = 1
+    """Higher than every attempt of the upgrade, so that no mark of an earlier undo is taken for this one."""
     approved: Recorded | None = None
     """Set where the gate `rollback` was already answered (rollback of a running upgrade)."""
     requested_by: str = ""
@@ -188,6 +198,11 @@ class FleetResult:
     core_version: str = ""
     core_detail: str = ""
     core_dark: timedelta = timedelta()
+    core_attempt: int = 1
+    core_begun: bool = False
+    """Starting v2 Core had begun: its database may have been touched, so a way back includes the dump."""
+    keepers: tuple[str, ...] = ()
+    """Containers on the Core host that hold the images of the way back."""
     key: CoreKey | None = None
     servers: tuple[ServerOutcome, ...] = ()
     core_agent: ServerOutcome | None = None
