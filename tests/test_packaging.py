@@ -1,0 +1,68 @@
+"""The wheel, installed by itself, holds all that runs: from any folder, with nothing of the checkout in reach."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", out, ROOT],
+        check=True,
+    )
+    return next(out.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def clean_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new environment with the wheel. Its dependencies are those of this one, reached by path, so that
+    nothing is downloaded; the checkout's editable install does not come along (nested .pth files are not read)."""
+    folder = tmp_path_factory.mktemp("clean")
+    venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    purelib = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"],
+        check=True, capture_output=True, text=True,
+    ).stdout.strip()  # fmt: skip
+    here = next(p for p in sys.path if p.endswith("site-packages"))
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", wheel], check=True)
+    (Path(purelib) / "dependencies.pth").write_text(here + "\n")
+    return python
+
+
+def run(python: Path, *command: str, timeout: float, home: Path) -> subprocess.CompletedProcess[str]:
+    env = {"PATH": f"{python.parent}:/usr/bin:/bin", "HOME": str(home), "LANG": "C.UTF-8"}
+    return subprocess.run(command, cwd="/", env=env, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def test_the_wheel_holds_every_room_and_its_shell_files(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for room in ("activities", "cli", "hosts", "komodo", "model", "sandbox", "service", "workflows"):
+        here = {str(p.relative_to(ROOT)) for p in (ROOT / room).rglob("*") if p.suffix in {".py", ".sh"}}
+        assert here <= names, f"missing in the wheel: {sorted(here - names)}"
+    assert {"starter.py", "worker.py"} <= names
+    assert not [n for n in names if n.startswith("tests/")]
+
+
+def test_the_installed_commands_answer_from_another_folder(clean_python: Path, tmp_path: Path) -> None:
+    where = run(clean_python, "python", "-c", "import starter; print(starter.__file__)", timeout=60, home=tmp_path)
+    assert str(clean_python.parent.parent) in where.stdout, where.stdout + where.stderr
+    told = run(clean_python, "komodo-upgrade", "--help", timeout=60, home=tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert "demo" in told.stdout
+
+
+def test_the_installed_demo_upgrades_a_fleet_from_another_folder(clean_python: Path, tmp_path: Path) -> None:
+    ended = run(clean_python, "komodo-upgrade", "demo", "--yes", timeout=180, home=tmp_path)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "upgraded" in ended.stdout
