@@ -47,5 +47,5 @@ async def end(pid: int, known: str, *, patience: timedelta) -> None:
         except ProcessLookupError:
             return
         deadline = time.monotonic() + wait.total_seconds()
-        while is_alive(pid, known) and time.monotonic() < deadline:
+        while is_alive(pid, known) and time.monotonic() < deadline:  # noqa: ASYNC110 - no child of ours to wait for
             await asyncio.sleep(0.05)

@@ -1,0 +1,65 @@
+"""Which upgrades Temporal knows: running and closed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
+
+TYPES = ("UpgradeFleet", "RollbackFleet")
+CHECK_TYPE = "CheckFleet"
+_PREFIX = "komodo-upgrade/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run of an upgrade or of a rollback."""
+
+    fleet: str
+    kind: str
+    """upgrade | rollback"""
+    workflow_id: str
+    run_id: str
+    status: str
+    """running | completed | failed | canceled | terminated | timed_out"""
+    started_at: datetime
+    ended_at: datetime | None
+    requested_by: str = ""
+    target: str = ""
+
+    @property
+    def is_running(self) -> bool:
+        """Not closed."""
+        return self.status == "running"
+
+
+async def running(client: Client) -> list[Run]:
+    """What runs right now, of all fleets."""
+    return [run async for run in runs(client, "ExecutionStatus = 'Running'")]
+
+
+async def runs(client: Client, condition: str = "") -> AsyncIterator[Run]:
+    """Newest first."""
+    types = ", ".join(f"'{name}'" for name in TYPES)
+    query = f"WorkflowType IN ({types})" + (f" AND {condition}" if condition else "")
+    async for execution in client.list_workflows(query, rpc_timeout=timedelta(seconds=10)):
+        yield await to_run(execution)
+
+
+async def to_run(execution: WorkflowExecution) -> Run:
+    """Visibility's record in our words. The memo is what the starter wrote."""
+    memo = await execution.memo()
+    status = execution.status or WorkflowExecutionStatus.RUNNING
+    return Run(
+        fleet=str(memo.get("fleet") or execution.id.removeprefix(_PREFIX)),
+        kind="rollback" if execution.workflow_type == "RollbackFleet" else "upgrade",
+        workflow_id=execution.id,
+        run_id=execution.run_id,
+        status=status.name.lower(),
+        started_at=execution.start_time,
+        ended_at=execution.close_time,
+        requested_by=str(memo.get("requested_by", "")),
+        target=str(memo.get("target", "")),
+    )

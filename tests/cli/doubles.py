@@ -1,0 +1,277 @@
+"""Stand-ins for the workflows, speaking the same messages: what the commands are tested against without any host."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError
+
+from model.decisions import (
+    QUERY_PLAN,
+    QUERY_PROGRESS,
+    QUERY_SERVER_PROGRESS,
+    SIGNAL_CONTROL,
+    SIGNAL_DECIDE,
+    Control,
+    ControlVerb,
+    Decision,
+    Gate,
+    GateKind,
+    Recorded,
+    Verdict,
+)
+from model.facts import CoreFacts, Finding, PlannedEdit, ServerFacts, Severity
+from model.plan import Plan, Wave, bind
+from model.progress import (
+    CheckResult,
+    FleetProgress,
+    FleetResult,
+    FleetState,
+    Phase,
+    RollbackRequest,
+    ServerOutcome,
+    ServerProgress,
+    ServerState,
+    UpgradeRequest,
+)
+
+ASK = (Verdict.APPROVE, Verdict.REJECT)
+FAILURE = (Verdict.RETRY, Verdict.ROLLBACK, Verdict.SKIP)
+
+
+def plan_of(request: UpgradeRequest) -> Plan:
+    """A plan with one edit and one warning a server; servers named `bad…` are refused, `current…` are done."""
+    servers = []
+    for server in request.fleet.servers:
+        severity = Severity.REFUSE if server.name.startswith("bad") else Severity.WARN
+        finding = Finding(code="x", severity=severity, subject=server.name, text="says something", cure="do something")
+        current = server.name.startswith("current")
+        edit = PlannedEdit(
+            path="/etc/komodo/periphery.config.toml",
+            kind="periphery-config",
+            base_sha256="0" * 64,
+            result_sha256="1" * 64,
+            diff="--- a\n+++ b\n@@ -1 +1 @@\n-old\n+new\n",
+        )
+        servers.append(
+            ServerFacts(
+                name=server.name,
+                reachable=True,
+                current=current,
+                version="1.19.5",
+                edits=() if current else (edit,),
+                sources=("binary /usr/local/bin/periphery, from ExecStart of periphery.service",),
+                findings=() if current else (finding,),
+            )
+        )
+    todo = tuple(s.name for s in servers if not s.current)
+    return bind(
+        Plan(
+            fleet=request.fleet.name,
+            target=request.fleet.target,
+            core=CoreFacts(reachable=True, version="1.19.5", current=not todo),
+            servers=tuple(servers),
+            waves=tuple(Wave(number=i, servers=(name,)) for i, name in enumerate(todo, 1)),
+            already_current=tuple(s.name for s in servers if s.current),
+            commands=("docker compose up -d core",),
+            way_back=("sh /var/lib/komodo-upgrade/x/restore.sh",),
+        )
+    )
+
+
+@workflow.defn(name="CheckFleet")
+class CheckFleet:
+    @workflow.run
+    async def run(self, request: UpgradeRequest) -> CheckResult:
+        return CheckResult(plan=plan_of(request), found_at=workflow.now())
+
+
+@workflow.defn(name="UpgradeServer")
+class UpgradeServer:
+    """Runs until its parent ends it; answers with a step, as the real one does."""
+
+    def __init__(self) -> None:
+        self.done = False
+
+    @workflow.run
+    async def run(self, name: str) -> str:
+        self.name = name
+        await workflow.wait_condition(lambda: self.done)
+        return name
+
+    @workflow.signal
+    def finish(self) -> None:
+        self.done = True
+
+    @workflow.query(name=QUERY_SERVER_PROGRESS)
+    def server_progress(self) -> ServerProgress:
+        return ServerProgress(name=self.name, state=ServerState.UPGRADING, step="switching the agent", attempt=2)
+
+
+@workflow.defn(name="UpgradeFleet")
+class UpgradeFleet:
+    """Gate `core`; a child a server; a server named `broken` opens a failure gate; then the end."""
+
+    @workflow.init
+    def __init__(self, request: UpgradeRequest) -> None:
+        self.request = request
+        self.gate: Gate | None = None
+        self.decisions: list[Recorded] = []
+        self.controls: list[Control] = []
+        self.answer: Decision | None = None
+        self.states = {s.name: ServerProgress(name=s.name) for s in request.fleet.servers}
+        self.plan: Plan | None = None
+        self.phase = Phase.PREFLIGHT
+        self.started = workflow.now()
+
+    @workflow.run
+    async def run(self, request: UpgradeRequest) -> FleetResult:
+        self.plan = plan_of(request)
+        if self.plan.refusals:
+            return self.result(FleetState.REFUSED)
+        self.phase = Phase.GATE
+        facts = ("plan and dump are fresh", "from now on 2 servers are unmanaged until upgraded")
+        decision = await self.ask("core", GateKind.CORE, facts, ASK, confirm=True)
+        if decision.verdict is Verdict.REJECT or self.stopped:
+            return self.result(FleetState.STOPPED)
+        self.phase = Phase.ROLLOUT
+        for name in list(self.states):
+            child_id = f"{workflow.info().workflow_id}/{name}/1"
+            self.states[name] = ServerProgress(name=name, state=ServerState.UPGRADING, workflow_id=child_id)
+            child = await workflow.start_child_workflow("UpgradeServer", name, id=child_id)
+            await workflow.sleep(timedelta(milliseconds=300))
+            await child.signal("finish")
+            await child
+            if name.startswith("broken"):
+                self.states[name] = ServerProgress(name=name, state=ServerState.PARKED)
+                await self.ask(
+                    f"failure/{name}/1", GateKind.FAILURE, ("Core has not confirmed it",), FAILURE, subject=name
+                )
+            self.states[name] = ServerProgress(name=name, state=ServerState.UPGRADED)
+        self.phase = Phase.DONE
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return self.result(FleetState.UPGRADED)
+
+    @property
+    def stopped(self) -> bool:
+        return any(c.verb is ControlVerb.STOP for c in self.controls)
+
+    async def ask(
+        self,
+        gate: str,
+        kind: GateKind,
+        facts: tuple[str, ...],
+        verdicts: tuple[Verdict, ...],
+        *,
+        confirm: bool = False,
+        subject: str = "core",
+    ) -> Decision:
+        digest = self.plan.digest if self.plan and confirm else ""
+        self.answer = None
+        self.gate = Gate(
+            id=gate,
+            kind=kind,
+            question=f"Go on at {gate}?",
+            facts=facts,
+            verdicts=verdicts,
+            opened_at=workflow.now(),
+            plan_digest=digest,
+            confirm=self.request.fleet.name if confirm else "",
+            subject=subject,
+        )
+        await workflow.wait_condition(lambda: self.answer is not None or self.stopped)
+        self.gate = None
+        return self.answer or Decision(gate=gate, verdict=Verdict.REJECT, actor="stop")
+
+    def result(self, state: FleetState) -> FleetResult:
+        word = ServerState.UPGRADED if state is FleetState.UPGRADED else ServerState.LEFT_ON_V1
+        return FleetResult(
+            fleet=self.request.fleet.name,
+            target=self.request.fleet.target,
+            change=self.request.change,
+            state=state,
+            started_at=self.started,
+            ended_at=workflow.now(),
+            plan=self.plan,
+            core_state=word,
+            core_version="2.3.2",
+            servers=tuple(ServerOutcome(name=n, state=word, version_before="1.19.5") for n in self.states),
+            decisions=tuple(self.decisions),
+            controls=tuple(self.controls),
+            refusals=self.plan.refusals if self.plan else (),
+            detail="the double is done",
+        )
+
+    def take(self, decision: Decision) -> Recorded:
+        recorded = Recorded(decision=decision, at=workflow.now())
+        self.decisions.append(recorded)
+        self.answer = decision
+        return recorded
+
+    @workflow.signal(name=SIGNAL_DECIDE)
+    def decide_signal(self, decision: Decision) -> None:
+        if self.gate is not None and self.gate.id == decision.gate:
+            self.take(decision)
+
+    @workflow.update(name=SIGNAL_DECIDE)
+    def decide(self, decision: Decision) -> Recorded:
+        return self.take(decision)
+
+    @decide.validator
+    def _check(self, decision: Decision) -> None:
+        if self.gate is None or self.gate.id != decision.gate:
+            raise ApplicationError(f"gate {decision.gate} is not open", type="GateNotOpen")
+        if self.gate.plan_digest and decision.plan_digest != self.gate.plan_digest:
+            raise ApplicationError("the decision is about another plan", type="StalePlan")
+
+    @workflow.signal(name=SIGNAL_CONTROL)
+    def control_signal(self, control: Control) -> None:
+        self.controls.append(control)
+
+    @workflow.update(name=SIGNAL_CONTROL)
+    def control(self, control: Control) -> Control:
+        self.controls.append(control)
+        return control
+
+    @workflow.query(name=QUERY_PLAN)
+    def get_plan(self) -> Plan | None:
+        return self.plan
+
+    @workflow.query(name=QUERY_PROGRESS)
+    def progress(self) -> FleetProgress:
+        return FleetProgress(
+            fleet=self.request.fleet.name,
+            target=self.request.fleet.target,
+            change=self.request.change,
+            phase=self.phase,
+            since=self.started,
+            core=ServerProgress(name="core"),
+            servers=tuple(self.states.values()),
+            gate=self.gate,
+            paused=any(c.verb is ControlVerb.PAUSE for c in self.controls),
+            decisions=tuple(self.decisions),
+            controls=tuple(self.controls),
+            plan_digest=self.plan.digest if self.plan else "",
+        )
+
+
+@workflow.defn(name="RollbackFleet")
+class RollbackFleet:
+    @workflow.run
+    async def run(self, request: RollbackRequest) -> FleetResult:
+        return FleetResult(
+            fleet=request.fleet.name,
+            target=request.fleet.target,
+            change=request.change,
+            state=FleetState.ROLLED_BACK,
+            started_at=workflow.now(),
+            ended_at=workflow.now(),
+            plan=replace(request.plan),
+            servers=tuple(ServerOutcome(name=n, state=ServerState.ROLLED_BACK) for n in request.servers),
+            detail=f"core={request.core} agent={request.core_agent} attempt={request.attempt}",
+        )
+
+
+WORKFLOWS = [CheckFleet, UpgradeServer, UpgradeFleet, RollbackFleet]
