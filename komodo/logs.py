@@ -19,7 +19,11 @@ MASK = "***"
 LONGEST = 400
 """Characters of one cleaned line; longer ones end in an ellipsis."""
 
-_PARSE = re.compile(r"(Failed to parse toml file at )(\S+)(?: \||$)|(Failed to parse \S* ?(?:toml|file|config)\b)")
+_PARSE = re.compile(
+    r"((?:Failed to (?:parse \w+|open|read contents of) file|Unsupported file type) at )(.+?)(?: \||$)"
+    r"|(Types on field \S+ do not match|Parsed value is not object|Failed to parse (?:merged|\w+ (?:file|config)))"
+)
+"""What the config loader says about a file (or a field) that it then leaves out: v1.19.5:lib/config/src/error.rs."""
 _QUOTED_VALUE = re.compile(
     r"((?:invalid (?:type|value): (?:string|character|byte array)|unknown (?:variant|field)|invalid digit)\s*)"
     r"(\\*\"(?:[^\"\\]|\\.)*\\*\"|`[^`]*`|'[^']*')"
@@ -122,7 +126,7 @@ class RunLog:
     failures: tuple[str, ...] = ()
     """Logins that failed and connections that were refused, oldest first."""
     unparsed: tuple[str, ...] = ()
-    """Config files that were skipped because they are no TOML."""
+    """Config files (or fields) that were skipped: no TOML, not readable, of the wrong type."""
     errors: tuple[str, ...] = ()
     """Panics and lines of level ERROR."""
     proof: tuple[str, ...] = ()
@@ -132,7 +136,9 @@ class RunLog:
     def reason(self) -> str:
         """Why it does not run or is not connected, in Komodo's words; empty: nothing was said."""
         if self.unparsed:
-            return f"the config {self.unparsed[-1]} was skipped because it is no valid TOML"
+            return (
+                f"the config was not loaded: {self.unparsed[-1]} was skipped (it cannot be read, or is no valid TOML)"
+            )
         if self.errors:
             return self.errors[-1]
         return self.failures[-1] if self.failures else ""
@@ -180,7 +186,7 @@ def parse_run(text: str) -> RunLog:
             logins.append(Login(match.group(1), cleaned(line), _stamp(line).strip()))
             proof.append(cleaned(line))
         elif match := _PARSE.search(line):
-            unparsed.append(match.group(2) or "file")
+            unparsed.append(match.group(2) or match.group(3))
         elif match := _LOGIN_FAILED.search(line):
             failures.append(cleaned(match.group(1)))
         elif _PANIC.search(line):

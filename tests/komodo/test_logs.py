@@ -111,6 +111,25 @@ def test_cores_error_texts_have_cures(text: str, cure: str) -> None:
     assert cure in logs.cure(text)
 
 
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        (
+            "WARN: Failed to open file at /etc/komodo/p.toml | Os { code: 13, kind: PermissionDenied }",
+            "/etc/komodo/p.toml",
+        ),
+        ("\x1b[33mWARN\x1b[0m: Unsupported file type at /etc/komodo/periphery.config", "/etc/komodo/periphery.config"),
+        ("WARN: Failed to parse yaml file at /etc/my komodo/p.yaml | Error(…)", "/etc/my komodo/p.yaml"),
+        (
+            "WARN: Types on field secrets do not match | got String(…), expected object",
+            "Types on field secrets do not match",
+        ),
+    ],
+)
+def test_every_way_of_skipping_a_config_is_seen(line: str, what: str) -> None:
+    assert logs.parse_run(line).unparsed == (what,)
+
+
 @pytest.mark.parametrize("name", ["v1agent-dup-key", "v2agent-dup-key"])
 def test_a_parse_warning_is_never_passed_on(captures: Path, name: str) -> None:
     text = (captures / "logs" / f"{name}.log").read_text()
@@ -137,6 +156,7 @@ def test_a_parse_warning_is_never_passed_on(captures: Path, name: str) -> None:
         'secrets: {"A": "hunter2"}',
         'PeripheryConfig { port: 8120, passkeys: ["hunter2"], secrets: {"A": "hunter2"} }',
         'WARN: Failed to parse toml file at /x | Error { input: Some("hunter2") }',
+        'WARN: Types on field secrets do not match | got String("hunter2"), expected object',
         '{"timestamp":"t","level":"WARN","fields":{"message":"Failed to parse toml file at /x | hunter2"}}',
     ],
 )

@@ -10,7 +10,7 @@ TEMPLATE = """\
 Restart=on-failure
 MainPID=4711
 NRestarts=0
-ExecStart={{ path={path} ; argv[]={argv} ; ignore_errors=no ; start_time=[n/a] ; stop_time=[n/a] ; pid=1 ; code=(null) }}
+ExecStart={{ path={path} ; argv[]={argv} ; ignore_errors=no ; start_time=[n/a] ; stop_time=[n/a] ; pid=1 }}
 Environment={environment}
 WorkingDirectory=
 User=

@@ -1,0 +1,60 @@
+# shellcheck shell=sh
+# stage_agent.sh FILE SHA256 URL: FILE is v2's binary at the end, proven to be the planned one and to run here.
+# SHA256 "": any. URL "": FILE was pushed by the worker already. Exit codes of its own:
+#   76 it could not be downloaded   77 it is not the binary that was expected   78 it does not run here
+file=$1
+expected=$2
+url=$3
+umask 077
+mkdir -p "$(dirname -- "$file")"
+new=$file.part
+
+if [ -n "$url" ] && { [ ! -f "$file" ] || { [ -n "$expected" ] && [ "$(sha256_of "$file")" != "$expected" ]; }; }; then
+  rm -f -- "$new"
+  if command -v curl >/dev/null 2>&1; then
+    curl -fsSL --connect-timeout 15 --retry 2 -o "$new" "$url" || {
+      code=$?
+      rm -f -- "$new"
+      [ "$code" != 23 ] || die 70 "no space left for $new"
+      die 76 "curl could not download $url (exit code $code)"
+    }
+  elif command -v wget >/dev/null 2>&1; then
+    wget -q -T 15 -t 3 -O "$new" "$url" || {
+      rm -f -- "$new"
+      die 76 "wget could not download $url"
+    }
+  else
+    die 76 "neither curl nor wget is installed"
+  fi
+  fsync_file "$new"
+  mv -f -- "$new" "$file"
+fi
+[ -f "$file" ] || die 74 "$file is missing"
+
+# Looked at before it is run: a shell would execute a saved HTML page line by line.
+bytes=$(wc -c <"$file" | tr -d ' ')
+head=$(od -An -tx1 -N 20 "$file" | tr -d ' \n')
+digest=$(sha256_of "$file")
+case $head in
+  7f454c46*) ;;
+  2321*) ;;
+  *)
+    first=$(head -c 60 "$file" | tr -cd ' -~')
+    rm -f -- "$file"
+    die 77 "what was downloaded is no program: $bytes bytes, beginning with: $first"
+    ;;
+esac
+if [ -n "$expected" ] && [ "$digest" != "$expected" ]; then
+  rm -f -- "$file"
+  die 77 "its sha256 is $digest, expected $expected"
+fi
+chmod 0755 "$file"
+said=$("$file" --version 2>&1 </dev/null | head -n 5 | tr '\n' ' ') || :
+case $said in
+  "periphery "*) ;;
+  *) die 78 "$(printf '%s' "$said" | tr -cd ' -~' | cut -c 1-300)" ;;
+esac
+say bytes "$bytes"
+say head "$head"
+say sha256 "$digest"
+say version "$said"

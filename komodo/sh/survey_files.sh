@@ -1,0 +1,46 @@
+# shellcheck shell=sh
+# survey_files.sh STATE_DIR GUIDE_SUFFIX BINARY CONFIG...: the agent's files. Changes nothing.
+# BINARY may be empty; a CONFIG that is a folder is looked into as the agent does (names matching *config.*).
+state=$1
+suffix=$2
+binary=$3
+shift 3
+tab=$(printf '\t')
+
+# nearest DIR: DIR, or the closest folder above it that exists
+nearest() {
+  at=$1
+  while [ ! -d "$at" ]; do at=$(dirname -- "$at"); done
+  printf '%s\n' "$at"
+}
+free() { df -Pk "$(nearest "$1")" | awk 'NR == 2 { printf "%.0f\n", $4 * 1024 }'; }
+
+if [ -n "$binary" ]; then
+  say free_binary "$(free "$(dirname -- "$binary")")"
+  if [ -f "$binary" ]; then
+    say binary_real "$(readlink -f "$binary")"
+    say binary_sha256 "$(sha256_of "$binary")"
+    say binary_bytes "$(wc -c <"$binary" | tr -d ' ')"
+    say binary_version "$("$binary" --version 2>&1 </dev/null | head -n 3 | tr '\n' ' ' || :)"
+  fi
+fi
+say free_state "$(free "$state")"
+
+# one ORIGIN PATH
+one() {
+  real=$(readlink -f "$2" 2>/dev/null || printf '%s' "$2")
+  say file "$1$tab$real$tab$(sha256_of "$2")$tab$(sha256_of "$real.$suffix")"
+}
+
+for config in "$@"; do
+  if [ -d "$config" ]; then
+    if [ -e "$config/.peripheryinclude" ]; then say include "$config/.peripheryinclude"; fi
+    for file in "$config"/*config.* "$config"/.*config.*; do
+      if [ -f "$file" ]; then one "$config" "$file"; fi
+    done
+  elif [ -f "$config" ]; then
+    one "$config" "$config"
+  else
+    say missing "$config"
+  fi
+done
