@@ -1,1 +1,1 @@
-"""One remote machine: connect, run, read, push, forward, detached jobs. Knows neither Komodo nor Temporal."""
+"""One remote machine: connect, run, read, write atomically, detached jobs, tunnels, sudo. Knows nothing of Komodo."""

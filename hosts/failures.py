@@ -1,0 +1,235 @@
+"""What went wrong on the way to a host or on it, as one of the project's errors."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import socket
+from datetime import timedelta
+from pathlib import Path
+
+import asyncssh
+
+from hosts.clean import clean, last_line
+from hosts.known_hosts import KnownHosts, describe, described
+from model.errors import (
+    AuthenticationFailed,
+    CommandFailed,
+    DiskFull,
+    HostError,
+    HostKeyChanged,
+    HostKeyUnknown,
+    HostLocked,
+    JobLost,
+    PermissionRefused,
+    PlanChanged,
+    SudoFailed,
+    Unreachable,
+    UpgradeError,
+)
+from model.fleet import HostSpec, Sudo
+
+NO_SPACE, NOT_ALLOWED, CHANGED, LOCKED, INCOMPLETE, LOST = 70, 71, 72, 73, 74, 75
+"""Exit codes of our scripts with a meaning of their own (prelude.sh: die)."""
+
+_KEY_FILES = {"ssh-ed25519": "ed25519", "ssh-rsa": "rsa", "ecdsa": "ecdsa"}
+
+
+def ssh_line(spec: HostSpec, address: str, port: int, jump: str = "") -> str:
+    """The `ssh` command that a person types to get to the same place."""
+    words = ["ssh"]
+    if spec.ssh_config and spec.ssh_config != "none":
+        words += ["-F", spec.ssh_config]
+    if spec.known_hosts:
+        words += ["-o", f"UserKnownHostsFile={spec.known_hosts}"]
+    for key in spec.key_files:
+        words += ["-i", key]
+    if jump:
+        words += ["-J", jump]
+    if port != 22:
+        words += ["-p", str(port)]
+    return shlex.join([*words, f"{spec.user}@{address}" if spec.user else address])
+
+
+def host_key_refused(
+    spec: HostSpec, known: KnownHosts, alias: str, address: str, port: int, shown: asyncssh.SSHKey | None, jump: str
+) -> HostKeyUnknown:
+    """The host's key is not the one on record, or none is on record."""
+    trusted, _, revoked = known.lookup(alias, port)
+    fingerprint = shown.get_fingerprint() if shown else ""
+    what_shown = describe(shown) if shown else "a host certificate that no authority on record has signed"
+    kind = next((kind for name, kind in _KEY_FILES.items() if shown and shown.get_algorithm().startswith(name)), "*")
+    compare = f"`ssh-keygen -lf /etc/ssh/ssh_host_{kind}_key.pub` on the host's own console"
+    name = alias if port == 22 else f"[{alias}]:{port}"
+    if shown in revoked:
+        return HostKeyChanged(
+            f"the host showed a key that is marked as revoked in {known.where()}: {what_shown}",
+            host=spec.name,
+            fingerprint=fingerprint,
+            left="nothing was sent to it",
+            cure="do not go on before the owner of the host has said why",
+        )
+    if trusted:
+        file = known.file_with(alias, port)
+        return HostKeyChanged(
+            f"the host key of {name} has changed. On record in {file}: {described(trusted)}. Shown now: {what_shown}",
+            host=spec.name,
+            fingerprint=fingerprint,
+            left="nothing was sent to it",
+            cure=(
+                f"was the host installed anew? Compare with {compare}. Equal: "
+                f"`{shlex.join(['ssh-keygen', '-R', name, '-f', str(file)])}`, then "
+                f"`{ssh_line(spec, address, port, jump)}` and accept {fingerprint or 'the key'}. "
+                f"Not equal: somebody may be in between"
+            ),
+        )
+    # Through a jump host, and under an alias, ssh-keyscan would ask or write the wrong name.
+    line = f"`{ssh_line(spec, address, port, jump)}` and accept only that fingerprint"
+    if not jump and alias == address:
+        scan = ["ssh-keyscan", *(["-p", str(port)] if port != 22 else []), "-t", kind if kind != "*" else "ed25519"]
+        line += f" (or `{shlex.join([*scan, address])} >> {shlex.quote(str(known.files[0]))}`)"
+    return HostKeyUnknown(
+        f"the host key of {name} is in no known_hosts file ({known.where()}). It showed {what_shown}",
+        host=spec.name,
+        fingerprint=fingerprint,
+        left="nothing was sent to it",
+        cure=f"compare with {compare}; equal: {line}",
+    )
+
+
+def not_connected(spec: HostSpec, where: str, line: str, error: BaseException, patience: timedelta) -> UpgradeError:
+    """No connection, for the reason that `error` gives. `line` is the ssh command for a person."""
+    left = "nothing was sent to it"
+    if isinstance(error, UpgradeError):
+        return error
+    if isinstance(error, TimeoutError):
+        return Unreachable(
+            f"no SSH connection to {where} within {patience.total_seconds():g} s",
+            host=spec.name,
+            left=left,
+            cure=f"is it up, is a firewall in between? `{line}`",
+        )
+    if isinstance(error, asyncssh.PermissionDenied):
+        return AuthenticationFailed(
+            f"{where} accepted none of our keys ({clean(error.reason)})",
+            host=spec.name,
+            left=left,
+            cure=f"`{line}` as the worker's user must work without a question; "
+            "a key in an agent is seen only if SSH_AUTH_SOCK is set where the worker runs",
+        )
+    if isinstance(error, (asyncssh.KeyImportError, asyncssh.KeyEncryptionError, asyncssh.ConfigParseError)):
+        return AuthenticationFailed(f"the SSH settings cannot be used: {error}", host=spec.name, left=left, cure=line)
+    if isinstance(error, asyncssh.KeyExchangeFailed):
+        return HostError(
+            f"{where} and we have no SSH algorithm in common: {error.reason}",
+            host=spec.name,
+            left=left,
+            cure=f"`{line} -v` shows what the host offers",
+        )
+    if isinstance(error, socket.gaierror):
+        reason = f"the name does not resolve ({error.strerror})"
+    elif isinstance(error, asyncssh.ChannelOpenError):
+        reason = f"the jump host could not connect to it ({clean(error.reason)})"
+    elif isinstance(error, asyncssh.Error):
+        reason = clean(error.reason)
+    elif isinstance(error, OSError):
+        reason = (error.strerror or str(error)).lower()
+    else:
+        reason = f"{type(error).__name__}: {error}"
+    return Unreachable(f"no SSH connection to {where}: {reason}", host=spec.name, left=left, cure=f"`{line}`")
+
+
+def connection_lost(spec: HostSpec, script: str, error: BaseException | None, *, left: str = "") -> Unreachable:
+    """The link broke while something ran."""
+    because = f" ({clean(getattr(error, 'reason', '') or str(error))})" if error and str(error) else ""
+    return Unreachable(f"the connection was lost while {script} ran{because}", host=spec.name, left=left)
+
+
+def no_session(spec: HostSpec, script: str, error: asyncssh.Error) -> Unreachable:
+    """The connection is there, but no session on it."""
+    return Unreachable(
+        f"its SSH server gives us no session for {script} ({clean(error.reason)})",
+        host=spec.name,
+        left="nothing was started",
+        cure="too many sessions there? See MaxSessions in sshd_config",
+    )
+
+
+def sudo_refused(spec: HostSpec, talk: str, *secrets: str) -> HostError:
+    """sudo did not let us through; `talk` is what it said. Patterns: sudo 1.8 to 1.9 and sudo-rs."""
+    said = clean(talk, *secrets)
+    reference = spec.sudo_password
+    user = spec.user or "the SSH user"
+    allow = f"visudo -f /etc/sudoers.d/komodo-upgrade, with the line: {user} ALL=(ALL) NOPASSWD: ALL"
+    if re.search(r"incorrect password|try again|incorrect authentication|Authentication failed", said, re.IGNORECASE):
+        what, cure = (
+            f"sudo did not accept the password of {reference}",
+            f"correct {reference}; then try again (nothing was run)",
+        )
+    elif re.search(r"you must have a tty|requiretty", said):
+        what, cure = "sudo wants a terminal here (requiretty)", f"visudo, add: Defaults:{user} !requiretty"
+    elif re.search(r"not in the sudoers|may not run|not allowed to (execute|run)|I'm afraid I can't do that", said):
+        what, cure = f"{user} has no sudo rights here", allow
+    elif re.search(r"password is required|terminal is required|no askpass|interactive authentication", said):
+        what = "sudo wants a password"
+        if spec.sudo is Sudo.PASSWORD:
+            what = "sudo did not take the password without a terminal"
+        cure = f'{allow}; or give the password: sudo = {{ password_env = "…" }} in the fleet file'
+    elif re.search(r"sudo: (command )?not found|sudo: No such file", said):
+        what, cure = "there is no sudo on this host", 'install sudo, or log in as root with sudo = "none"'
+    else:
+        what, cure = f"sudo refused: {last_line(said) or 'without a word'}", allow
+    return SudoFailed(what, host=spec.name, left="nothing was run", cure=cure)
+
+
+def script_failed(spec: HostSpec, script: str, code: int, err: str, state_lock: str) -> UpgradeError:
+    """A script's exit code and its (cleaned) standard error, as the error that prelude.sh's `die` means."""
+    said = last_line(err)
+    if code == NO_SPACE or re.search(r"No space left on device|Disk quota exceeded", err):
+        where = re.search(r"^.*(?:No space left on device|Disk quota exceeded).*$", err, re.MULTILINE)
+        return DiskFull(
+            f"no space left on a file system of the host: {where.group(0).strip() if where else said}",
+            host=spec.name,
+            left="files are replaced whole or not at all",
+            cure="df -h; df -i; make room, then try again",
+        )
+    if code == NOT_ALLOWED:
+        return PermissionRefused(said or f"{script}: permission denied", host=spec.name)
+    if code == CHANGED:
+        return PlanChanged(
+            said or f"{script} found something else than was planned", host=spec.name, cure="plan and approve again"
+        )
+    if code == LOCKED:
+        root = "sudo " if spec.sudo is not Sudo.NONE else ""
+        return HostLocked(
+            said,
+            host=spec.name,
+            left="nothing was changed",
+            cure=f"if that upgrade is over: {root}rm -r {shlex.quote(state_lock)}",
+        )
+    if code == INCOMPLETE:
+        return HostError(said or "input incomplete", host=spec.name, left="nothing was started", cure="try again")
+    if code == LOST:
+        return JobLost(said, host=spec.name, cure="look at the log, then try again: the step looks at the state first")
+    return CommandFailed(
+        f"{script} ended with exit code {code}" + (f": {said}" if said else ""), code=code, tail=err, host=spec.name
+    )
+
+
+def no_shell(spec: HostSpec, script: str, talk: str, status: int | None) -> HostError:
+    """The connection works, but our code did not begin to run."""
+    said = clean(talk)
+    return CommandFailed(
+        f"the host's shell did not run {script} (exit code {status if status is not None else 'none'}"
+        + (f": {last_line(said)}" if said else "")
+        + ")",
+        code=status if status is not None else 1,
+        tail=said,
+        host=spec.name,
+        cure="sh and coreutils (dd with iflag=fullblock) must be there, and the login shell must run commands",
+    )
+
+
+def key_unusable(spec: HostSpec, path: Path, reason: str, cure: str) -> AuthenticationFailed:
+    """A private key file that cannot be used."""
+    return AuthenticationFailed(f"the SSH key {path} cannot be used: {reason}", host=spec.name, cure=cure)

@@ -1,0 +1,351 @@
+"""One remote machine, as activities use it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import asyncssh
+
+from hosts.clean import clean
+from hosts.connection import Link
+from hosts.failures import connection_lost, no_session, script_failed
+from hosts.jobs import job_place, parse_result, void_place
+from hosts.script import Script, parse
+from hosts.secrets import resolve
+from hosts.session import Exchange, Reply, new_marker
+from hosts.wire import Become, call, job_frame
+from model.errors import ArtifactError, CommandTimedOut, HostError, SudoFailed, UpgradeError
+from model.fleet import HostSpec, Sudo
+
+_MINUTE = timedelta(minutes=1)
+_SECRET_SECONDS = 300.0
+_REFUSAL_SECONDS = 60.0
+_CHUNK = 256 * 1024
+_NO_SESSION_SECONDS = 4.0
+"""Longest pause before a session is asked for again; about 8 s in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A script's end. `err` is cleaned: no escape sequences, nothing that looks like a secret, at most 4 KiB."""
+
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def text(self) -> str:
+        """`out` as text."""
+        return self.out.decode(errors="replace")
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file as it was read: mode like "0640", owner like "0:0"."""
+
+    path: str
+    data: bytes
+    sha256: str
+    mode: str
+    owner: str
+
+    def __repr__(self) -> str:
+        return f"RemoteFile({self.path!r}, {len(self.data)} bytes, {self.mode}, {self.owner})"
+
+
+class Host:
+    """Runs scripts on one machine over its shared connection. Made by Hosts.get."""
+
+    def __init__(self, spec: HostSpec, link: Link) -> None:
+        self.spec = spec
+        self._link = link
+        self._sudo_once = asyncio.Lock()
+        self._sudo_good = False
+        self._password: tuple[float, str] | None = None
+        self._refused: tuple[float, str, SudoFailed] | None = None
+
+    async def run(
+        self,
+        script: Script,
+        *args: str,
+        data: bytes = b"",
+        timeout: timedelta = _MINUTE,
+        root: bool = True,
+        check: bool = True,
+    ) -> Completed:
+        """Runs a script attached, for what only reads. Values travel as arguments or on standard input.
+
+        Raises a typed error for an exit code other than 0 (unless `check` is False), Unreachable, SudoFailed,
+        CommandTimedOut. Cancelling closes the channel only.
+        """
+        marker = new_marker()
+
+        async def feed() -> AsyncIterator[bytes]:
+            yield call(marker, script, args)
+            for start in range(0, len(data), _CHUNK):
+                yield data[start : start + _CHUNK]
+
+        reply = await self._exchange(script.name, marker, feed, timeout, root)
+        return self._completed(script.name, reply, check=check)
+
+    async def read(self, path: str, *, limit: int = 4 * 1024 * 1024) -> RemoteFile | None:
+        """A file, or None if there is none. Raises PermissionRefused, and CommandFailed above `limit` bytes."""
+        done = await self.run(Script.load("hosts.sh", "read.sh"), path, str(limit))
+        facts, _, data = done.out.partition(b"\n")
+        if facts == b"none":
+            return None
+        mode, owner, _ = facts.decode().split(" ")
+        return RemoteFile(path, data, hashlib.sha256(data).hexdigest(), mode.zfill(4), owner)
+
+    async def job(
+        self,
+        op: str,
+        folder: str,
+        script: Script,
+        *args: str,
+        data: bytes = b"",
+        change: str,
+        timeout: timedelta,
+        on_progress: Callable[[], None] | None = None,
+        root: bool = True,
+    ) -> Completed:
+        """Starts a detached job, or attaches to it, and waits for its end: for everything that changes something.
+
+        The same `op` runs once: with exit code 0 the same result is returned again, without a run. One that failed is
+        kept aside and run anew by the next call. JobLost: it is gone without an exit code (once; then run anew).
+        HostLocked: another fleet, or an older change with a living job, holds the host. `data` reaches the script's
+        standard input through a FIFO. Cancelling, or CommandTimedOut, leaves the job alone.
+        """
+        place = job_place(op, folder, change)
+        marker = new_marker()
+        starter = Script.load("hosts.sh", "job.sh")
+        own = call(marker, starter, (self.spec.state_dir, place.fleet, change, place.path, marker))
+        frame = job_frame(marker, script, args, data, change)
+
+        async def feed() -> AsyncIterator[bytes]:
+            yield own
+            for start in range(0, len(frame), _CHUNK):
+                yield frame[start : start + _CHUNK]
+
+        try:
+            reply = await self._exchange(script.name, marker, feed, timeout, root, on_progress)
+        except CommandTimedOut as error:
+            raise CommandTimedOut(
+                error.what,
+                host=self.spec.name,
+                left=f"the job goes on, its output is in {place.path}/out and err",
+                cure="look at it; the same step attaches to it again",
+            ) from None
+        except UpgradeError as error:
+            if error.transient:
+                error.left = f"the job, if it was started, goes on: {place.path}"
+            raise
+        if reply.code:
+            # Of the starter, not of the job.
+            return self._completed(f"the start of {script.name}", reply, check=True)
+        result = parse_result(reply.out)
+        if result is None:
+            raise connection_lost(self.spec, script.name, None, left=f"the job goes on: {place.path}")
+        return self._completed(script.name, Reply(*result), check=True, left=f"its output is in {place.path}")
+
+    async def push(self, local: Path, remote: str, *, sha256: str, mode: str = "0700") -> None:
+        """Puts a local file in place, whole or not at all; nothing is sent when it is there already.
+
+        Raises ArtifactError when the local file is not `sha256`.
+        """
+        there = parse((await self.run(Script.load("hosts.sh", "has.sh"), remote)).text)
+        if there.get("sha256") == [sha256] and there.get("mode", [""])[0].zfill(4) == mode.zfill(4):
+            return
+        actual = await asyncio.to_thread(_digest, local)
+        if actual != sha256:
+            raise ArtifactError(
+                f"{local} is not what was expected: sha256 {actual}, expected {sha256}",
+                host=self.spec.name,
+                left="nothing was sent",
+                cure=f"remove {local} and try again",
+            )
+        marker = new_marker()
+        script = Script.load("hosts.sh", "push.sh")
+
+        async def feed() -> AsyncIterator[bytes]:
+            yield call(marker, script, (remote, sha256, mode))
+            with await asyncio.to_thread(local.open, "rb") as file:
+                while chunk := await asyncio.to_thread(file.read, 4 * _CHUNK):
+                    yield chunk
+
+        # At 64 KiB/s, the slowest line we wait for.
+        size = (await asyncio.to_thread(local.stat)).st_size
+        patience = _MINUTE + timedelta(seconds=size / 65536)
+        reply = await self._exchange(f"push of {remote}", marker, feed, patience, root=True)
+        self._completed(f"push of {remote}", reply, check=True)
+
+    async def void(
+        self,
+        folder: str,
+        op_prefix: str,
+        *,
+        change: str,
+        patience: timedelta = timedelta(minutes=2),
+        on_progress: Callable[[], None] | None = None,
+        root: bool = True,
+    ) -> None:
+        """An undo voids the marks of its attempt: job folders are renamed, so none of them counts as done.
+
+        `op_prefix` is `<change>/<target>/<attempt>` (or one job). Jobs that still run are waited for, then stopped.
+        """
+        place = void_place(op_prefix, folder, change)
+        marker = new_marker()
+        script = Script.load("hosts.sh", "void.sh")
+        args = (self.spec.state_dir, place.fleet, change, place.path, str(int(patience.total_seconds())))
+
+        async def feed() -> AsyncIterator[bytes]:
+            yield call(marker, script, args)
+
+        reply = await self._exchange(script.name, marker, feed, patience + _MINUTE, root, on_progress)
+        self._completed(script.name, reply, check=True)
+
+    async def unlock(self, change: str) -> None:
+        """Gives the host's lock back if this change holds it. Raises HostLocked while one of its jobs runs."""
+        await self.run(Script.load("hosts.sh", "unlock.sh"), self.spec.state_dir, change)
+
+    def forward(self, host: str, port: int) -> AbstractAsyncContextManager[int]:
+        """A port on this machine's 127.0.0.1 that leads to host:port as seen from the remote machine."""
+        return self._forward(host, port)
+
+    @contextlib.asynccontextmanager
+    async def _forward(self, host: str, port: int) -> AsyncIterator[int]:
+        connection = await self._link.connection()
+        try:
+            # Asked once by hand: a listener alone would never tell that the server forbids it.
+            _, writer = await connection.open_connection(host, port)
+            writer.close()
+        except asyncssh.ChannelOpenError as error:
+            if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
+                raise HostError(
+                    f"its SSH server does not let us connect to {host}:{port} ({clean(error.reason)})",
+                    host=self.spec.name,
+                    cure="AllowTcpForwarding yes (or local) in sshd_config, or name Core's url in the fleet file",
+                ) from None
+            # Nothing listens there yet, or the connection broke: whoever uses the port sees that.
+        except (OSError, asyncssh.Error) as error:
+            raise connection_lost(self.spec, f"a forward to {host}:{port}", error) from None
+        listener = await connection.forward_local_port("127.0.0.1", 0, host, port)
+        try:
+            yield listener.get_port()
+        finally:
+            listener.close()
+            await listener.wait_closed()
+
+    async def clock(self) -> datetime:
+        """The host's time, taken in the middle of the round trip."""
+        begun = time.monotonic()
+        text = (await self.run(Script.load("hosts.sh", "clock.sh"), root=False)).text.strip()
+        found = re.match(r"(\d+)(?:\.(\d+))?", text)
+        if not found:
+            raise HostError(f"`date` printed {text!r}, no time", host=self.spec.name)
+        seconds = float(f"{found[1]}.{found[2] or 0}") + (time.monotonic() - begun) / 2
+        return datetime.fromtimestamp(seconds, UTC)
+
+    # --- the way of every call ------------------------------------------------------------------------------------
+
+    async def _exchange(
+        self,
+        name: str,
+        marker: str,
+        feed: Callable[[], AsyncIterator[bytes]],
+        timeout: timedelta,
+        root: bool,
+        on_life: Callable[[], None] | None = None,
+    ) -> Reply:
+        become = await self._how_to_become(root)
+        if become is None or become.password is None or self._sudo_good:
+            return await self._on_session(name, marker, become, feed, timeout, on_life)
+        async with self._sudo_once:
+            # The first use of a password is one at a time: six wrong ones at once would lock an account.
+            self._raise_known_refusal(become.password)
+            if not self._sudo_good:
+                await self._try_password(become)
+        return await self._on_session(name, marker, become, feed, timeout, on_life)
+
+    async def _try_password(self, become: Become) -> None:
+        marker = new_marker()
+
+        async def nothing() -> AsyncIterator[bytes]:
+            yield call(marker, Script("sudo", ":"), ())
+
+        try:
+            await self._on_session("sudo", marker, become, nothing, _MINUTE, None)
+        except SudoFailed as error:
+            self._refused = (time.monotonic(), become.password or "", error)
+            self._password = None
+            raise
+        self._sudo_good = True
+
+    def _raise_known_refusal(self, password: str) -> None:
+        if self._refused is None:
+            return
+        since, refused, error = self._refused
+        if refused == password and time.monotonic() - since < _REFUSAL_SECONDS:
+            raise SudoFailed(error.what, host=error.host, left=error.left, cure=error.cure)
+
+    async def _on_session(
+        self,
+        name: str,
+        marker: str,
+        become: Become | None,
+        feed: Callable[[], AsyncIterator[bytes]],
+        timeout: timedelta,
+        on_life: Callable[[], None] | None,
+    ) -> Reply:
+        pause = 0.0
+        while True:
+            async with self._link.session() as connection:
+                try:
+                    return await Exchange(self.spec, name, marker, become).run(connection, feed(), timeout, on_life)
+                except asyncssh.Error as error:
+                    # Nothing was sent: the connection was dead already, or the server has no session to give.
+                    if pause > _NO_SESSION_SECONDS:
+                        raise no_session(self.spec, name, error) from None
+                    pause = pause * 2 or (0.001 if connection.is_closed() else 0.25)
+            await asyncio.sleep(pause)
+
+    async def _how_to_become(self, root: bool) -> Become | None:
+        spec = self.spec
+        if not root or spec.sudo is Sudo.NONE:
+            return None
+        if spec.sudo is Sudo.PASSWORDLESS:
+            return Become()
+        if spec.sudo_password is None:
+            raise SudoFailed(
+                "sudo takes a password, but the fleet file names none",
+                host=spec.name,
+                cure='sudo = { password_env = "…" } in the fleet file',
+            )
+        now = time.monotonic()
+        # A command (a password store, perhaps one that asks a person) is not run for every script.
+        if self._password is None or not spec.sudo_password.command or now - self._password[0] > _SECRET_SECONDS:
+            self._password = (now, await resolve(spec.sudo_password))
+        return Become(self._password[1])
+
+    def _completed(self, name: str, reply: Reply, *, check: bool, left: str = "") -> Completed:
+        password = self._password[1] if self._password else ""
+        err = clean(reply.err.decode(errors="replace"), password)
+        if reply.code and check:
+            error = script_failed(self.spec, name, reply.code, err, f"{self.spec.state_dir}/lock")
+            error.left = error.left or left
+            raise error
+        return Completed(reply.code, reply.out, err)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

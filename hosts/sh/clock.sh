@@ -1,0 +1,3 @@
+# shellcheck shell=sh
+# The host's time, in seconds since 1970.
+date -u +%s.%N

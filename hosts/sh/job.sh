@@ -1,0 +1,128 @@
+# shellcheck shell=sh
+# needs: jobs.sh
+# job.sh STATE FLEET CHANGE JOB NONCE, frame on standard input: starts the job, or attaches to it, and waits for its end.
+# Prints `life<TAB>bytes logged` now and then, and at the end `result<TAB>rc<TAB>size of out<TAB>size of err`, out, err.
+# 75: the job was lost.
+ku_base=$1
+ku_fleet=$2
+ku_change=$3
+ku_job_folder=$4
+ku_nonce=$5
+
+# All of it, before anything is made: a cut connection leaves nothing behind. It is text without NUL.
+ku_frame=$(cat)
+case $ku_frame in
+"$ku_nonce"*"$ku_nonce end") ;;
+*) die 74 "the input from the worker was incomplete; nothing was started" ;;
+esac
+
+mkdir -p "$ku_base"
+ku_lock "$ku_base" "$ku_fleet" "$ku_change"
+mkdir -p "${ku_job_folder%/*}"
+
+# By systemd where it runs, so that the end of this session cannot take the job along; else in a session of its own.
+ku_launch() { # systemd | setsid
+    rm -f "$ku_job_folder/in"
+    mkfifo -m 600 "$ku_job_folder/in" || return 1
+    if [ "$1" = systemd ]; then
+        systemd-run --quiet --collect --no-block --unit="komodo-upgrade-$ku_nonce" \
+            --description="komodo-upgrade job ${ku_job_folder#"$ku_base"/}" \
+            --setenv=PATH="$PATH" --setenv=HOME="${HOME:-/}" \
+            sh "$ku_job_folder/run.sh" </dev/null >/dev/null 2>&1 || return 1
+    elif command -v setsid >/dev/null 2>&1; then
+        setsid sh "$ku_job_folder/run.sh" </dev/null >/dev/null 2>&1 &
+    else
+        nohup sh "$ku_job_folder/run.sh" </dev/null >/dev/null 2>&1 &
+    fi
+    (
+        trap '' HUP PIPE
+        # Never into a file.
+        [ -p "$ku_job_folder/in" ] || exit 0
+        printf '%s\n' "$ku_frame" >"$ku_job_folder/in"
+    ) </dev/null >/dev/null 2>&1 &
+    ku_feeder=$!
+    ku_wait=0
+    while [ ! -d "$ku_job_folder/claim" ]; do
+        ku_wait=$((ku_wait + 1))
+        if [ "$ku_wait" -gt 100 ]; then
+            kill "$ku_feeder" 2>/dev/null || :
+            return 1
+        fi
+        sleep 0.05 2>/dev/null || sleep 1
+    done
+}
+
+ku_start_job() {
+    # shellcheck disable=SC2154
+    if ! { printf '%s\n' "$ku_code" >"$ku_job_folder/run.sh" && printf '%s\n' "$ku_nonce" >"$ku_job_folder/nonce"; }; then
+        rm -rf "$ku_job_folder"
+        die 1 "could not write to $ku_job_folder; nothing was started"
+    fi
+    if [ -d /run/systemd/system ] && command -v systemd-run >/dev/null 2>&1 && ku_launch systemd; then
+        return 0
+    fi
+    if ku_launch setsid; then return 0; fi
+    ku_set_aside "$ku_job_folder" lost
+    die 1 "the job did not start"
+}
+
+ku_finish() { # RC
+    ku_out_size=$(wc -c <"$ku_job_folder/out")
+    ku_err_size=$(wc -c <"$ku_job_folder/err")
+    ku_most=16777216
+    [ "$ku_out_size" -le "$ku_most" ] || ku_out_size=$ku_most
+    [ "$ku_err_size" -le 65536 ] || ku_err_size=65536
+    printf 'result\t%s\t%s\t%s\n' "$1" "$((ku_out_size))" "$((ku_err_size))"
+    tail -c "$((ku_out_size))" "$ku_job_folder/out"
+    tail -c "$((ku_err_size))" "$ku_job_folder/err"
+    exit 0
+}
+
+ku_mine=
+ku_waited=0
+while :; do
+    if mkdir "$ku_job_folder" 2>/dev/null; then
+        ku_mine=yes
+        ku_start_job
+    fi
+    ku_state_of "$ku_job_folder"
+    case $ku_state in
+    done)
+        if [ "$ku_rc" = 0 ] || [ -n "$ku_mine" ]; then ku_finish "$ku_rc"; fi
+        ku_set_aside "$ku_job_folder" failed 2>/dev/null || :
+        ;;
+    running)
+        ku_mine=yes
+        ku_nap
+        if [ "$ku_tick" -gt 20 ] || [ "$ku_tick" -eq 1 ] || [ "$ku_tick" -eq 15 ]; then
+            printf 'life\t%s\n' "$(cat "$ku_job_folder/out" "$ku_job_folder/err" 2>/dev/null | wc -c)"
+        fi
+        ;;
+    starting)
+        # Its starter is at it, or died before it began; then nothing of it ever ran.
+        ku_waited=$((ku_waited + 1))
+        if [ "$ku_waited" -gt 150 ]; then
+            ku_set_aside "$ku_job_folder" lost 2>/dev/null || :
+            if [ -n "$ku_mine" ]; then
+                kill "$ku_feeder" 2>/dev/null || :
+                die 1 "the job did not start; what there is of it lies in $ku_job_folder.lost.$ku_number"
+            fi
+            ku_waited=0
+        else
+            [ "$((ku_waited % 10))" -ne 1 ] || printf 'life\t0\n'
+            sleep 0.1 2>/dev/null || sleep 1
+        fi
+        ;;
+    gone)
+        ku_set_aside "$ku_job_folder" lost || continue
+        die 75 "the job ended without an exit code: the host was restarted, or the job was killed. Its log is in $ku_job_folder.lost.$ku_number"
+        ;;
+    none)
+        # Set aside by another call just now: start it.
+        [ -d "${ku_job_folder%/*}" ] || mkdir -p "${ku_job_folder%/*}"
+        sleep 0.1 2>/dev/null || sleep 1
+        ku_waited=$((ku_waited + 1))
+        [ "$ku_waited" -le 150 ] || die 1 "could not make $ku_job_folder: $(mkdir "$ku_job_folder" 2>&1)"
+        ;;
+    esac
+done

@@ -1,0 +1,192 @@
+# shellcheck shell=sh
+# What is known about jobs and about the host's lock. In front of job.sh, void.sh and unlock.sh.
+#
+# JOB/ holds claim/ (made by the one runner), pid (pid, start time, boot id, start time of PID 1, process group), out,
+# err, and at the end rc.<exit code>. STATE/lock/owner holds "<fleet> <change>" and since when.
+
+# Sets ku_leader (the process started at the given time, still there) and for a zombie ku_zombie.
+ku_look_at() { # PID START
+    ku_leader=
+    ku_zombie=
+    if [ ! -r /proc/self/stat ]; then
+        ! kill -0 "$1" 2>/dev/null || ku_leader=yes
+        return 0
+    fi
+    ku_stat=
+    { IFS= read -r ku_stat <"/proc/$1/stat"; } 2>/dev/null || return 0
+    # shellcheck disable=SC2086
+    set -- "$2" ${ku_stat##*) }
+    ku_started=$1
+    ku_letter=$2
+    [ $# -ge 21 ] || return 0
+    shift 20
+    [ "$1" = "$ku_started" ] || [ "$ku_started" = - ] || return 0
+    case $ku_letter in
+    Z | X) ku_zombie=yes ;;
+    *) ku_leader=yes ;;
+    esac
+}
+
+# Is a process of this group still there? Only asked when its leader is gone.
+ku_group_lives() { # GROUP
+    for ku_file in /proc/[0-9]*/stat; do
+        ku_stat=
+        { IFS= read -r ku_stat <"$ku_file"; } 2>/dev/null || continue
+        ku_rest=${ku_stat##*) }
+        case $ku_rest in Z* | X*) continue ;; esac
+        ku_rest=${ku_rest#* }
+        ku_rest=${ku_rest#* }
+        [ "${ku_rest%% *}" != "$1" ] || return 0
+    done
+    return 1
+}
+
+# Sets ku_state: none | starting | running | done | gone, ku_rc when done, ku_pid and ku_pgid when running.
+ku_state_of() { # JOB
+    ku_rc=
+    ku_pid=
+    ku_pgid=
+    if [ ! -d "$1" ]; then
+        ku_state=none
+        return 0
+    fi
+    if ku_finished "$1"; then return 0; fi
+    if [ ! -e "$1/pid" ]; then
+        ku_state=starting
+        return 0
+    fi
+    ku_start=
+    ku_boot=
+    ku_init=
+    { read -r ku_pid ku_start ku_boot ku_init ku_pgid <"$1/pid"; } 2>/dev/null || :
+    ku_state=gone
+    ku_here=
+    [ ! -r /proc/sys/kernel/random/boot_id ] || IFS= read -r ku_here </proc/sys/kernel/random/boot_id
+    if [ "$ku_boot" = "${ku_here:--}" ] && ku_same_init "$ku_init"; then
+        ku_look_at "$ku_pid" "$ku_start"
+        if [ -n "$ku_leader" ]; then
+            ku_state=running
+        elif [ "$ku_pgid" = "$ku_pid" ] && { [ -n "$ku_zombie" ] || [ ! -e "/proc/$ku_pid" ]; } && ku_group_lives "$ku_pgid"; then
+            # The runner was killed, the script it started was not.
+            ku_state=running
+        fi
+    fi
+    # It may have ended while we looked.
+    [ "$ku_state" = running ] || ku_finished "$1" || :
+}
+
+ku_finished() { # JOB
+    for ku_file in "$1"/rc.*; do
+        if [ -e "$ku_file" ]; then
+            ku_state='done'
+            ku_rc=${ku_file##*.}
+            return 0
+        fi
+    done
+    return 1
+}
+
+# A container that is started again keeps the boot id of its machine, but its PID 1 is another.
+ku_same_init() { # START
+    ku_stat=
+    [ ! -r /proc/1/stat ] || IFS= read -r ku_stat </proc/1/stat
+    # shellcheck disable=SC2086
+    set -- "$1" ${ku_stat##*) }
+    if [ $# -lt 21 ]; then
+        [ "$1" = - ]
+        return
+    fi
+    ku_recorded=$1
+    shift 20
+    [ "$ku_recorded" = "$1" ]
+}
+
+# Renames a job's (or an attempt's) folder out of the way: JOB.WHAT.N
+ku_set_aside() { # FOLDER WHAT
+    ku_number=1
+    while [ -e "$1.$2.$ku_number" ]; do ku_number=$((ku_number + 1)); done
+    mv "$1" "$1.$2.$ku_number"
+}
+
+# Is a job of this run folder alive? Its name is then in ku_living.
+ku_any_alive() { # RUN_FOLDER
+    ku_living=
+    for ku_each in "$1"/jobs/*/*/*/pid; do
+        [ -e "$ku_each" ] || continue
+        ku_state_of "${ku_each%/pid}"
+        if [ "$ku_state" = running ]; then
+            ku_living=${ku_each%/pid}
+            return 0
+        fi
+    done
+    return 1
+}
+
+ku_owner_of() { # LOCK: sets ku_owner and ku_since
+    ku_owner=
+    ku_since=
+    { { IFS= read -r ku_owner && IFS= read -r ku_since; } <"$1/owner"; } 2>/dev/null || :
+}
+
+# Takes the host's lock for this change. Held already: fine. Held by an older change of the same fleet with no job
+# alive: taken over. Else 73.
+ku_lock() { # STATE FLEET CHANGE
+    ku_patience=0
+    while :; do
+        if ku_error=$(mkdir "$1/lock" 2>&1); then
+            if printf '%s %s\n%s\n' "$2" "$3" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$1/lock/new.$$" &&
+                mv "$1/lock/new.$$" "$1/lock/owner"; then
+                return 0
+            fi
+            rm -rf "$1/lock"
+            die 1 "could not write the lock in $1"
+        fi
+        [ -d "$1/lock" ] || [ ! -d "$1" ] || case $ku_error in *xists*) continue ;; esac
+        [ -d "$1/lock" ] || die 1 "could not make the lock: $ku_error"
+        ku_owner_of "$1/lock"
+        case $ku_owner in
+        "$2 $3") return 0 ;;
+        '')
+            # Being taken right now, or left by somebody who died doing so.
+            ku_patience=$((ku_patience + 1))
+            if [ "$ku_patience" -lt 20 ]; then
+                sleep 0.1 2>/dev/null || sleep 1
+                continue
+            fi
+            ;;
+        "$2 "*)
+            if ku_any_alive "$1/$2/${ku_owner#* }"; then
+                die 73 "the earlier upgrade ${ku_owner#* } of this fleet still has a job running here: $ku_living"
+            fi
+            ;;
+        *)
+            die 73 "locked by the upgrade ${ku_owner#* } of the fleet ${ku_owner%% *}, since ${ku_since:-an unknown time}"
+            ;;
+        esac
+        ku_release "$1" "$ku_owner"
+    done
+}
+
+# Removes the lock if it still has this owner. Renaming first lets exactly one of several do it.
+ku_release() { # STATE OWNER
+    ku_expected=$2
+    mv "$1/lock" "$1/lock.old.$$" 2>/dev/null || return 0
+    ku_owner_of "$1/lock.old.$$"
+    if [ "$ku_owner" != "$ku_expected" ] && [ ! -e "$1/lock" ]; then
+        mv "$1/lock.old.$$" "$1/lock"
+        return 0
+    fi
+    rm -rf "$1/lock.old.$$"
+}
+
+# A short sleep that grows: quick jobs are seen quickly, long ones cost next to nothing. Sets ku_tick.
+ku_nap() {
+    ku_tick=$((${ku_tick:-0} + 1))
+    if [ "$ku_tick" -le 10 ]; then
+        sleep 0.02 2>/dev/null || sleep 1
+    elif [ "$ku_tick" -le 20 ]; then
+        sleep 0.1 2>/dev/null || sleep 1
+    else
+        sleep 1
+    fi
+}
