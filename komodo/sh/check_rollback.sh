@@ -1,0 +1,11 @@
+# shellcheck shell=sh
+# check_rollback.sh [FILE SHA256]…: which of what a way back needs is missing or different. Reads only.
+while [ $# -ge 2 ]; do
+    now=$(sha256_of "$1")
+    if [ -z "$now" ]; then
+        say missing "$1"
+    elif [ -n "$2" ] && [ "$now" != "$2" ]; then
+        say differs "$1"
+    fi
+    shift 2
+done

@@ -1,0 +1,34 @@
+# shellcheck shell=sh
+# look_at_project.sh DIRECTORY CORE DATABASE COMPOSE…: facts about the project. Reads only. COMPOSE are the words before
+# the sub-command; DATABASE may be empty.
+directory=$1
+core=$2
+database=$3
+shift 3
+
+above=$directory
+while [ -n "$above" ]; do
+    if [ -e "$above/.git" ]; then
+        say git "$above"
+        break
+    fi
+    above=${above%/*}
+done
+
+# Komodo prints its version at every start; the last one counts.
+said=$(docker logs "$core" 2>&1 | grep -o 'Komodo Core version: v[0-9][0-9A-Za-z.+-]*' | tail -n 1) || :
+say version "${said##*version: v}"
+
+if [ -n "$database" ]; then
+    if docker exec "$database" mongodump --version >/dev/null 2>&1; then say mongodump yes; else say mongodump no; fi
+fi
+
+cd "$directory" || die 1 "there is no $directory"
+if images=$("$@" config --images 2>/dev/null); then
+    say image "$images"
+elif whole=$("$@" config 2>/dev/null); then
+    # docker-compose 1.x does not know --images.
+    say image "$(printf '%s\n' "$whole" | sed -n 's/^    image: *//p' | tr -d "\"'")"
+else
+    say config_error "$("$@" config --quiet 2>&1 | tail -n 5)"
+fi

@@ -1,0 +1,25 @@
+# shellcheck shell=sh
+# Several files in one standard input, one after the other: values with secrets reach a host this way, never as arguments.
+
+# take_parts FOLDER: keeps standard input there until end_parts.
+take_parts() {
+    ku_parts=$1/.parts.$$
+    ku_offset=1
+    cat >"$ku_parts"
+}
+
+# next_part BYTES FILE: the next bytes become FILE, mode 0600.
+next_part() {
+    tail -c "+$ku_offset" "$ku_parts" | head -c "$1" >"$2.part"
+    if [ "$(stat -c %s "$2.part")" != "$1" ]; then
+        rm -f "$2.part" "$ku_parts"
+        die 74 "$2 did not arrive whole; nothing was changed"
+    fi
+    fsync_file "$2.part"
+    mv -f "$2.part" "$2"
+    ku_offset=$((ku_offset + $1))
+}
+
+end_parts() {
+    rm -f "$ku_parts"
+}

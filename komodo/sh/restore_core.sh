@@ -1,0 +1,275 @@
+#!/bin/sh
+# restore.sh [--dry-run] [stop|database|files|start|check|agent|all]
+#
+# Takes Komodo Core on this host back to the version it had before the upgrade. Run it as root. It needs nothing but
+# sh and docker: what it restores lies beside it, where it belongs is told by restore.list. It asks nothing and may be
+# repeated. Without a word it does `all`: stop, database, files, start, check, agent.
+#
+#   stop      Core (and the periphery of its project) is stopped
+#   database  the last dump of the old version is restored, if the new version was ever started
+#   files     compose and env files get their saved content
+#   start     Core is started in its old version
+#   check     its own log says which version runs
+#   agent     the periphery of its project is re-created in its old version
+set -eu
+umask 077
+LC_ALL=C
+export LC_ALL
+
+here=$(cd "$(dirname "$0")" && pwd)
+list=$here/restore.list
+tab=$(printf '\t')
+dry=no
+what=
+for word in "$@"; do
+    case $word in
+    --dry-run) dry=yes ;;
+    stop | database | files | start | check | agent | all) what=$word ;;
+    *)
+        echo "usage: restore.sh [--dry-run] [stop|database|files|start|check|agent|all]" >&2
+        exit 2
+        ;;
+    esac
+done
+what=${what:-all}
+
+tell() { printf '%s\n' "$*"; }
+fail() {
+    printf '%s\n' "restore.sh: $*" >&2
+    exit 1
+}
+[ -r "$list" ] || fail "cannot read $list (are you root?)"
+
+# value KEY: the first value of a key of restore.list; values KEY: all of them.
+values() { sed -n "s/^$1$tab//p" "$list"; }
+value() { values "$1" | head -n 1; }
+digest() {
+    found=$(sha256sum <"$1")
+    printf '%s\n' "${found%% *}"
+}
+# run WORD…: a command that changes something.
+run() {
+    if [ "$dry" = yes ]; then
+        tell "would run: $*"
+    else
+        "$@"
+    fi
+}
+# compose WORD…: docker compose -p PROJECT -f FILE… [--env-file FILE] [--project-directory DIR] WORD…, as it was found.
+compose() {
+    directory=$(value directory)
+    env_file=$(value env_file)
+    [ -z "$(value project_directory)" ] || set -- --project-directory "$(value project_directory)" "$@"
+    [ -z "$env_file" ] || set -- --env-file "$env_file" "$@"
+    # Last file first, because each goes in front.
+    reversed=
+    while IFS= read -r file; do
+        reversed="$file
+$reversed"
+    done <<EOF
+$(values compose_file)
+EOF
+    while IFS= read -r file; do
+        [ -z "$file" ] || set -- -f "$file" "$@"
+    done <<EOF
+$reversed
+EOF
+    set -- -p "$(value project)" "$@"
+    case $(value compose) in
+    docker-compose) set -- docker-compose "$@" ;;
+    *) set -- docker compose "$@" ;;
+    esac
+    if [ "$dry" = yes ]; then
+        tell "would run: cd $directory && $*"
+        return 0
+    fi
+    (cd "$directory" && "$@")
+}
+core=$(value core_container)
+version=$(value version)
+newest_dump() {
+    newest=
+    number=1
+    path=$here/dumps/final.archive.gz
+    while [ -e "$path" ] || [ "$number" -eq 1 ]; do
+        [ ! -e "$path" ] || newest=$path
+        number=$((number + 1))
+        path=$here/dumps/final.$number.archive.gz
+    done
+    printf '%s\n' "$newest"
+}
+running() {
+    docker inspect "$1" 2>/dev/null | tr ',' '\n' | grep -q '"Running": *true'
+}
+
+do_stop() {
+    tell "stopping Core"
+    compose stop "$(value core_service)"
+    agent=$(value agent_service)
+    if [ -n "$agent" ] && [ "$what" = all ]; then compose stop "$agent"; fi
+}
+
+# variable NAME CONTAINER: a value of the container's environment; never printed.
+variable() {
+    docker inspect -f '{{range .Config.Env}}{{println .}}{{end}}' "$2" 2>/dev/null | sed -n "s/^$1=//p" | head -n 1
+}
+# The database's password on standard output, or nothing. It never becomes an argument.
+password() {
+    if [ -n "$(value db_password_file)" ]; then
+        head -n 1 "$(value db_password_file)"
+    elif [ -n "$(value db_uri_variable)" ]; then
+        variable "$(value db_uri_variable)" "$core" | sed 's#^[a-z+]*://[^:]*:\(.*\)@[^@]*$#\1#' | decoded
+    elif [ -n "$(value db_user)" ]; then
+        found=$(variable "$(value db_password_variable)" "$core")
+        [ -n "$found" ] || found=$(variable MONGO_INITDB_ROOT_PASSWORD "$(value db_container)")
+        [ -n "$found" ] || fail "the database's password is in no container's environment any more"
+        printf '%s\n' "$found"
+    fi
+}
+decoded() {
+    awk 'BEGIN { for (n = 0; n < 256; n++) { byte[sprintf("%02X", n)] = sprintf("%c", n); byte[sprintf("%02x", n)] = byte[sprintf("%02X", n)] } }
+        { out = ""; while (at = index($0, "%")) { out = out substr($0, 1, at - 1) byte[substr($0, at + 1, 2)]; $0 = substr($0, at + 3) } print out $0 }'
+}
+encoded() {
+    awk 'BEGIN { for (n = 1; n < 256; n++) code[sprintf("%c", n)] = sprintf("%%%02X", n) }
+        { out = ""; for (n = 1; n <= length($0); n++) { c = substr($0, n, 1); out = out (c ~ /[A-Za-z0-9]/ ? c : code[c]) } print out }'
+}
+# The one line that mongorestore's --config takes.
+credentials() { password | sed 's/\\/\\\\/g; s/"/\\"/g; s/^/password: "/; s/$/"/'; }
+# mongorestore --drop leaves collections that the archive does not have, so everything goes first, where mongosh is.
+drop_everything() {
+    db=$(value db_container)
+    if ! docker exec "$db" mongosh --version >/dev/null 2>&1; then
+        tell "there is no mongosh in $db: empty collections that only the new version knows stay behind (harmless)"
+        return 0
+    fi
+    login=
+    [ -z "$(value db_user)" ] || login=$(value db_user | encoded):$(password | encoded)@
+    printf 'db = connect("mongodb://%s127.0.0.1:%s/%s?authSource=%s")\ndb.dropDatabase()\n' \
+        "$login" "$(value db_port)" "$(value db_name)" "$(value db_auth_source)" |
+        docker exec -i "$db" mongosh --quiet --nodb >/dev/null 2>&1 ||
+        tell "mongosh could not drop the database; going on with mongorestore --drop"
+}
+do_database() {
+    if [ ! -e "$here/core-v2-started" ]; then
+        tell "the new version was never started: the database is as it was"
+        return 0
+    fi
+    dump=$(newest_dump)
+    [ -n "$dump" ] || fail "there is no dumps/final.archive.gz in $here: the database cannot be restored"
+    gzip -t "$dump" || fail "$dump is damaged"
+    db=$(value db_container)
+    inside=/tmp/komodo-upgrade-restore.archive.gz
+    tell "restoring the database $(value db_name) from $dump into $db"
+    if [ "$dry" = yes ]; then
+        tell "would drop the database and run mongorestore --drop in $db"
+        return 0
+    fi
+    ! running "$core" || fail "Core is still running: stop it first (restore.sh stop)"
+    running "$db" || run docker start "$db"
+    [ "${KU_DROPPED:-no}" = yes ] || drop_everything
+    docker cp "$dump" "$db:$inside"
+    code=0
+    set -- "--uri=$(value db_uri)" "--archive=$inside" --gzip --drop
+    if [ -n "$(value db_user)" ]; then
+        said=$(credentials | docker exec -i "$db" mongorestore --config=/dev/stdin "$@" 2>&1) || code=$?
+    else
+        said=$(docker exec -i "$db" mongorestore "$@" 2>&1 </dev/null) || code=$?
+    fi
+    docker exec "$db" rm -f "$inside" || true
+    printf '%s\n' "$said" | sed 's#://[^@/ ]*@#://***@#g' | tail -n 3
+    [ "$code" -eq 0 ] || fail "mongorestore ended with $code; the dump is still $dump"
+    case $said in
+    *" 0 document(s) restored"*) fail "mongorestore restored nothing; the dump is still $dump" ;;
+    *" 0 document(s) failed"*) ;;
+    *) fail "mongorestore did not say that every document was restored; the dump is still $dump" ;;
+    esac
+}
+
+do_files() {
+    values saved | while IFS="$tab" read -r sha name path; do
+        saved=$here/files/$name
+        [ "$(digest "$saved")" = "$sha" ] || fail "$saved is not what was saved; $path was left as it is"
+        if [ -e "$path" ] && [ "$(digest "$path")" = "$sha" ]; then
+            tell "$path is as it was"
+            continue
+        fi
+        tell "restoring $path"
+        [ "$dry" = no ] || continue
+        temp=$path.restore.$$
+        # First everything about the file (owner, mode, label), then the saved bytes.
+        if [ -e "$path" ]; then cp -a "$path" "$temp" && cat "$saved" >"$temp"; else cp -p "$saved" "$temp"; fi
+        sync "$temp" 2>/dev/null || sync
+        mv -f "$temp" "$path"
+    done
+}
+
+# image KIND: the old image under the name the old compose file uses.
+old_image() {
+    reference=$(value "$1_image")
+    identity=$(value "$1_image_id")
+    now=$(docker image inspect "$reference" 2>/dev/null | tr ',' '\n' |
+        sed -n 's/.*"Id": *"\(sha256:[0-9a-f]*\)".*/\1/p' | head -n 1)
+    if [ -n "$now" ] && [ "$now" != "$identity" ]; then
+        case $reference in
+        *@*) ;;
+        *)
+            tell "$reference is another image now; giving the name back to $identity"
+            run docker tag "$identity" "$reference"
+            ;;
+        esac
+    fi
+}
+# up KIND MARK: the service of the files now in place. Where the new version never ran it is only started again.
+up() {
+    old_image "$1"
+    if [ -e "$here/$2" ]; then
+        compose up -d --no-deps "$(value "$1_service")"
+    else
+        compose start "$(value "$1_service")"
+    fi
+}
+do_start() {
+    tell "starting Core $version"
+    [ "$dry" = yes ] || date -u +%Y-%m-%dT%H:%M:%SZ >"$here/old-core-started-at"
+    up core core-v2-started
+}
+do_check() {
+    if [ "$dry" = yes ]; then
+        tell "would wait until the log of $core says version v$version"
+        return 0
+    fi
+    since=$(cat "$here/old-core-started-at" 2>/dev/null || echo 1970-01-01T00:00:00Z)
+    tries=0
+    while [ "$tries" -lt 90 ]; do
+        log=$(docker logs --since "$since" "$core" 2>&1 || true)
+        case $log in
+        *"Komodo Core version: v$version"*"starting on"*)
+            tell "Komodo Core v$version runs"
+            return 0
+            ;;
+        esac
+        tries=$((tries + 1))
+        sleep 1
+    done
+    fail "Core does not say that it runs in version v$version; look at: docker logs $core"
+}
+do_agent() {
+    if [ -n "$(value agent_service)" ]; then
+        tell "starting the periphery of Core's project in its old version"
+        up agent agent-switched
+    fi
+}
+
+case $what in
+all)
+    do_stop
+    do_database
+    do_files
+    do_start
+    do_check
+    do_agent
+    tell "Core is back. Each server has a folder and a restore.sh of its own."
+    ;;
+*) "do_$what" ;;
+esac

@@ -1,0 +1,34 @@
+# shellcheck shell=sh
+# survey_core.sh STATE_DIR: what docker knows on Core's host. Reads only. Facts first, then the line `-- containers --`
+# and `docker inspect` of every container.
+state=$1
+while [ ! -d "$state" ]; do
+    state=${state%/*}
+    [ -n "$state" ] || state=/
+done
+free=$(df -Pk "$state" | awk 'NR == 2 { print $4 }')
+say free "$((free * 1024))"
+if [ -d /var/lib/docker ]; then
+    free=$(df -Pk /var/lib/docker | awk 'NR == 2 { print $4 }')
+    say docker_free "$((free * 1024))"
+fi
+if ! command -v docker >/dev/null 2>&1; then
+    say problem 'docker is not installed, or not in PATH'
+    exit 0
+fi
+if ! said=$(docker version --format '{{.Server.Version}}' 2>&1); then
+    say problem "docker does not answer: $said"
+    exit 0
+fi
+say docker "$said"
+if said=$(docker compose version --short 2>/dev/null); then
+    say compose "$said"
+elif command -v docker-compose >/dev/null 2>&1; then
+    say compose_old "$(docker-compose version --short 2>/dev/null)"
+fi
+printf '%s\n' '-- containers --'
+ids=$(docker ps -a --no-trunc --format '{{.ID}}')
+if [ -n "$ids" ]; then
+    # shellcheck disable=SC2086 # one word per container
+    docker inspect $ids
+fi
