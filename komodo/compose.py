@@ -1,0 +1,262 @@
+"""compose.yaml: Core, and the agent beside it, brought to a version as the upgrade guide says.
+
+Upgrade guide, "Upgrade Core" and "Upgrade Periphery: Container": the image's tag, `init: true`, the keys mount. The
+edits are made on the text; then both texts are read and compared as data, so that what changed is what was planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ruamel.yaml.nodes import Node, ScalarNode
+
+from komodo.compose_environment import comment_first_server, refuse_alias_pairs
+from komodo.compose_image import ImagePlan, plan_image
+from komodo.compose_insert import add_item, add_key, declare_volume
+from komodo.compose_mounts import KEYS, declared, keys_mount, list_indent, users_of
+from komodo.compose_pin import pin_agent_key
+from komodo.compose_prove import prove
+from komodo.compose_services import Found, Service, find
+from komodo.compose_text import (
+    BOOL,
+    NULL,
+    SEQ,
+    STRING,
+    Changes,
+    effective,
+    inner,
+    is_null,
+    load,
+    scalar,
+    walk,
+)
+from komodo.image import EXACT, NEW_NAMES
+from komodo.interpolation import names, resolve
+from komodo.recognise import refuse_unreadable
+from komodo.splice import Splice, apply
+from model.errors import EditRefused
+
+__all__ = ["ComposeEdit", "edit_compose", "pin_agent_key", "snippet_for"]
+
+_TRUE = ("true", "yes", "on", "y")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComposeEdit:
+    """A compose file in the target version."""
+
+    text: str
+    reasons: tuple[str, ...]
+    core_service: str
+    """Empty in a file that holds an agent only."""
+    agent_service: str | None
+    tag_variables: tuple[str, ...]
+    """Variables that hold the tag (or the image): `edit_env` sets them where the env file has them."""
+    notes: tuple[str, ...] = ()
+    from_v1: bool = True
+    """Whether the file's images are v1 today."""
+    version: str = ""
+    """The tag Core (else the agent) has today, as written: "latest", "2", "1.19.5"; empty: a digest alone."""
+    keys_source: str = ""
+    """Where Core's keys will lie, as the mount says: "./keys", "/srv/komodo/keys", or a volume's name."""
+    keys_target: str = KEYS
+    """What is mounted there: /config/keys, or /config where a mount of that holds the keys already."""
+    keys_named: bool = False
+    """The source is a named volume."""
+    images: Mapping[str, str] = field(default_factory=dict)
+    """Service → the image it has after all edits."""
+
+
+@dataclass(slots=True)
+class _Plan:
+    changes: Changes
+    found: Found
+    images: dict[str, ImagePlan]
+    notes: list[str]
+    mount: tuple[str, str, bool] = ("", KEYS, False)
+
+
+def edit_compose(text: str, *, target: str, env: Mapping[str, str], keys_mount: str = "bind") -> ComposeEdit:
+    """Bring Komodo's services to `target` (exact: "2.3.2"). `env` is what Compose fills in: the env file's values.
+
+    Raises EditRefused, with the lines to paste, where it cannot be done with certainty.
+    """
+    snippet = snippet_for(text, target, keys_mount)
+    if EXACT.fullmatch(target) is None or target.startswith(("0.", "1.")):
+        raise EditRefused(f"{target} is no exact version from 2.0.0 on", cure='give one like "2.3.2"')
+    refuse_unreadable(text, snippet=snippet)
+    documents = load(text, snippet=snippet)
+    try:
+        plan = _plan(documents, text, env, target, keys_mount, snippet)
+    except EditRefused as error:
+        error.snippet = error.snippet or snippet
+        raise
+    result = apply(text, plan.changes.splices)
+    prove(text, result, documents, plan.changes, snippet)
+    _prove_done(result, plan, env, target, keys_mount, snippet)
+    return _result(result, plan)
+
+
+def _result(text: str, plan: _Plan) -> ComposeEdit:
+    found = plan.found
+    first = plan.images[found.services[0].name]
+    return ComposeEdit(
+        text=text,
+        reasons=tuple(plan.changes.reasons),
+        core_service=found.core.name if found.core else "",
+        agent_service=found.agent.name if found.agent else None,
+        tag_variables=tuple(dict.fromkeys(v for i in plan.images.values() for v in i.variables)),
+        notes=tuple(plan.notes),
+        from_v1=first.from_v1,
+        version=first.tag_before,
+        keys_source=plan.mount[0],
+        keys_target=plan.mount[1],
+        keys_named=plan.mount[2],
+        images={name: image.after for name, image in plan.images.items()},
+    )
+
+
+def _plan(documents: list[Node], text: str, env: Mapping[str, str], target: str, keys: str, snippet: str) -> _Plan:
+    found = find(documents, text, env, snippet)
+    elsewhere = _used_by(found)
+    plan = _Plan(changes=Changes(), found=found, images={}, notes=[])
+    for service in found.services:
+        refuse_alias_pairs(service, env)
+        image = plan_image(service.image.value, env, target, elsewhere=elsewhere, snippet=snippet)
+        plan.images[service.name] = image
+        _plan_image(text, service, image, plan)
+        _plan_init(text, service, env, plan)
+        _plan_keys(documents, text, service, env, keys, plan)
+        if service.kind == "core" and image.from_v1:
+            comment_first_server(text, found, service, plan.changes, plan.notes)
+    if keys == "volume" and plan.mount == ("keys", KEYS, True) and not declared(documents, "keys"):
+        declare_volume(text, documents, "keys", plan.changes)
+        plan.changes.reasons.append("volumes: keys declared")
+    return plan
+
+
+def _used_by(found: Found) -> set[str]:
+    """Variables of services that are not Komodo's: setting one of them would change those too."""
+    used: set[str] = set()
+    for node in found.others:
+        image = effective(node, "image")
+        if image and isinstance(image[2], ScalarNode) and "moghtech/komodo-" in image[2].value:
+            continue  # komodo-cli and the like go along with Core
+        for child in walk(node):
+            if isinstance(child, ScalarNode):
+                used |= names(child.value)
+    return used
+
+
+def _plan_image(text: str, service: Service, image: ImagePlan, plan: _Plan) -> None:
+    node = service.image
+    if image.raw == node.value or id(node) in plan.changes.scalars:
+        return
+    place = inner(text, node)
+    if place is None or str(node.tag) != STRING:
+        raise EditRefused(f"the image of {service.name} is not written on one line as it is")
+    if not plan.found.private(node):
+        raise EditRefused(f"the image of {service.name} is shared with other services by an anchor")
+    plan.changes.splices.append(Splice(start=place[0], end=place[1], text=image.raw))
+    plan.changes.scalars[id(node)] = scalar(image.raw)
+    plan.changes.reasons += [f"{service.name}: {reason}" for reason in image.reasons]
+
+
+def _plan_init(text: str, service: Service, env: Mapping[str, str], plan: _Plan) -> None:
+    own = service.own("init")
+    value = own[2] if own else service.inherited("init")
+    if isinstance(value, ScalarNode) and resolve(value.value, env).strip().lower() in _TRUE:
+        return
+    why = "v1's files lack it, and without it zombie processes pile up"
+    if own is not None and own[0] is service.node:
+        _replace_init(text, service, own[2], plan.changes)
+        why = f"it was {own[2].value or 'empty'}; without it zombie processes pile up"
+    else:
+        _refuse_unseen(service, "init")
+        add_key(text, service.node, "init", scalar("true", BOOL), ["init: true"], "init: true", plan.changes)
+    plan.changes.reasons.append(f"{service.name}: init: true ({why})")
+
+
+def _replace_init(text: str, service: Service, value: Node, changes: Changes) -> None:
+    if not isinstance(value, ScalarNode) or str(value.tag) not in (STRING, BOOL, NULL):
+        raise EditRefused(f"the init of {service.name} is not a plain true or false")
+    if is_null(value):
+        key = service.own("init")
+        at = text.index(":", key[1].end_mark.index) + 1 if key else 0
+        changes.splices.append(Splice(start=at, end=at, text=" true"))
+    else:
+        changes.splices.append(Splice(start=value.start_mark.index, end=value.end_mark.index, text="true"))
+    changes.scalars[id(value)] = scalar("true", BOOL)
+
+
+def _refuse_unseen(service: Service, key: str) -> None:
+    if service.extends_elsewhere:
+        raise EditRefused(
+            f"{service.name} extends a service of another file, so its {key} may be there already",
+            cure="make these changes by hand where they belong",
+        )
+
+
+def _plan_keys(
+    documents: list[Node], text: str, service: Service, env: Mapping[str, str], keys: str, plan: _Plan
+) -> None:
+    existing = keys_mount(service, env)
+    if existing is not None:
+        if existing.read_only and plan.images[service.name].from_v1:
+            raise EditRefused(f"{service.name} mounts {existing.target} read-only: v2 must write its key there")
+        where = existing.source or "a volume"
+        plan.notes.append(f"{service.name}: its keys lie in {where}, mounted at {existing.target}")
+        _note_mount(service, existing.source, existing.target, existing.named, plan)
+        return
+    source = "keys" if keys == "volume" else "./keys"
+    if users_of(source, plan.found.others, env):
+        raise EditRefused(f"another service mounts {source} already: Komodo's keys must not lie among its files")
+    _refuse_unseen(service, "keys mount")
+    _add_mount(documents, text, service, f"{source}:{KEYS}", plan)
+    _note_mount(service, source, KEYS, keys == "volume", plan)
+
+
+def _note_mount(service: Service, source: str, target: str, named: bool, plan: _Plan) -> None:
+    if service.kind == "core" or plan.found.core is None:
+        plan.mount = (source, target, named)
+
+
+def _add_mount(documents: list[Node], text: str, service: Service, item: str, plan: _Plan) -> None:
+    changes, indent = plan.changes, list_indent(documents, service.node)
+    own = service.own("volumes")
+    if own is None or (is_null(own[2]) and own[0] is not service.node):
+        lines = ["volumes:", f"{' ' * indent}- {item}"]
+        add_key(text, service.node, "volumes", ("seq", SEQ, (scalar(item),)), lines, f'volumes: ["{item}"]', changes)
+    elif id(own[2]) not in changes.first_items and id(own[2]) not in changes.scalars:
+        if not plan.found.private(own[2]):
+            raise EditRefused(f"the volumes of {service.name} are shared with other services by an anchor")
+        add_item(text, own[1], own[2], item, indent, changes)
+    changes.reasons.append(f"{service.name}: {item} mounted (v2 keeps its key pair there)")
+
+
+def _prove_done(result: str, plan: _Plan, env: Mapping[str, str], target: str, keys: str, snippet: str) -> None:
+    """Plan once more on the result: the same services, the target's image, and nothing left to do."""
+    settled = {**env}
+    for image in plan.images.values():
+        settled.update(image.env)
+    again = _plan(load(result, snippet=snippet), result, settled, target, keys, snippet)
+    same = {n: i.after for n, i in plan.images.items()} == {n: i.before for n, i in again.images.items()}
+    if again.changes.splices or not same:
+        raise EditRefused("the edited file would not mean what was planned", snippet=snippet)
+
+
+def snippet_for(text: str, target: str, keys: str = "bind") -> str:
+    """What a person pastes where we do not edit: Core's part, and the agent's where the file speaks of one."""
+    source = "keys" if keys == "volume" else "./keys"
+    lines = ["services:"]
+    agent = "periphery" in text
+    core = not agent or any(word in text for word in ("komodo-core", "mbecker20/komodo", "KOMODO_"))
+    for kind, name, wanted in (("core", "core", core), ("periphery", "periphery", agent)):
+        if wanted:
+            image = NEW_NAMES["core" if kind == "core" else "periphery"]
+            lines += [f"  {name}:", f"    image: ghcr.io/{image}:{target}", "    init: true", "    volumes:"]
+            lines.append(f"      - {source}:{KEYS}")
+    if keys == "volume":
+        lines += ["volumes:", f"  {source}:"]
+    return "\n".join(lines)

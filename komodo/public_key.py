@@ -1,0 +1,106 @@
+"""Core's public key: X25519, SPKI DER in base64, 60 characters.
+
+Komodo's upgrade guide and some articles call the keys Ed25519. Komodo takes X25519 only and answers anything else with
+"Public key is not X25519" (moghtech/lib, crates/pki/src/key/public.rs as locked by v2.0.0 to v2.3.2).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_der_public_key,
+    load_pem_public_key,
+)
+
+from model.errors import KeyRejected
+
+PLACEHOLDER = "{core_public_key}"
+"""Stands where Core's key will be while it is not known yet: plans and their digests are made with it."""
+
+PATTERN = re.compile(r"MCowBQYDK2VuAyEA[A-Za-z0-9+/]{43}=")
+"""One key in Komodo's form (use `fullmatch`)."""
+
+_LENGTH = 60
+_PREFIX = "MCowBQYDK2VuAyEA"
+_ED25519_PREFIX = "MCowBQYDK2VwAyEA"
+_PRIVATE_PREFIX = "MC4CAQAwBQYDK2Vu"
+_CURE = "copy Core's key from Komodo's Settings page, or from the log line 'Public Key:' of Core"
+
+
+def validate(text: str) -> str:
+    """The key without blanks around it. Raises KeyRejected, which tells the usual mistakes apart."""
+    key = text.strip().strip("\"'").strip()
+    _reject_other_forms(key)
+    if len(key) < _LENGTH and _PREFIX.startswith(key[:16]):
+        raise KeyRejected(
+            f"the key is cut off: {len(key)} of {_LENGTH} characters",
+            cure=f"{_CURE}; it ends with '='",
+        )
+    try:
+        loaded = load_der_public_key(base64.b64decode(key, validate=True))
+    except (binascii.Error, ValueError, UnsupportedAlgorithm) as error:
+        raise KeyRejected(
+            f"this is no public key: {len(key)} characters that are not the base64 of one", cure=_CURE
+        ) from error
+    if not isinstance(loaded, X25519PublicKey):
+        raise KeyRejected(f"this is a public key of another kind ({type(loaded).__name__}), not X25519", cure=_CURE)
+    if not PATTERN.fullmatch(key):
+        raise KeyRejected(f"this X25519 key is not in Komodo's form of {_LENGTH} characters", cure=_CURE)
+    return key
+
+
+def _reject_other_forms(key: str) -> None:
+    if not key:
+        raise KeyRejected("the key is empty: an agent with an empty key would accept any Core", cure=_CURE)
+    if key == PLACEHOLDER:
+        raise KeyRejected("this is the placeholder, not a key", cure=_CURE)
+    if "PRIVATE KEY" in key or key.startswith(_PRIVATE_PREFIX):
+        raise KeyRejected(
+            "this is a private key: it must not leave the machine it was made on, and agents never need it",
+            cure=f"{_CURE}; if it was shown to anyone, make Core a new one",
+        )
+    if key.startswith("-----BEGIN"):
+        raise KeyRejected(
+            "this is a key in PEM form", cure="give the one line between BEGIN and END; it starts with MCow"
+        )
+    if key.startswith("file:"):
+        raise KeyRejected("this is a reference to a file, not a key", cure=f"give the key itself: {_CURE}")
+    if key.startswith(_ED25519_PREFIX):
+        raise KeyRejected(
+            "this is an Ed25519 key; Komodo uses X25519 and refuses Ed25519",
+            cure=f"{_CURE}; it starts with {_PREFIX}",
+        )
+    if "," in key or "\n" in key:
+        raise KeyRejected("this is more than one line or key", cure="give exactly one key")
+
+
+def from_pem(text: str) -> str:
+    """The key of a PEM file such as Core's `core.pub`, in Komodo's one-line form. Raises KeyRejected."""
+    if "PRIVATE KEY" in text:
+        raise KeyRejected("this is a private key file, not a public one", cure="give core.pub, not core.key")
+    try:
+        loaded = load_pem_public_key(text.strip().encode())
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise KeyRejected("this is no PEM file of a public key", cure="give core.pub as Core wrote it") from error
+    der = loaded.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return validate(base64.b64encode(der).decode())
+
+
+def pinnable(text: str) -> str:
+    """A key that may be written into a file: a valid one, or the placeholder of a plan. Raises KeyRejected."""
+    return text if text == PLACEHOLDER else validate(text)
+
+
+def understood(entry: str) -> str:
+    """The key of one entry of `core_public_keys`: a key, or one in PEM form; empty where it is neither."""
+    try:
+        return from_pem(entry) if entry.strip().startswith("-----BEGIN") else validate(entry)
+    except KeyRejected:
+        return ""
