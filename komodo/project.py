@@ -25,6 +25,8 @@ _KINDS = {
     "mbecker20/periphery": "periphery",
 }
 CORE_PORT = 9120
+KEEPER = "komodo-upgrade-keep-"
+"""Prefix of the created, never started containers that hold images; they are no cores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,11 +113,12 @@ def image_kind(image: str) -> str:
 
 
 def parse_containers(text: str) -> tuple[Container, ...]:
-    """The output of `docker inspect ID…`, by name. Raises ValueError when it is no JSON list."""
+    """The output of `docker inspect ID…`, by name, without our own keepers. ValueError when it is no JSON list."""
     entries = json.loads(text or "[]")
     if not isinstance(entries, list):
         raise ValueError("docker inspect did not print a list")  # noqa: TRY004 - one error for one situation
-    return tuple(sorted((_container(e) for e in entries if isinstance(e, dict)), key=lambda c: c.name))
+    found = (_container(e) for e in entries if isinstance(e, dict))
+    return tuple(sorted((c for c in found if not c.name.startswith(KEEPER)), key=lambda c: c.name))
 
 
 def without_environment(text: str) -> str:

@@ -161,6 +161,10 @@ class CoreFacts:
     database: DatabaseFacts | None = None
     published: str = ""
     """host:port where Core answers on its own host."""
+    core_port: int = 9120
+    """Inside its container (KOMODO_PORT)."""
+    core_ssl: bool = False
+    """Core itself speaks https (KOMODO_SSL_ENABLED)."""
     keys_dir: str = ""
     """On the host, absolute; empty for a named volume."""
     docker_version: str = ""

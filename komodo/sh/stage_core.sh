@@ -10,8 +10,8 @@ mkdir -p "$folder/staged"
 chmod 700 "$folder" "$folder/staged"
 take_parts "$folder"
 while [ "${1:-}" = pull ]; do
-    # 75: could not be fetched; may work later.
-    docker pull "$2" >/dev/null || die 75 "docker pull $2 failed"
+    # 77: could not be fetched; may work later.
+    docker pull "$2" >/dev/null || die 77 "docker pull $2 failed"
     shift 2
 done
 while [ "${1:-}" = keep ]; do
