@@ -61,12 +61,12 @@ def render_markdown(result: FleetResult) -> str:
 
 
 def _head(result: FleetResult) -> str:
+    took = span(result.ended_at - result.started_at)
     lines = [
         f"# Komodo {result.fleet}: {_HEADLINES[result.state]}",
         "",
         f"- target: {result.target}",
-        f"- began {moment(result.started_at)}, ended {moment(result.ended_at)}"
-        f" ({span(result.ended_at - result.started_at)})",
+        f"- began {moment(result.started_at)}, ended {moment(result.ended_at)} ({took})",
         f"- change: {result.change}" + (f", plan {result.plan.digest}" if result.plan else ""),
     ]
     if result.detail:

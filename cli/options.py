@@ -1,0 +1,89 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import click
+
+from cli.output import JSON_KEY
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _json(ctx: click.Context, _: click.Parameter, value: str) -> str:
+    ctx.meta[JSON_KEY] = value == "json"
+    return value
+
+
+def output_option(command: F) -> F:
+    """`-o text|json`."""
+    option = click.option(
+        "-o",
+        "--output",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_json,
+        help="How the result is written to standard output.",
+    )
+    return option(command)
+
+
+def file_argument(command: F) -> F:
+    """`[FLEET_FILE]`."""
+    argument = click.argument("fleet_file", required=False, type=click.Path(), metavar="[FLEET_FILE]")
+    return argument(command)
+
+
+def fleet_argument(command: F) -> F:
+    """`[FLEET]`: a file or the name of a fleet."""
+    argument = click.argument("arguments", nargs=-1, metavar="[FLEET]")
+    return argument(command)
+
+
+def servers_argument(command: F) -> F:
+    """`[FLEET] [SERVER]...`."""
+    argument = click.argument("arguments", nargs=-1, metavar="[FLEET] [SERVER]...")
+    return argument(command)
+
+
+def reason_option(command: F) -> F:
+    """`--reason TEXT`: kept in the record."""
+    return click.option("--reason", default="", metavar="TEXT", help="Kept in the report beside your name.")(command)
+
+
+def confirm_option(command: F) -> F:
+    """`--confirm NAME`: the typed answer where there is no terminal."""
+    text = "The fleet's name, where there is no terminal to type it."
+    return click.option("--confirm", default="", metavar="NAME", help=text)(command)
+
+
+def timeout_option(command: F) -> F:
+    """`--timeout 10m`."""
+    text = "Leave after this long with exit code 124, such as 90s or 10m."
+    option = click.option("--timeout", type=Span(), default=None, metavar="DURATION", help=text)
+    return option(command)
+
+
+class Span(click.ParamType[timedelta]):
+    """A duration as in the fleet file."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """ "90s", "10m", "1h30m"."""
+        if isinstance(value, timedelta):
+            return value
+        from pydantic_core import PydanticCustomError
+
+        from model.fleet_values import duration
+
+        try:
+            return duration(value)
+        except PydanticCustomError:
+            self.fail(f'"{value}" is no duration: write 90s, 10m or 1h30m', param, ctx)

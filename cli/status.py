@@ -1,0 +1,85 @@
+"""status and watch: where an upgrade stands."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.options import fleet_argument, output_option, timeout_option
+from cli.output import data, run
+from cli.target import Target, resolve
+
+if TYPE_CHECKING:
+    from cli.upgrade import Upgrade
+
+
+@click.command("status")
+@fleet_argument
+@click.option("--wait", is_flag=True, help="Stay until the upgrade ends or waits for a person.")
+@timeout_option
+@output_option
+def status_command(arguments: tuple[str, ...], *, wait: bool, timeout: timedelta | None) -> None:
+    """Where an upgrade stands, and whom it waits for. FLEET is a fleet file or the name of a fleet.
+
+    The exit code is the truth: 0 running or done, 3 not all servers, 4 refused, 6 waits for an approval, 7 rolled
+    back.
+
+    \b
+    Examples:
+      komodo-upgrade status
+      komodo-upgrade status prod -o json | jq -r .gate.id
+      komodo-upgrade status prod --wait --timeout 30m
+    """
+    raise click.exceptions.Exit(run(_status(resolve(arguments), wait=wait, timeout=timeout)))
+
+
+@click.command("watch")
+@fleet_argument
+@timeout_option
+@output_option
+def watch_command(arguments: tuple[str, ...], timeout: timedelta | None) -> None:
+    """Follow an upgrade until it ends: a live table on a terminal, a line for each change elsewhere.
+
+    Gates are shown, not asked; Ctrl-C leaves the watching (130), never the upgrade.
+
+    \b
+    Examples:
+      komodo-upgrade watch
+      komodo-upgrade watch prod 2>&1 | tee upgrade.log
+    """
+    raise click.exceptions.Exit(run(_watch(resolve(arguments), timeout)))
+
+
+async def _connect(target: Target) -> Upgrade:
+    from cli.session import open_session
+    from cli.upgrade import Upgrade
+
+    session = await open_session(only_existing=True)
+    return Upgrade(session.client, target.name)
+
+
+async def _status(target: Target, *, wait: bool, timeout: timedelta | None) -> int:
+    from cli import table
+    from cli.follow import LEFT_AT_GATE, Follower, Manner
+
+    upgrade = await _connect(target)
+    found = await upgrade.describe()
+    if found.is_running and wait:
+        return await Follower(upgrade, target, Manner(timeout=timeout)).follow()
+    if not found.is_running:
+        result = await upgrade.result()
+        data(result, "\n".join(table.result_lines(result, target)))
+        return result.state.exit_code
+    progress = await upgrade.progress(steps=True)
+    data(progress, "\n".join(table.lines(progress)))
+    return LEFT_AT_GATE if progress.gate else 0
+
+
+async def _watch(target: Target, timeout: timedelta | None) -> int:
+    from cli.follow import Follower, Manner
+
+    upgrade = await _connect(target)
+    await upgrade.describe()
+    return await Follower(upgrade, target, Manner(leave_at_gate=False, timeout=timeout)).follow()

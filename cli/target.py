@@ -1,0 +1,84 @@
+"""Which fleet a command is about: a fleet file, or the bare name of a fleet whose upgrade Temporal knows."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from model.fleet import FleetSpec
+
+ENV = "KOMODO_UPGRADE_FLEET"
+DEFAULT = "fleet.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A fleet by name; `fleet` is there when a file was read. `servers` are the rest of the arguments."""
+
+    name: str
+    fleet: FleetSpec | None = None
+    servers: tuple[str, ...] = ()
+
+    @property
+    def argument(self) -> str:
+        """What to type after a command to mean this fleet again."""
+        if self.fleet is None:
+            return self.name
+        path = Path(self.fleet.source)
+        if path == (Path.cwd() / DEFAULT):
+            return ""
+        try:
+            return str(path.relative_to(Path.cwd()))
+        except ValueError:
+            return str(path)
+
+
+def load_file(given: str | None) -> FleetSpec:
+    """The fleet of the file that is meant. Raises FleetFileError."""
+    from model.fleet_file import load
+
+    return load(given or os.environ.get(ENV) or DEFAULT)
+
+
+def resolve(arguments: tuple[str, ...], *, servers: bool = False) -> Target:
+    """`[FLEET] [SERVER…]` as people type it: FLEET is a file or a name and may be left out.
+
+    A first argument that looks like a file is one. Else, where a default fleet file exists, it may be that fleet's
+    name or one of its servers. Else it is the name of another fleet.
+    """
+    first, rest = (arguments[0], arguments[1:]) if arguments else ("", ())
+    if first and _looks_like_file(first):
+        return _checked(load_file(first), rest, servers=servers)
+    default = os.environ.get(ENV) or DEFAULT
+    if not first or Path(default).expanduser().exists():
+        fleet = load_file(None)
+        if not first or first == fleet.name:
+            return _checked(fleet, rest, servers=servers)
+        if servers and first in _names(fleet):
+            return _checked(fleet, arguments, servers=servers)
+    return _bare(first, rest, servers=servers)
+
+
+def _looks_like_file(text: str) -> bool:
+    return text.endswith(".toml") or "/" in text or Path(text).is_file()
+
+
+def _names(fleet: FleetSpec) -> tuple[str, ...]:
+    return ("core", *(server.name for server in fleet.servers))
+
+
+def _checked(fleet: FleetSpec, rest: tuple[str, ...], *, servers: bool) -> Target:
+    unknown = [name for name in rest if name not in _names(fleet)] if servers else list(rest)
+    if unknown:
+        known = f"; servers of {fleet.name}: {', '.join(_names(fleet)[1:])}" if servers else ""
+        raise click.UsageError(f"{unknown[0]} is not known here{known}")
+    return Target(fleet.name, fleet, rest)
+
+
+def _bare(name: str, rest: tuple[str, ...], *, servers: bool) -> Target:
+    if rest and not servers:
+        raise click.UsageError(f"{rest[0]} is one argument too many")
+    return Target(name, None, rest)
