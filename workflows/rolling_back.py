@@ -1,0 +1,91 @@
+"""Rollback of a running upgrade: the question at gate `rollback`, then RollbackFleet as a child."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from temporalio import workflow
+from temporalio.exceptions import FailureError
+from temporalio.workflow import ParentClosePolicy
+
+with workflow.unsafe.imports_passed_through():
+    from model.decisions import SIGNAL_CONTROL, Control, ControlVerb, Gate, GateKind, Recorded, Verdict
+    from model.progress import FleetResult, FleetState, Phase, RollbackRequest
+    from model.way_back import rollback_request
+with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
+    from workflows import texts
+    from workflows.preflight import slim_plan
+    from workflows.results import result_of
+    from workflows.saga import trouble
+    from workflows.state import Ended, Run
+
+
+def rollback_gate(request: RollbackRequest, name: str) -> Gate:
+    """The one question that may cost data. Asked by a running upgrade and by a stand-alone rollback alike."""
+    return Gate(
+        id=name,
+        kind=GateKind.ROLLBACK,
+        question=f"Roll {request.fleet.name} back?",
+        facts=texts.rollback_facts(request, now=workflow.now()),
+        verdicts=(Verdict.APPROVE, Verdict.REJECT),
+        opened_at=workflow.now(),
+        plan_digest=request.plan.digest,
+        confirm=request.fleet.name,
+        subject="fleet",
+    )
+
+
+async def ask_for_rollback(run: Run, asked: Control) -> None:
+    """At a safe point after somebody asked. Returns when it was rejected or is not possible."""
+    if not run.begun:
+        text = f"rolled back by {asked.actor} before anything was switched: what was staged is removed, nothing is lost"
+        raise Ended(FleetState.ROLLED_BACK, text)
+    gate = rollback_gate(_request(run), run.desk.fresh("rollback"))
+    recorded = await run.desk.ask(gate, urgent=True)
+    if recorded.decision.verdict is Verdict.APPROVE:
+        refused = await roll_back(run, recorded)
+        run.desk.paused = True
+        run.show()
+        run.desk.tell("the way back is not possible now; the upgrade is paused", f"{refused}\nResume it, or stop it.")
+
+
+async def roll_back(run: Run, approved: Recorded) -> str:
+    """Raises Ended once it is done. Returns the reason where the way back is not possible, nothing having changed."""
+    phase = run.phase
+    run.enter(Phase.ROLLBACK)
+    request = _request(run, approved)
+    try:
+        result = await _child(run, request)
+    except FailureError as error:
+        text = f"the rollback's own workflow did not end well: {trouble(error).text}"
+        raise Ended(FleetState.ROLLBACK_INCOMPLETE, text) from error
+    if result.state is FleetState.REFUSED:
+        run.warn("rollback-refused", "fleet", result.detail)
+        run.enter(phase)
+        return result.detail
+    run.rolled_back = result
+    raise Ended(result.state, result.detail)
+
+
+async def _child(run: Run, request: RollbackRequest) -> FleetResult:
+    name = f"{workflow.info().workflow_id}/rollback/{request.attempt}"
+    # Abandoned, so that a rollback which has begun is finished also when this workflow is terminated.
+    child = await workflow.start_child_workflow(
+        "RollbackFleet",
+        request,
+        id=name,
+        result_type=FleetResult,
+        parent_close_policy=ParentClosePolicy.ABANDON,
+        static_summary=f"roll {run.fleet.name} back",
+    )
+    await workflow.wait_condition(lambda: child.done() or bool(run.desk.stopping))
+    if not child.done():
+        stop = Control(verb=ControlVerb.STOP, actor="komodo-upgrade", reason=run.desk.stopping)
+        await child.signal(SIGNAL_CONTROL, stop)
+    result: FleetResult = await child
+    return result
+
+
+def _request(run: Run, approved: Recorded | None = None) -> RollbackRequest:
+    request = rollback_request(result_of(run), run.fleet, approved=approved, requested_by=run.request.requested_by)
+    return replace(request, plan=slim_plan(request.plan))

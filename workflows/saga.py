@@ -1,0 +1,137 @@
+"""What undoes a step, in which order, for how long; and why a step failed, in words for people."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from temporalio import workflow
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    FailureError,
+    RetryState,
+    TimeoutError,  # noqa: A004 - Temporal's, never asyncio's, in this file
+    is_cancelled_exception,
+)
+
+with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
+    from workflows import options
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why a step failed: the name of the error's class, and its message."""
+
+    type: str
+    text: str
+
+
+def trouble(error: BaseException) -> Trouble:
+    """The innermost words of a failure: those the activity chose, or what a timeout means."""
+    inner: BaseException = error
+    while isinstance(inner, FailureError) and inner.cause is not None:
+        inner = inner.cause
+    if isinstance(inner, ApplicationError):
+        return Trouble(type=inner.type or "ApplicationError", text=inner.message)
+    if isinstance(inner, TimeoutError):
+        kind = inner.type.name.lower().replace("_", " ") if inner.type else "time"
+        return Trouble(type="Timeout", text=f"the step did not end in its time ({kind}); is a worker running?")
+    if is_cancelled_exception(error):
+        return Trouble(type="Cancelled", text="cancelled from Temporal")
+    return Trouble(type=type(inner).__name__, text=str(inner))
+
+
+def is_final(error: FailureError) -> bool:
+    """True when trying the same undo again cannot help: its own error says so."""
+    return isinstance(error, ActivityError) and error.retry_state is RetryState.NON_RETRYABLE_FAILURE
+
+
+async def persist(
+    undo: Callable[[int], Awaitable[_T]],
+    report: Callable[[int, Trouble], None],
+    give_up: Callable[[], bool] = lambda: False,
+) -> _T:
+    """Try until it works, telling people after every round. Raises only what no further attempt can cure.
+
+    `undo` gets the number of rounds so far; `report` the number of attempts so far and why the last one failed;
+    `give_up` is asked between rounds.
+    """
+    rounds = 0
+    while True:
+        try:
+            return await undo(rounds)
+        except FailureError as error:
+            if is_final(error) or is_cancelled_exception(error) or give_up():
+                raise
+            rounds += 1
+            report(rounds * options.UNDO_ROUND, trouble(error))
+
+
+async def finish(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run to the end, also when this workflow is cancelled meanwhile: half an undo is worse than none."""
+    task = asyncio.create_task(work)
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise
+        except FailureError:
+            break
+    return task.result()
+
+
+async def each(
+    names: Iterable[str], work: Callable[[str], Awaitable[None]], window: int = options.WINDOW
+) -> dict[str, FailureError]:
+    """The same work for all, a window of them at a time; who failed, in the order given. Cancellation goes through."""
+    order = tuple(names)
+    free = asyncio.Semaphore(window)
+    failed: dict[str, FailureError] = {}
+
+    async def one(name: str) -> None:
+        async with free:
+            try:
+                await work(name)
+            except FailureError as error:
+                if is_cancelled_exception(error):
+                    raise
+                failed[name] = error
+
+    # With return_exceptions a cancelled gather ends when all of its steps have ended, not with the first of them.
+    ends = await asyncio.gather(*(one(name) for name in order), return_exceptions=True)
+    for end in ends:
+        if end is not None:
+            raise end
+    return {name: failed[name] for name in order if name in failed}
+
+
+class Saga:
+    """Undos, last first. Each rests on the one after it, so one that fails for good stops those before it.
+
+    (Starting Core while its new compose file is still in place would start v2 on the v1 database.)
+    """
+
+    def __init__(self, report: Callable[[str, int, Trouble], None]) -> None:
+        self._report = report
+        self._undos: list[tuple[str, Callable[[int], Awaitable[object]]]] = []
+
+    def add(self, name: str, undo: Callable[[int], Awaitable[object]]) -> None:
+        """Register before the step begins: a step may end half done, and an undo of nothing does nothing."""
+        self._undos.append((name, undo))
+
+    async def compensate(self) -> tuple[str, Trouble] | None:
+        """Run all undos. Returns the one that cannot be done, with the reason; None when all is as before."""
+        while self._undos:
+            name, undo = self._undos.pop()
+            try:
+                await persist(undo, lambda attempts, why, name=name: self._report(name, attempts, why))  # type: ignore[misc]
+            except FailureError as error:
+                workflow.logger.error("an undo failed for good", extra={"step": name})
+                return name, trouble(error)
+        return None

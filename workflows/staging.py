@@ -1,0 +1,149 @@
+"""Back up and stage on every host in parallel, while v1 still runs; and give the hosts back at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from model.decisions import Gate, GateKind, Verdict
+    from model.fleet import slug
+    from model.progress import FleetState, Phase, ServerState
+    from model.steps import ReleaseHosts
+with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
+    from workflows import steps
+    from workflows.saga import Trouble, each, trouble
+    from workflows.state import CORE, Ended, Run
+
+Work = Callable[[Run, str], Awaitable[None]]
+
+
+async def back_up(run: Run) -> None:
+    """Files and binaries on every host, then the first dump: it proves the method and predicts the minutes."""
+    run.enter(Phase.BACKUP)
+    core = _core(run)
+    await for_all(run, (*core, *run.waiting), "backing up", _back_up)
+    await for_all(run, core, "dumping the database", _dump_before)
+    await run.desk.safe_point()
+
+
+async def stage(run: Run) -> None:
+    """Core's image pulled, every agent's binary on its host and proven to run there."""
+    run.enter(Phase.STAGE)
+    await for_all(run, (*_core(run), *run.waiting), "staging", _stage)
+    await run.desk.safe_point()
+
+
+async def prepare_again(run: Run, names: Iterable[str]) -> None:
+    """After a new plan: new backups and new staging of what changed, under new operation ids."""
+    stale = tuple(names)
+    for name in stale:
+        run.next_attempt(name)
+    await for_all(run, stale, "backing up again", _back_up)
+    await for_all(run, stale, "staging again", _stage)
+
+
+async def for_all(run: Run, names: Iterable[str], step: str, work: Work) -> None:
+    """The same step on all these hosts; then, one after the other, a question for each that failed."""
+
+    async def one(name: str) -> None:
+        if name in run.skipped:
+            return
+        run.touch(name)
+        run.line(name, step=step)
+        await work(run, name)
+        run.line(name, step="")
+
+    failed = await each(names, one)
+    for name, error in failed.items():
+        why = trouble(error)
+        while await try_again(run, name, step, why):
+            run.next_attempt(name)
+            failed_again = await each((name,), one)
+            if not failed_again:
+                break
+            why = trouble(failed_again[name])
+
+
+async def try_again(run: Run, name: str, step: str, why: Trouble) -> bool:
+    """Ask about a host that failed before anything was switched. False: it was skipped. Raises Ended on reject."""
+    if name != CORE and _tolerated(run, name, step, why):
+        return False
+    run.line(name, state=ServerState.PARKED, step="", detail=why.text)
+    recorded = await run.desk.ask(_gate(run, name, step, why))
+    said = recorded.decision
+    if said.verdict is Verdict.REJECT:
+        raise Ended(FleetState.STOPPED, f"rejected by {said.actor}; {step} on {name} had failed: {why.text}")
+    if said.verdict is Verdict.SKIP:
+        run.skip(name, f"skipped by {said.actor}; {step} failed: {why.text}")
+        return False
+    run.line(name, state=ServerState.PENDING, detail="")
+    return True
+
+
+def _tolerated(run: Run, name: str, step: str, why: Trouble) -> bool:
+    rollout = run.fleet.rollout
+    if rollout.on_failure != "go-on" or len(run.skipped) >= rollout.max_failures:
+        return False
+    run.skip(name, f"{step} failed, and max_failures = {rollout.max_failures} lets it be: {why.text}")
+    run.warn("skipped", name, f"left on v1: {step} failed: {why.text}")
+    return True
+
+
+def _gate(run: Run, name: str, step: str, why: Trouble) -> Gate:
+    core = name == CORE
+    verdicts = (Verdict.RETRY, Verdict.REJECT if core else Verdict.SKIP)
+    otherwise = "reject: end here, nothing was upgraded" if core else "skip: leave it on v1, unreachable from v2 Core"
+    return Gate(
+        id=run.desk.fresh(f"failure/{slug(name)}", run.attempt(name)),
+        kind=GateKind.FAILURE,
+        question=f"{step} failed on {name}: what now?",
+        facts=(why.text, "nothing was switched yet: v1 runs everywhere as before", f"retry: once more; {otherwise}"),
+        verdicts=verdicts,
+        opened_at=workflow.now(),
+        subject=name,
+    )
+
+
+def _core(run: Run) -> tuple[str, ...]:
+    """Core's own steps are left out where Core is on the target already."""
+    return () if run.planned.core.current else (CORE,)
+
+
+async def _back_up(run: Run, name: str) -> None:
+    if name == CORE:
+        run.core_backup = await steps.back_up_core(run.core_step())
+    else:
+        run.backups[name] = await steps.back_up_server(run.server_step(name))
+
+
+async def _dump_before(run: Run, _: str) -> None:
+    run.dumps.append(await steps.dump_database(run.core_step(label="before")))
+
+
+async def _stage(run: Run, name: str) -> None:
+    if name == CORE:
+        staged = await steps.stage_core(run.core_step())
+        run.keepers = tuple(dict.fromkeys((*run.keepers, *staged.keepers)))
+    else:
+        run.staged[name] = await steps.stage_server(run.server_step(name))
+
+
+async def release(run: Run) -> None:
+    """Locks given back and leftovers removed on every host that was touched. What fails is a warning."""
+
+    async def one(name: str) -> None:
+        core = name == CORE
+        # Once something was switched, the keepers hold the images that the way back needs.
+        keepers = () if run.begun and run.rolled_back is None else run.keepers
+        release = ReleaseHosts(
+            op=run.op(name),
+            server=None if core else run.fleet.server(name),
+            core=run.fleet.core if core else None,
+            keepers=keepers if core else (),
+        )
+        await steps.release_host(release, run.fleet.clocks)
+
+    for name, error in (await each(run.touched, one)).items():
+        run.warn("not-released", name, f"the host was not given back: {trouble(error).text}")

@@ -1,0 +1,254 @@
+"""The steps of a rollback, in an order in which every failure leaves a fleet that works."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import FailureError
+
+with workflow.unsafe.imports_passed_through():
+    from model.facts import Backup, DumpFacts, Finding, Severity
+    from model.progress import FleetState, RollbackRequest, ServerOutcome, ServerProgress, ServerState
+    from model.steps import CoreStep, Operation, Proof, Restored, ServerStep, Switched, VerifyServer
+with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
+    from workflows import steps
+    from workflows.gates import Desk
+    from workflows.preflight import only, slim_core, slim_server
+    from workflows.saga import Trouble, each, persist, trouble
+    from workflows.state import CORE, Ended
+
+
+class WayBack:
+    """What one rollback knows."""
+
+    def __init__(self, request: RollbackRequest, desk: Desk) -> None:
+        self.request = request
+        self.desk = desk
+        self.begun = False
+        """Something was changed: from here on it is finished, whatever is cancelled."""
+        self.core_state = ServerState.PENDING if request.core else ServerState.ALREADY_CURRENT
+        self.core_version = request.fleet.target if request.core else request.plan.core.version
+        self.core_agent: ServerOutcome | None = None
+        self.core_line = ServerProgress(name=CORE, attempt=request.attempt)
+        self.lines = {n: ServerProgress(name=n, attempt=request.attempt) for n in request.servers}
+        self.outcomes = {o.name: o for o in request.outcomes}
+        self.dumps: tuple[DumpFacts, ...] = (request.dump,) if request.dump else ()
+        self.dark = timedelta()
+        self.warnings: list[Finding] = []
+        self._backups: dict[str, Backup] = dict(zip(request.servers, request.backups, strict=False))
+
+    async def check(self) -> None:
+        """Raises Ended, REFUSED, where the way back is not possible: before anything is changed."""
+        missing = [name for name in self.request.servers if name not in self._backups]
+        drift = [f"there is no backup of {name}" for name in missing]
+        if self.request.core:
+            self._core("is all there for the way back?")
+            try:
+                drift += (await steps.check_rollback(self._step(dump=self.request.dump))).drift
+            except FailureError as error:
+                drift.append(f"Core's host cannot be looked at: {trouble(error).text}")
+            self._core("")
+        if drift:
+            raise Ended(FleetState.REFUSED, "the way back is not possible, nothing was changed: " + "; ".join(drift))
+
+    # --- Core ---------------------------------------------------------------------------------------------------------
+
+    async def core(self) -> None:
+        """Stop, `pre_rollback`, final v1 dump, v1 files, v1 Core. A failure brings the new Core back."""
+        self.begun = True
+        if not self.request.core:
+            return
+        restoring = False
+        try:
+            self._core("stopping Core")
+            await steps.stop_core(self._step())
+            if self.request.dump:
+                self._core("dumping the v2 database")
+                self.dumps += (await steps.dump_database(self._step(label="pre_rollback")),)
+                restoring = True
+                self._core("restoring the final v1 dump")
+                await steps.restore_database(self._step(dump=self.request.dump))
+            self._core("putting Core's files back")
+            await steps.restore_core_files(self._step())
+            self._core("starting the old Core")
+            started = await steps.start_old_core(self._step())
+        except FailureError as error:
+            raise await self._failed(trouble(error), restoring=restoring) from error
+        self.core_state, self.core_version, self.dark = ServerState.ROLLED_BACK, started.version, started.dark
+        self._core("", state=ServerState.ROLLED_BACK)
+
+    async def _failed(self, why: Trouble, *, restoring: bool) -> Ended:
+        """Before the agents: the fleet works as before, or a person is told what to type."""
+        self.core_state = ServerState.ROLLBACK_INCOMPLETE
+        text = f"Core could not be brought back to v1: {why.text}"
+        if self.request.dump is None:
+            self._core("", state=self.core_state, detail=text)
+            return Ended(FleetState.ROLLBACK_INCOMPLETE, text + self._by_hand())
+        self._core("starting the new Core again")
+        pre = self.dumps[-1] if restoring else None
+        try:
+            started = await steps.return_to_new_core(self._step(dump=pre))
+        except FailureError as error:
+            text += f"\nand the new Core could not be started again: {trouble(error).text}{self._by_hand()}"
+            self._core("", state=self.core_state, detail=text)
+            return Ended(FleetState.ROLLBACK_INCOMPLETE, text)
+        self.core_state, self.core_version = ServerState.UPGRADED, started.version
+        text += (
+            f"\nCore {started.version} runs again with its data, and no agent was touched: the fleet works as before"
+        )
+        self._core("", state=self.core_state, detail=text)
+        return Ended(FleetState.ROLLBACK_INCOMPLETE, text)
+
+    def _by_hand(self) -> str:
+        backup, address = self.request.core_backup, self.request.fleet.core.host.address
+        return f"\nby hand on {address}: {backup.restore_command}" if backup else ""
+
+    def _step(self, *, label: str = "", dump: DumpFacts | None = None) -> CoreStep:
+        return CoreStep(
+            op=self._op(CORE),
+            fleet=self.request.fleet,
+            facts=slim_core(self.request.plan.core),
+            backup=self.request.core_backup,
+            dump=dump,
+            label=label,
+        )
+
+    def _op(self, name: str) -> Operation:
+        request = self.request
+        return Operation(change=request.change, fleet=request.fleet.name, target=name, attempt=request.attempt)
+
+    # --- agents -------------------------------------------------------------------------------------------------------
+
+    async def agents(self) -> None:
+        """All of them at once, each for as long as it takes; `stop` gives up on those that do not answer."""
+        await self._restore_core_agent()
+        await each(self.request.servers, self._agent)
+
+    async def _restore_core_agent(self) -> None:
+        if not self.request.core_agent:
+            return
+        agent = self.request.plan.core.agent
+        name = self.request.plan.core.agent_server or (agent.service if agent else "periphery")
+        basis = ServerOutcome(name=name, state=ServerState.ROLLBACK_INCOMPLETE, attempt=self.request.attempt)
+        self._core(f"putting {name} back")
+        try:
+            restored = await persist(
+                lambda rounds: steps.restore_core_agent(self._step(), rounds),
+                lambda attempts, why: self._core(_still(name, attempts, why)),
+                lambda: bool(self.desk.stopping),
+            )
+        except FailureError as error:
+            self.core_agent = replace(basis, detail=f"it could not be put back: {trouble(error).text}")
+        else:
+            self.core_agent = replace(basis, state=ServerState.ROLLED_BACK, version_after=restored.version)
+        self._core("")
+
+    async def _agent(self, name: str) -> None:
+        facts = self.request.plan.server(name)
+        step = ServerStep(
+            op=self._op(name),
+            server=self.request.fleet.server(name),
+            facts=slim_server(facts),
+            target=self.request.fleet.target,
+            agent=self.request.fleet.agent,
+            clocks=self.request.fleet.clocks,
+            backup=self._backups.get(name),
+        )
+        self._line(name, step="putting v1 back")
+        try:
+            restored = await persist(
+                lambda rounds: steps.restore_server(step, rounds),
+                lambda attempts, why: self._report(name, attempts, why),
+                lambda: bool(self.desk.stopping),
+            )
+        except FailureError as error:
+            backup = self._backups.get(name)
+            by_hand = f"\nby hand on it: {backup.restore_command}" if backup else ""
+            text = f"v1 could not be put back: {trouble(error).text}{by_hand}"
+            self._settle(name, ServerState.ROLLBACK_INCOMPLETE, text)
+            return
+        await self._prove(name, restored)
+
+    async def _prove(self, name: str, restored: Restored) -> None:
+        """Core sees it again, freshly. Where Core stays on v2 there is nothing to see."""
+        if not self.request.core:
+            text = "on v1 by decision, unreachable from v2 Core"
+            self._settle(name, ServerState.LEFT_ON_V1, text, version_after=restored.version)
+            return
+        core = self.request.plan.core
+        check = VerifyServer(
+            op=self._op(name),
+            fleet=only(self.request.fleet, name),
+            core=replace(slim_core(core), servers=tuple(s for s in core.servers if s.name == name)),
+            server=self.request.fleet.server(name),
+            switched=Switched(
+                version=restored.version,
+                invocation=restored.invocation,
+                started_at=restored.started_at,
+                port_silent=timedelta(),
+                lines=(restored.line,),
+            ),
+            expected_version=self.request.plan.server(name).version or restored.version,
+            key="",
+        )
+        self._line(name, step="waiting for Core to see it")
+        try:
+            proof = await steps.verify_server(check)
+        except FailureError as error:
+            text = f"v1 runs there, but Core has not confirmed it: {trouble(error).text}"
+            self._settle(name, ServerState.ROLLBACK_INCOMPLETE, text, version_after=restored.version)
+            return
+        self._settle(name, ServerState.ROLLED_BACK, "", version_after=restored.version, proof=proof)
+
+    def _report(self, name: str, attempts: int, why: Trouble) -> None:
+        text = _still(name, attempts, why)
+        self._line(name, step=text)
+        self.desk.tell(f"{name}: v1 is not back yet", f"{text}\n`stop` gives up on what does not answer.")
+
+    # --- what it says -------------------------------------------------------------------------------------------------
+
+    def end(self) -> Ended:
+        """After all steps."""
+        agent = (self.core_agent,) if self.core_agent else ()
+        done = [self.outcomes[name] for name in self.request.servers]
+        bad = [o for o in (*done, *agent) if o.state is ServerState.ROLLBACK_INCOMPLETE]
+        if bad:
+            lines = "\n".join(f"{o.name}: {o.detail}" for o in bad)
+            return Ended(FleetState.ROLLBACK_INCOMPLETE, f"rolled back, but not all of it:\n{lines}")
+        return Ended(FleetState.ROLLED_BACK, f"{self.request.fleet.name} is back on {self.core_version or 'v1'}")
+
+    def warn(self, code: str, subject: str, text: str) -> None:
+        """Something a person must know, that stops nothing."""
+        self.warnings.append(Finding(code=code, severity=Severity.WARN, subject=subject, text=text))
+
+    def _settle(
+        self, name: str, state: ServerState, detail: str, *, version_after: str = "", proof: Proof | None = None
+    ) -> None:
+        before = self.outcomes.get(name) or ServerOutcome(name=name, state=state)
+        self.outcomes[name] = replace(
+            before,
+            state=state,
+            attempt=self.request.attempt,
+            detail=detail,
+            version_before=before.version_after or self.request.fleet.target,
+            version_after=version_after,
+            backup=self._backups.get(name),
+            switched=None,
+            proof=proof,
+            pinned_key="",
+        )
+        self._line(name, state=state, step="", detail=detail)
+
+    def _line(self, name: str, **changes: object) -> None:
+        self.lines[name] = replace(self.lines[name], since=workflow.now(), **changes)  # type: ignore[arg-type]
+        self.desk.changed()
+
+    def _core(self, step: str, **changes: object) -> None:
+        self.core_line = replace(self.core_line, step=step, since=workflow.now(), **changes)  # type: ignore[arg-type]
+        self.desk.changed()
+
+
+def _still(name: str, attempts: int, why: Trouble) -> str:
+    return f"putting {name} back: tried {attempts} times, still trying: {why.text}"
