@@ -54,19 +54,10 @@ async def _rows(limit: int) -> list[dict[str, Any]]:
 
 async def _state(client: Any, found: Any) -> str:
     """How a closed run ended, in our words; what Temporal says where there is no result."""
-    from temporalio.client import WorkflowFailureError
-    from temporalio.service import RPCError
+    from cli.looking_back import result_of
 
-    from model.progress import FleetResult
-
-    if found.status != "completed":
-        return str(found.status)
-    handle = client.get_workflow_handle(found.workflow_id, run_id=found.run_id, result_type=FleetResult)
-    try:
-        result: FleetResult = await handle.result(follow_runs=False)
-    except (WorkflowFailureError, RPCError):
-        return str(found.status)
-    return result.state.value
+    result = await result_of(client, found) if found.status == "completed" else None
+    return result.state.value if result else str(found.status)
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -99,17 +90,20 @@ def report_command(arguments: tuple[str, ...], folder: str | None) -> None:
 
 
 async def _result(target: Target) -> FleetResult:
+    from cli.looking_back import result_of
     from cli.session import open_session
     from cli.upgrade import Upgrade
 
     session = await open_session(only_existing=True)
     upgrade = Upgrade(session.client, target.name)
-    if (await upgrade.describe()).is_running:
+    found = await upgrade.describe()
+    if found.is_running:
         raise NoSuchUpgrade(
             f"the upgrade of {target.name} is still running: there is no report yet",
             cure=f"komodo-upgrade status {target.argument}".strip(),
         )
-    return await upgrade.result()
+    result = await result_of(session.client, found)
+    return result if result is not None else await upgrade.result()
 
 
 def write(result: FleetResult, folder: Path) -> list[Path]:

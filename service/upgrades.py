@@ -28,6 +28,8 @@ class Run:
     ended_at: datetime | None
     requested_by: str = ""
     target: str = ""
+    partial: str = ""
+    """Of a rollback: the only servers it puts back; empty: all."""
 
     @property
     def is_running(self) -> bool:
@@ -62,4 +64,5 @@ async def to_run(execution: WorkflowExecution) -> Run:
         ended_at=execution.close_time,
         requested_by=str(memo.get("requested_by", "")),
         target=str(memo.get("target", "")),
+        partial=str(memo.get("servers", "")),
     )
