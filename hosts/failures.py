@@ -32,6 +32,11 @@ from model.fleet import HostSpec, Sudo
 NO_SPACE, NOT_ALLOWED, CHANGED, LOCKED, INCOMPLETE, LOST = 70, 71, 72, 73, 74, 75
 """Exit codes of our scripts with a meaning of their own (prelude.sh: die)."""
 
+_FULL = re.compile(
+    # dash's builtins call every failed write an I/O error.
+    r"^.*(?:No space left on device|Disk quota exceeded|(?:echo|printf): (?:write error|I/O error)).*$",
+    re.MULTILINE,
+)
 _KEY_FILES = {"ssh-ed25519": "ed25519", "ssh-rsa": "rsa", "ecdsa": "ecdsa"}
 
 
@@ -185,8 +190,8 @@ def sudo_refused(spec: HostSpec, talk: str, *secrets: str) -> HostError:
 def script_failed(spec: HostSpec, script: str, code: int, err: str, state_lock: str) -> UpgradeError:
     """A script's exit code and its (cleaned) standard error, as the error that prelude.sh's `die` means."""
     said = last_line(err)
-    if code == NO_SPACE or re.search(r"No space left on device|Disk quota exceeded", err):
-        where = re.search(r"^.*(?:No space left on device|Disk quota exceeded).*$", err, re.MULTILINE)
+    where = _FULL.search(err)
+    if code == NO_SPACE or where:
         return DiskFull(
             f"no space left on a file system of the host: {where.group(0).strip() if where else said}",
             host=spec.name,

@@ -88,13 +88,8 @@ class Host:
         CommandTimedOut. Cancelling closes the channel only.
         """
         marker = new_marker()
-
-        async def feed() -> AsyncIterator[bytes]:
-            yield call(marker, script, args)
-            for start in range(0, len(data), _CHUNK):
-                yield data[start : start + _CHUNK]
-
-        reply = await self._exchange(script.name, marker, feed, timeout, root)
+        head = call(marker, script, args)
+        reply = await self._exchange(script.name, marker, lambda: _pieces(head, data), timeout, root)
         return self._completed(script.name, reply, check=check)
 
     async def read(self, path: str, *, limit: int = 4 * 1024 * 1024) -> RemoteFile | None:
@@ -130,14 +125,8 @@ class Host:
         starter = Script.load("hosts.sh", "job.sh")
         own = call(marker, starter, (self.spec.state_dir, place.fleet, change, place.path, marker))
         frame = job_frame(marker, script, args, data, change)
-
-        async def feed() -> AsyncIterator[bytes]:
-            yield own
-            for start in range(0, len(frame), _CHUNK):
-                yield frame[start : start + _CHUNK]
-
         try:
-            reply = await self._exchange(script.name, marker, feed, timeout, root, on_progress)
+            reply = await self._exchange(script.name, marker, lambda: _pieces(own, frame), timeout, root, on_progress)
         except CommandTimedOut as error:
             raise CommandTimedOut(
                 error.what,
@@ -176,8 +165,10 @@ class Host:
         marker = new_marker()
         script = Script.load("hosts.sh", "push.sh")
 
+        head = call(marker, script, (remote, sha256, mode))
+
         async def feed() -> AsyncIterator[bytes]:
-            yield call(marker, script, (remote, sha256, mode))
+            yield head
             with await asyncio.to_thread(local.open, "rb") as file:
                 while chunk := await asyncio.to_thread(file.read, 4 * _CHUNK):
                     yield chunk
@@ -206,11 +197,8 @@ class Host:
         marker = new_marker()
         script = Script.load("hosts.sh", "void.sh")
         args = (self.spec.state_dir, place.fleet, change, place.path, str(int(patience.total_seconds())))
-
-        async def feed() -> AsyncIterator[bytes]:
-            yield call(marker, script, args)
-
-        reply = await self._exchange(script.name, marker, feed, patience + _MINUTE, root, on_progress)
+        head = call(marker, script, args)
+        reply = await self._exchange(script.name, marker, lambda: _pieces(head), patience + _MINUTE, root, on_progress)
         self._completed(script.name, reply, check=True)
 
     async def unlock(self, change: str) -> None:
@@ -278,12 +266,9 @@ class Host:
 
     async def _try_password(self, become: Become) -> None:
         marker = new_marker()
-
-        async def nothing() -> AsyncIterator[bytes]:
-            yield call(marker, Script("sudo", ":"), ())
-
+        head = call(marker, Script("sudo", ":"), ())
         try:
-            await self._on_session("sudo", marker, become, nothing, _MINUTE, None)
+            await self._on_session("sudo", marker, become, lambda: _pieces(head), _MINUTE, None)
         except SudoFailed as error:
             self._refused = (time.monotonic(), become.password or "", error)
             self._password = None
@@ -344,6 +329,12 @@ class Host:
             error.left = error.left or left
             raise error
         return Completed(reply.code, reply.out, err)
+
+
+async def _pieces(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        for start in range(0, len(part), _CHUNK):
+            yield part[start : start + _CHUNK]
 
 
 def _digest(path: Path) -> str:

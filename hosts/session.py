@@ -90,16 +90,26 @@ class Exchange:
             # Only the channel; what runs detached lives on.
             writer.cancel()
             process.close()
-            await asyncio.gather(writer, return_exceptions=True)
+            (failed,) = await asyncio.gather(writer, return_exceptions=True)
+        if isinstance(failed, Exception):
+            raise failed
         return broken
 
     async def _write(self, process: asyncssh.SSHClientProcess[bytes], feed: AsyncIterator[bytes]) -> None:
-        # A script that ends without reading everything is no error here: its exit code tells.
-        with contextlib.suppress(OSError, asyncssh.Error):
-            process.stdin.write(opening(self._marker, self._become))
+        process.stdin.write(opening(self._marker, self._become))
+        try:
             async for chunk in feed:
-                process.stdin.write(chunk)
-                await process.stdin.drain()
+                try:
+                    process.stdin.write(chunk)
+                    await process.stdin.drain()
+                except (OSError, asyncssh.Error):
+                    # A script that ends without reading everything is no error here: its exit code tells.
+                    return
+        except BaseException:
+            # What is to be sent cannot be had: nobody waits for the rest.
+            process.close()
+            raise
+        with contextlib.suppress(OSError, asyncssh.Error):
             process.stdin.write_eof()
 
     async def _read(

@@ -39,6 +39,7 @@ class Server:
     logins: int = 0
     connections: set[asyncssh.SSHServerConnection] = field(default_factory=set)
     forwarded: list[tuple[str, int]] = field(default_factory=list)
+    children: list[asyncio.subprocess.Process] = field(default_factory=list)
     acceptor: asyncssh.SSHAcceptor | None = None
 
     @property
@@ -94,28 +95,32 @@ class Server:
     async def process(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
         self.sessions += 1
         self.most_sessions = max(self.most_sessions, self.sessions)
+        self.commands.append(process.command or "")
+        env = {"PATH": f"{self.bin}:/usr/bin:/bin", "HOME": str(self.folder), "LANG": "C.UTF-8", **self.env}
+        child = await asyncio.create_subprocess_exec(
+            *self.shell,
+            process.command or "",
+            cwd=self.folder,
+            env=env,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        self.children.append(child)
+        # Not process.redirect: what it writes after the channel has closed takes the whole connection down.
+        feeding = asyncio.create_task(_feed(process, child))
         try:
-            self.commands.append(process.command or "")
-            env = {"PATH": f"{self.bin}:/usr/bin:/bin", "HOME": str(self.folder), "LANG": "C.UTF-8", **self.env}
-            child = await asyncio.create_subprocess_exec(
-                *self.shell,
-                process.command or "",
-                cwd=self.folder,
-                env=env,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                start_new_session=True,
-            )
-            await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
+            await asyncio.gather(_pump(child, 1, process.stdout), _pump(child, 2, process.stderr))
             code = await child.wait()
-            await process.stdout.drain()
-            if code >= 0:
-                process.exit(code)
-            else:
-                process.exit_with_signal(signal.Signals(-code).name[3:])
-            await process.wait_closed()
+            feeding.cancel()
+            if not process.is_closing():
+                if code >= 0:
+                    process.exit(code)
+                else:
+                    process.exit_with_signal(signal.Signals(-code).name[3:])
         finally:
+            feeding.cancel()
             self.sessions -= 1
 
     def cut(self) -> None:
@@ -129,6 +134,34 @@ class Server:
             self.cut()
             await self.acceptor.wait_closed()
             self.acceptor = None
+        for child in self.children:
+            if child.returncode is None:
+                # What a session left attached; detached jobs are in sessions of their own.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+                await child.wait()
+            child._transport.close()  # type: ignore[attr-defined]
+
+
+async def _feed(process: asyncssh.SSHServerProcess[bytes], child: asyncio.subprocess.Process) -> None:
+    assert child.stdin is not None
+    with contextlib.suppress(OSError, asyncssh.Error):
+        while chunk := await process.stdin.read(65536):
+            child.stdin.write(chunk)
+            await child.stdin.drain()
+    child.stdin.close()
+
+
+async def _pump(child: asyncio.subprocess.Process, stream: int, to: asyncssh.SSHWriter[bytes]) -> None:
+    reader = child.stdout if stream == 1 else child.stderr
+    assert reader is not None
+    try:
+        while chunk := await reader.read(65536):
+            to.write(chunk)
+            await to.drain()
+    except (OSError, asyncssh.Error):
+        # As with sshd, what still writes gets a SIGPIPE.
+        child._transport.get_pipe_transport(stream).close()  # type: ignore[attr-defined]
 
 
 @dataclass
@@ -216,7 +249,7 @@ async def machine(ground: Ground, hosts: Hosts) -> AsyncIterator[Machine]:
     machine = Machine(server, await hosts.get(spec), spec)
     yield machine
     # What a test left running is stopped by its recorded process group.
-    for pid in Path(spec.state_dir).rglob("jobs/*/*/*/pid"):
+    for pid in list(Path(spec.state_dir).rglob("jobs/*/*/*/pid")):  # noqa: ASYNC240
         group = int(pid.read_text().split()[4])
         if group > 1:
             with contextlib.suppress(ProcessLookupError):

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
-from hosts.script import Script
-from model.errors import CommandFailed
+from hosts.pool import Hosts
+from hosts.script import Script, parse
+from hosts.wire import COMMAND
+from model.errors import (
+    CommandFailed,
+    CommandTimedOut,
+    DiskFull,
+    HostError,
+    HostLocked,
+    PermissionRefused,
+    PlanChanged,
+    UpgradeError,
+)
 
-from .conftest import Machine
+from .conftest import Ground, Machine
 
 TORTURE = (
     "",
@@ -23,37 +35,177 @@ TORTURE = (
     "\n",
     "ends with a newline\n",
     "\n\n starts with two",
-    "tab\there",
+    "tab\there ",
     "-n",
     "--",
     "*",
     "überall 中文 🦎 \x81\x88",
-    "\x01\x02\x7f",
+    "\x01\x02\x7f\r",
     "x" * 20_000,
 )
-ECHO = Script("echo", 'for a in "$@"; do printf "%s\\0" "$a"; done; printf "\\n--\\n"; cat')
+ECHO = Script("echo", 'for a in "$@"; do printf "%s\\0" "$a"; done; cat')
 
 
 async def test_arguments_and_data_arrive_byte_for_byte(machine: Machine) -> None:
     data = bytes(range(256)) * 5000 + b"\n"
     done = await machine.host.run(ECHO, *TORTURE, data=data)
-    args, _, rest = done.out.partition(b"\n--\n") if False else done.out.rpartition(b"\n--\n")
-    assert rest == data or done.out.endswith(data)
-    head = done.out[: -len(data)]
-    assert head == b"".join(a.encode() + b"\0" for a in TORTURE) + b"\n--\n"
+    assert done.out == b"".join(arg.encode() + b"\0" for arg in TORTURE) + data
 
 
-async def test_smoke(machine: Machine) -> None:
-    done = await machine.host.run(Script("t", 'echo "$1"; echo oops >&2'), "hello")
-    assert (done.code, done.text, done.err) == (0, "hello\n", "oops")
-    begun = time.monotonic()
-    for _ in range(20):
-        await machine.host.run(Script("t", ":"))
-    print("per run ms", (time.monotonic() - begun) / 20 * 1000)
+async def test_nothing_but_a_constant_is_the_command(machine: Machine) -> None:
+    await machine.host.run(ECHO, "an argument", data=b"some data")
+    assert machine.server.commands == [COMMAND]
+    assert not set("\\!\n") & set(COMMAND)
+    assert COMMAND.count("'") == 2
 
 
-async def test_job(machine: Machine) -> None:
-    begun = time.monotonic()
-    done = await machine.host.job("20261123T221500Z/web-1/1/step", machine.run_folder, Script("t", 'cat; echo "$1" >&2; echo "$KU_STAMP"'), "arg", data=b"da\0ta\n", change="20261123T221500Z", timeout=__import__("datetime").timedelta(seconds=20))
-    print("job ms", (time.monotonic() - begun) * 1000)
-    assert (done.code, done.out, done.err) == (0, b"da\0ta\n20261123T221500Z\n", "arg")
+async def test_a_nul_cannot_be_an_argument(machine: Machine) -> None:
+    with pytest.raises(ValueError, match="NUL"):
+        await machine.host.run(ECHO, "a\0b")
+
+
+@pytest.mark.parametrize("code", [0, 1, 3, 126, 255])
+async def test_the_exit_code_comes_back(machine: Machine, code: int) -> None:
+    done = await machine.host.run(Script("t", 'echo out; echo err >&2; exit "$1"'), str(code), check=False)
+    assert (done.code, done.text, done.err) == (code, "out\n", "err")
+
+
+async def test_output_without_end_of_line_and_with_the_look_of_a_frame(machine: Machine) -> None:
+    text = "\nku-0123 end 7\n\nku-0123 begin\nno line break at the end"
+    assert (await machine.host.run(Script("t", 'printf %s "$1"'), text)).text == text
+    assert (await machine.host.run(Script("t", ":"))).out == b""
+
+
+async def test_scripts_stop_at_the_first_failing_command(machine: Machine) -> None:
+    with pytest.raises(CommandFailed) as caught:
+        await machine.host.run(Script("stops.sh", "echo before >&2; false; echo after >&2"))
+    assert caught.value.code == 1
+    assert caught.value.tail == "before"
+    with pytest.raises(CommandFailed):
+        await machine.host.run(Script("stops.sh", 'echo "$unset_variable"'))
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(70, DiskFull), (71, PermissionRefused), (72, PlanChanged), (73, HostLocked), (74, HostError), (9, CommandFailed)],
+)
+async def test_exit_codes_with_a_meaning(machine: Machine, code: int, kind: type[UpgradeError]) -> None:
+    script = Script("meaning.sh", Script.load("hosts.sh", "clock.sh").text + '\ndie "$1" "what happened on /srv"')
+    with pytest.raises(kind) as caught:
+        await machine.host.run(script, str(code))
+    assert type(caught.value) is kind
+    assert "what happened on /srv" in str(caught.value)
+    assert str(caught.value).startswith("web-1: ")
+    assert not caught.value.transient
+
+
+async def test_a_full_disk_is_told_by_its_message(machine: Machine) -> None:
+    with pytest.raises(DiskFull, match="No space left on device"):
+        await machine.host.run(Script("full.sh", 'printf "%s" "$1" | cat >/dev/full; echo never'), "x" * 10_000)
+    with pytest.raises(DiskFull):
+        await machine.host.run(Script("full.sh", "echo x >/dev/full"))
+
+
+async def test_what_login_scripts_print_is_dropped(ground: Ground, hosts: Hosts) -> None:
+    noisy = ground.folder / "noisy"
+    noisy.write_text(
+        '#!/bin/sh\necho "Welcome!"; echo "ku- begin"; printf "no line break"; echo "stty: not a tty" >&2\n'
+        'exec /bin/sh -c "$1"\n'
+    )
+    noisy.chmod(0o755)
+    server = await ground.server(shell=(str(noisy),))
+    done = await (await hosts.get(ground.spec(server))).run(Script("t", "echo mine; echo words >&2"))
+    assert (done.out, done.err) == (b"mine\n", "words")
+
+
+async def test_a_login_shell_that_runs_nothing(ground: Ground, hosts: Hosts) -> None:
+    server = await ground.server(shell=("/bin/sh", "-c", "echo 'This account is currently not available.' >&2; exit 1"))
+    host = await hosts.get(ground.spec(server))
+    with pytest.raises(CommandFailed, match="not available"):
+        await host.run(Script("t", ":"))
+
+
+async def test_standard_error_is_cleaned_and_short(machine: Machine) -> None:
+    script = Script(
+        "t",
+        r"""printf '\033[31mred\033[0m mongodb://admin:hunter2@db/x\npasskeys = ["hunter3"]\n' >&2
+i=0; while [ $i -lt 2000 ]; do echo "line $i" >&2; i=$((i + 1)); done
+printf '\033[1mKOMODO_API_SECRET: hunter4\033[0m mongodb://admin:hunter2@db\n' >&2""",
+    )
+    err = (await machine.host.run(script)).err
+    assert len(err.encode()) <= 4096
+    assert "hunter" not in err
+    assert "\x1b" not in err
+    assert "line 1999" in err
+    assert err.splitlines()[0].startswith("line ")
+
+
+async def test_a_script_that_does_not_end(machine: Machine) -> None:
+    with pytest.raises(CommandTimedOut) as caught:
+        await machine.host.run(Script("slow.sh", "sleep 60"), timeout=timedelta(seconds=0.5))
+    assert caught.value.transient
+    assert (await machine.host.run(Script("t", "echo ok"))).text == "ok\n"
+
+
+async def test_a_script_that_leaves_something_running_does_not_hang(machine: Machine) -> None:
+    done = await machine.host.run(Script("t", "sleep 5 & echo $!"), timeout=timedelta(seconds=4))
+    assert int(done.text) > 1
+
+
+async def test_a_script_that_does_not_read_its_data(machine: Machine) -> None:
+    done = await machine.host.run(Script("t", "echo ok"), data=b"x" * 20_000_000)
+    assert done.text == "ok\n"
+
+
+async def test_read(machine: Machine) -> None:
+    path = machine.server.folder / "a file"
+    data = bytes(range(256)) * 100 + b"\n\n"
+    path.write_bytes(data)
+    path.chmod(0o640)
+    found = await machine.host.read(str(path))
+    assert found is not None
+    assert (found.data, found.mode, found.path) == (data, "0640", str(path))
+    stat = path.stat()
+    assert found.owner == f"{stat.st_uid}:{stat.st_gid}"
+    assert found.sha256 == __import__("hashlib").sha256(data).hexdigest()
+    assert "x00" not in repr(found)
+    assert await machine.host.read(str(path) + " not there") is None
+    with pytest.raises(CommandFailed, match="at most 100"):
+        await machine.host.read(str(path), limit=100)
+    with pytest.raises(CommandFailed, match="folder"):
+        await machine.host.read(str(machine.server.folder))
+
+
+async def test_read_of_an_empty_file(machine: Machine) -> None:
+    path = machine.server.folder / "empty"
+    path.touch()
+    found = await machine.host.read(str(path))
+    assert found is not None
+    assert found.data == b""
+
+
+async def test_cancelling_leaves_the_connection_alone(machine: Machine) -> None:
+    running = asyncio.create_task(machine.host.run(Script("slow.sh", "sleep 30")))
+    await asyncio.sleep(0.2)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert (await machine.host.run(Script("t", "echo ok"))).text == "ok\n"
+    assert machine.server.logins == 1
+
+
+async def test_clock(machine: Machine) -> None:
+    from datetime import UTC, datetime
+
+    assert abs((await machine.host.clock()) - datetime.now(UTC)) < timedelta(seconds=5)
+
+
+def test_parse() -> None:
+    assert parse("a\t1\nnoise\nb\tx\ty\na\t2\n") == {"a": ["1", "2"], "b": ["x\ty"]}
+
+
+def test_load_puts_what_a_script_needs_in_front(tmp_path: Path) -> None:
+    script = Script.load("hosts.sh", "job.sh")
+    assert script.name == "job.sh"
+    assert script.text.index("die()") < script.text.index("ku_lock()") < script.text.index("ku_launch()")
+    assert Script.load("hosts.sh", "job.sh") is script

@@ -1,0 +1,433 @@
+"""Detached jobs: started once, whatever happens to those who wait for them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import textwrap
+from datetime import timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from hosts.host import Completed
+from hosts.pool import Hosts
+from hosts.script import Script
+from model.errors import CommandFailed, CommandTimedOut, DiskFull, HostLocked, JobLost, PlanChanged, Unreachable
+
+from .conftest import CHANGE, Ground, Machine, until
+
+COUNT = 'echo run >>"$1"; '
+SLOW = Script("slow.sh", COUNT + 'while [ ! -e "$2" ]; do sleep 0.05; done; echo finished; cat')
+
+
+async def start(machine: Machine, script: Script, *args: str, step: str = "step", **more: object) -> Completed:
+    options: dict[str, object] = {"change": CHANGE, "timeout": timedelta(seconds=30), **more}
+    return await machine.host.job(
+        f"{CHANGE}/web-1/1/{step}",
+        machine.run_folder,
+        script,
+        *args,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def runs(path: Path) -> int:
+    return path.read_text().count("run") if path.exists() else 0
+
+
+async def test_result_and_repetition(machine: Machine) -> None:
+    count = machine.server.folder / "count"
+    script = Script("once.sh", COUNT + 'cat; printf "%s" "$2" >&2; printf "%s" "$KU_STAMP"')
+    data = bytes(range(256)) * 1000
+    for _ in range(3):
+        done = await start(machine, script, str(count), "it's\n\n a \\ test", data=data)
+        assert done.code == 0
+        assert done.out == data + CHANGE.encode()
+        assert done.err == "it's\n\n a \\ test"
+    assert runs(count) == 1
+
+
+async def test_state_is_for_its_owner_only(machine: Machine) -> None:
+    await start(machine, Script("t", ":"))
+    state = Path(machine.spec.state_dir)
+    for path in [state, *list_all(state)]:
+        assert path.stat().st_mode & 0o077 == 0, path
+    assert (Path(machine.spec.state_dir) / "lock" / "owner").read_text().splitlines()[0] == f"prod {CHANGE}"
+
+
+def list_all(folder: Path) -> list[Path]:
+    return list(folder.rglob("*"))
+
+
+def has_systemd() -> bool:
+    return Path("/run/systemd/system").is_dir()
+
+
+async def test_data_is_never_a_file(machine: Machine) -> None:
+    seen = machine.server.folder / "seen"
+    go = machine.server.folder / "go"
+    script = Script(
+        "t", 'IFS= read -r secret; echo "$secret" | cksum; : >"$1"; while [ ! -e "$2" ]; do sleep 0.05; done'
+    )
+    running = asyncio.create_task(start(machine, script, str(seen), str(go), data=b"hunter2-hunter2\n"))
+    await until(seen.exists)
+    for path in machine.server.folder.rglob("*"):
+        if path.is_file():
+            assert b"hunter2" not in path.read_bytes(), path
+            assert b"aHVudGVyMi" not in path.read_bytes(), path
+    go.touch()
+    assert (await running).out.endswith(b" 16\n")
+    assert not (machine.job_folder() / "in").exists()
+
+
+async def test_failed_is_kept_and_run_anew(machine: Machine) -> None:
+    count = machine.server.folder / "count"
+    script = Script("fails.sh", COUNT + '[ -e "$2" ] || { echo "not yet" >&2; exit 5; }; echo now')
+    ready = machine.server.folder / "ready"
+    for _ in range(2):
+        with pytest.raises(CommandFailed) as caught:
+            await start(machine, script, str(count), str(ready))
+        assert (caught.value.code, caught.value.tail) == (5, "not yet")
+        assert str(machine.job_folder()) in caught.value.left
+    ready.touch()
+    assert (await start(machine, script, str(count), str(ready))).text == "now\n"
+    assert runs(count) == 3
+    kept = sorted(path.name for path in machine.job_folder().parent.iterdir())
+    assert kept == ["step", "step.failed.1", "step.failed.2"]
+
+
+@pytest.mark.parametrize(("code", "kind"), [(70, DiskFull), (72, PlanChanged)])
+async def test_typed_errors_of_jobs(machine: Machine, code: int, kind: type[Exception]) -> None:
+    with pytest.raises(kind):
+        await start(machine, Script("t", f"echo why >&2; exit {code}"))
+
+
+async def test_it_outlives_a_cut_connection(machine: Machine) -> None:
+    count, go = machine.server.folder / "count", machine.server.folder / "go"
+    running = asyncio.create_task(start(machine, SLOW, str(count), str(go), data=b"data"))
+    await until(lambda: runs(count))
+    machine.server.cut()
+    with pytest.raises(Unreachable) as caught:
+        await running
+    assert str(machine.job_folder()) in caught.value.left
+    attached = asyncio.create_task(start(machine, SLOW, str(count), str(go), data=b"data"))
+    await asyncio.sleep(0.3)
+    assert not attached.done()
+    go.touch()
+    assert (await attached).text == "finished\ndata"
+    assert runs(count) == 1
+    assert machine.server.logins == 2
+
+
+async def test_it_outlives_cancelling_and_time_out(machine: Machine) -> None:
+    count, go = machine.server.folder / "count", machine.server.folder / "go"
+    running = asyncio.create_task(start(machine, SLOW, str(count), str(go)))
+    await until(lambda: runs(count))
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    with pytest.raises(CommandTimedOut, match=r"the job goes on"):
+        await start(machine, SLOW, str(count), str(go), timeout=timedelta(seconds=0.5))
+    go.touch()
+    assert (await start(machine, SLOW, str(count), str(go))).text == "finished\n"
+    assert runs(count) == 1
+
+
+async def test_it_outlives_a_killed_worker(machine: Machine) -> None:
+    count, go = machine.server.folder / "count", machine.server.folder / "go"
+    fields = {"address": "127.0.0.1", "port": machine.spec.port, "key": machine.spec.key_files[0]}
+    program = textwrap.dedent(
+        """
+        import asyncio, json, sys
+        from datetime import timedelta
+        from hosts.pool import Hosts
+        from hosts.script import Script
+        from model.fleet import HostSpec, Sudo
+        given = json.loads(sys.argv[1])
+        async def main():
+            async with Hosts() as hosts:
+                spec = HostSpec(name="web-1", address=given["address"], port=given["port"], user="ops",
+                    key_files=(given["key"],), known_hosts=given["known_hosts"], ssh_config="none", sudo=Sudo.NONE,
+                    state_dir=given["state_dir"])
+                host = await hosts.get(spec)
+                await host.job(given["op"], given["folder"], Script("slow.sh", given["script"]), *given["args"],
+                    data=b"data", change=given["change"], timeout=timedelta(seconds=60))
+        asyncio.run(main())
+        """
+    )
+    given = {
+        **fields,
+        "known_hosts": machine.spec.known_hosts,
+        "state_dir": machine.spec.state_dir,
+        "op": f"{CHANGE}/web-1/1/step",
+        "folder": machine.run_folder,
+        "script": SLOW.text,
+        "args": [str(count), str(go)],
+        "change": CHANGE,
+    }
+    worker = await asyncio.create_subprocess_exec(sys.executable, "-c", program, json.dumps(given))
+    try:
+        await until(lambda: runs(count))
+    finally:
+        worker.kill()
+        await worker.wait()
+    attached = asyncio.create_task(start(machine, SLOW, str(count), str(go), data=b"data"))
+    await asyncio.sleep(0.3)
+    go.touch()
+    assert (await attached).text == "finished\ndata"
+    assert runs(count) == 1
+
+
+async def test_many_callers_one_run(machine: Machine, ground: Ground) -> None:
+    """From two workers at the same moment."""
+    count, go = machine.server.folder / "count", machine.server.folder / "go"
+    async with Hosts() as others:
+        other = replace_host(machine, await others.get(machine.spec))
+        calls = [
+            asyncio.create_task(start(each, SLOW, str(count), str(go), data=b"data"))
+            for each in (machine, other, machine, other, machine, other)
+        ]
+        await until(lambda: runs(count))
+        await asyncio.sleep(0.2)
+        go.touch()
+        results = await asyncio.gather(*calls)
+    assert {result.out for result in results} == {b"finished\ndata"}
+    assert runs(count) == 1
+
+
+def replace_host(machine: Machine, host: object) -> Machine:
+    return Machine(machine.server, host, machine.spec)  # type: ignore[arg-type]
+
+
+async def test_signs_of_life(machine: Machine) -> None:
+    beats: list[float] = []
+    loop = asyncio.get_running_loop()
+    await start(machine, Script("t", "sleep 3.5"), on_progress=lambda: beats.append(loop.time()))
+    assert len(beats) >= 3
+    assert max(b - a for a, b in pairwise(beats)) < 2.5
+
+
+async def test_lost_is_told_once(machine: Machine) -> None:
+    count, go = machine.server.folder / "count", machine.server.folder / "go"
+    running = asyncio.create_task(start(machine, SLOW, str(count), str(go)))
+    await until(lambda: runs(count))
+    pid = int((machine.job_folder() / "pid").read_text().split()[0])
+    os.killpg(pid, signal.SIGKILL)
+    with pytest.raises(JobLost, match=r"step\.lost\.1"):
+        await running
+    go.touch()
+    assert (await start(machine, SLOW, str(count), str(go))).text == "finished\n"
+    assert runs(count) == 2
+
+
+async def test_a_killed_runner_whose_script_goes_on_is_not_doubled(machine: Machine) -> None:
+    count, go = machine.server.folder / "count", machine.server.folder / "go"
+    running = asyncio.create_task(start(machine, SLOW, str(count), str(go)))
+    await until(lambda: runs(count))
+    os.kill(int((machine.job_folder() / "pid").read_text().split()[0]), signal.SIGKILL)
+    await asyncio.sleep(1)
+    assert not running.done()
+    go.touch()
+    with pytest.raises(JobLost):
+        await running
+    assert runs(count) == 1
+
+
+@pytest.mark.parametrize("field", [1, 2, 3], ids=["start time", "boot id", "start time of PID 1"])
+async def test_a_restarted_host(machine: Machine, field: int) -> None:
+    """Same process number, but of another life of the machine."""
+    count, go = machine.server.folder / "count", machine.server.folder / "go"
+    running = asyncio.create_task(start(machine, SLOW, str(count), str(go)))
+    await until(lambda: runs(count))
+    words = (machine.job_folder() / "pid").read_text().split()
+    words[field] = "12345"
+    (machine.job_folder() / "pid").write_text(" ".join(words) + "\n")
+    with pytest.raises(JobLost):
+        await running
+    os.killpg(int(words[0]), signal.SIGKILL)
+
+
+async def test_a_starter_that_died_before_it_began(machine: Machine) -> None:
+    """A folder without a runner: nothing ever ran, so it is simply started."""
+    machine.job_folder().mkdir(parents=True)
+    beats: list[int] = []
+    done = await start(machine, Script("t", "echo ok"), on_progress=lambda: beats.append(1))
+    assert done.text == "ok\n"
+    assert len(beats) >= 3
+    assert (machine.job_folder().parent / "step.lost.1").is_dir()
+
+
+async def test_an_incomplete_input_starts_nothing(machine: Machine) -> None:
+    """The connection breaks while the data is on its way."""
+    count = machine.server.folder / "count"
+    running = asyncio.create_task(start(machine, Script("t", COUNT), str(count), data=os.urandom(40_000_000)))
+    await until(lambda: machine.server.sessions)
+    await asyncio.sleep(0.05)
+    machine.server.cut()
+    with pytest.raises(Unreachable):
+        await running
+    assert not machine.job_folder().exists()
+    assert not count.exists()
+
+
+async def test_another_fleet_is_refused(machine: Machine) -> None:
+    await start(machine, Script("t", ":"))
+    later = "20261201T000000Z"
+    with pytest.raises(HostLocked) as caught:
+        await machine.host.job(
+            f"{later}/web-1/1/step",
+            f"{machine.spec.state_dir}/staging/{later}",
+            Script("t", ":"),
+            change=later,
+            timeout=timedelta(seconds=20),
+        )
+    text = str(caught.value)
+    assert f"{CHANGE} of the fleet prod" in text
+    assert "since 20" in text
+    assert f"rm -r {machine.spec.state_dir}/lock" in text
+
+
+async def test_an_older_change_is_taken_over_unless_its_job_lives(machine: Machine) -> None:
+    count, go = machine.server.folder / "count", machine.server.folder / "go"
+    old = asyncio.create_task(start(machine, SLOW, str(count), str(go)))
+    await until(lambda: runs(count))
+    later = "20261201T000000Z"
+
+    async def take_over() -> Completed:
+        folder = f"{machine.spec.state_dir}/prod/{later}"
+        return await machine.host.job(
+            f"{later}/web-1/1/step", folder, Script("t", ":"), change=later, timeout=timedelta(seconds=20)
+        )
+
+    with pytest.raises(HostLocked, match="still has a job running"):
+        await take_over()
+    go.touch()
+    await old
+    await take_over()
+    assert (Path(machine.spec.state_dir) / "lock" / "owner").read_text().startswith(f"prod {later}\n")
+    await machine.host.unlock(CHANGE)
+    assert (Path(machine.spec.state_dir) / "lock").is_dir()
+    await machine.host.unlock(later)
+    assert not (Path(machine.spec.state_dir) / "lock").exists()
+    await machine.host.unlock(later)
+
+
+async def test_many_take_over_at_once(machine: Machine) -> None:
+    await start(machine, Script("t", ":"))
+    later = "20261201T000000Z"
+    folder = f"{machine.spec.state_dir}/prod/{later}"
+    count = machine.server.folder / "count"
+    await asyncio.gather(
+        *(
+            machine.host.job(
+                f"{later}/web-1/1/step-{n}",
+                folder,
+                Script("t", COUNT),
+                str(count),
+                change=later,
+                timeout=timedelta(seconds=30),
+            )
+            for n in range(6)
+        )
+    )
+    assert runs(count) == 6
+    assert (Path(machine.spec.state_dir) / "lock" / "owner").read_text().startswith(f"prod {later}\n")
+    assert [path.name for path in list_all(Path(machine.spec.state_dir)) if path.name.startswith("lock")] == ["lock"]
+
+
+async def test_a_lock_without_an_owner_is_abandoned(machine: Machine) -> None:
+    (Path(machine.spec.state_dir) / "lock").mkdir(parents=True)
+    assert (await start(machine, Script("t", "echo ok"))).text == "ok\n"
+
+
+async def test_unlock_waits_for_no_one(machine: Machine) -> None:
+    count, go = machine.server.folder / "count", machine.server.folder / "go"
+    running = asyncio.create_task(start(machine, SLOW, str(count), str(go)))
+    await until(lambda: runs(count))
+    with pytest.raises(HostLocked, match="still runs"):
+        await machine.host.unlock(CHANGE)
+    go.touch()
+    await running
+
+
+async def test_void_makes_a_step_run_again(machine: Machine) -> None:
+    count = machine.server.folder / "count"
+    script = Script("t", COUNT)
+    await start(machine, script, str(count))
+    await machine.host.void(machine.run_folder, f"{CHANGE}/web-1/1", change=CHANGE)
+    await machine.host.void(machine.run_folder, f"{CHANGE}/web-1/1", change=CHANGE)
+    await start(machine, script, str(count))
+    assert runs(count) == 2
+    assert (machine.job_folder().parent.parent / "1.void.1" / "step").is_dir()
+
+
+async def test_void_waits_then_stops(machine: Machine) -> None:
+    count, go = machine.server.folder / "count", machine.server.folder / "go"
+    running = asyncio.create_task(start(machine, SLOW, str(count), str(go)))
+    await until(lambda: runs(count))
+    pid = int((machine.job_folder() / "pid").read_text().split()[0])
+    await machine.host.void(machine.run_folder, f"{CHANGE}/web-1/1", change=CHANGE, patience=timedelta(seconds=1))
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await until(lambda: not group_lives(pid))
+
+
+def group_lives(group: int) -> bool:
+    """Anything but zombies."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            words = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(words[2]) == group and words[0] not in "ZX":
+            return True
+    return False
+
+
+async def test_a_full_disk_does_not_hide_how_a_job_ended(machine: Machine) -> None:
+    """Everything it prints fails, and its end is recorded all the same (by a rename)."""
+    go = machine.server.folder / "go"
+    script = Script("t", 'while [ ! -e "$1" ]; do sleep 0.05; done; echo x >/dev/full')
+    running = asyncio.create_task(start(machine, script, str(go)))
+    await until((machine.job_folder() / "fed").exists)
+    go.touch()
+    with pytest.raises(DiskFull):
+        await running
+    assert [path.name for path in machine.job_folder().glob("rc.*")]
+
+
+async def test_by_systemd_where_it_runs(ground: Ground, hosts: Hosts) -> None:
+    """A stand-in for systemd-run starts it elsewhere: other session, other environment, no standard input."""
+    if not has_systemd():
+        pytest.skip("no /run/systemd/system on this machine: the starter does not ask for systemd-run")
+    server = await ground.server()
+    server.tool(
+        "systemd-run",
+        '#!/bin/sh\necho "$@" >"$HOME/unit"\nfor last; do :; done\n'
+        'env -i HOME=/elsewhere PATH=/usr/bin:/bin setsid sh "$last" </dev/null >/dev/null 2>&1 &\n',
+    )
+    host = await hosts.get(ground.spec(server))
+    machine = Machine(server, host, host.spec)
+    assert (await start(machine, Script("t", "cat; echo $HOME"), data=b"data ")).text == "data /elsewhere\n"
+    assert "--collect" in (server.folder / "unit").read_text()
+
+
+async def test_a_systemd_that_accepts_and_does_nothing(ground: Ground, hosts: Hosts) -> None:
+    if not has_systemd():
+        pytest.skip("no /run/systemd/system on this machine: the starter does not ask for systemd-run")
+    server = await ground.server()
+    server.tool("systemd-run", "#!/bin/sh\nexit 0\n")
+    host = await hosts.get(ground.spec(server))
+    machine = Machine(server, host, host.spec)
+    assert (await start(machine, Script("t", "cat"), data=b"data")).text == "data"
+
+
+@pytest.mark.parametrize("op", ["x", f"{CHANGE}/../1/step", f"{CHANGE}/a b/1/step", "other/web-1/1/step"])
+async def test_operation_ids_that_are_none(machine: Machine, op: str) -> None:
+    with pytest.raises(ValueError, match=r"operation|path"):
+        await machine.host.job(op, machine.run_folder, Script("t", ":"), change=CHANGE, timeout=timedelta(seconds=5))
