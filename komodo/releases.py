@@ -118,3 +118,11 @@ def runs_here(glibc: str, openssl3: bool | None) -> str:
     if openssl3 is False:
         return "it has no OpenSSL 3 (libssl.so.3), which v2's binary needs"
     return ""
+
+
+def guide_suffix(version: str) -> str:
+    """`bak_v1` for a v1 version (and an unknown one), `bak_v2.0.0` for 2.0.0 and so on (upgrade guide, "Backup")."""
+    numbers = version_of(version)
+    if numbers is None or numbers < FIRST_V2:
+        return "bak_v1"
+    return f"bak_v{'.'.join(map(str, numbers))}"

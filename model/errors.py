@@ -248,9 +248,17 @@ class ConfigNotLoaded(AgentFailed):
 
 
 class NotProven(UpgradeError):
-    """v2 runs with its config, but Core has not confirmed it yet."""
+    """v2 runs with its config, but Core has not confirmed it yet.
+
+    `waited`: the step has already waited as long as the fleet file allows, so trying it again would only add to that.
+    """
 
     transient = True
+
+    def __init__(self, what: str, *, waited: bool = False, host: str = "", left: str = "", cure: str = "") -> None:
+        super().__init__(what, host=host, left=left, cure=cure)
+        if waited:
+            self.__dict__["transient"] = False
 
 
 class TemporalUnavailable(UpgradeError):

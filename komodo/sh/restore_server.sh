@@ -35,7 +35,7 @@ while IFS="$tab" read -r key value rest; do
   case $key in
     format) [ "$value" = 1 ] || fail "restore.list has format $value, this script knows 1" ;;
     unit) unit=$value ;;
-    version) version=$value ;;
+    version) [ "$value" = - ] || version=$value ;;
     wait) wait=$value ;;
     *) : "$rest" ;;
   esac

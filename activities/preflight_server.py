@@ -1,0 +1,130 @@
+"""Looking at a server before anything is changed there, and once more when the gate opens. Reads only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from temporalio import activity
+
+from activities.agent_host import agent_state, file_facts
+from hosts.host import Host
+from hosts.pool import Hosts
+from hosts.script import Script, parse
+from komodo.agent_facts import server_facts
+from komodo.agent_survey import ConfigFile, Survey, from_error, one, settings_of, unit_of
+from komodo.logs import RunLog
+from komodo.releases import guide_suffix, version_said
+from komodo.unit import config_paths_from
+from model.errors import UpgradeError
+from model.facts import ServerFacts
+from model.steps import Recheck, ServerStep, SurveyServer
+
+LIMIT = 1024 * 1024
+"""Bytes of a config file that are read; a real one has a few thousand."""
+
+
+class PreflightServer:
+    """Read-only looks at one server."""
+
+    def __init__(self, hosts: Hosts) -> None:
+        self._hosts = hosts
+
+    @activity.defn
+    async def survey_server(self, survey: SurveyServer) -> ServerFacts:
+        """Everything about the agent and its machine. What stands in the way comes as findings, never as an error."""
+        try:
+            host = await self._hosts.get(survey.server.host)
+            return server_facts(await read_server(host, survey))
+        except UpgradeError as error:
+            finding = from_error(survey.server.name, error)
+            return ServerFacts(name=survey.server.name, reachable=False, findings=(finding,))
+
+    @activity.defn
+    async def recheck_server(self, step: ServerStep) -> Recheck:
+        """What differs from the facts of the plan: binary, configs, unit, the staged binary. Raises HostError."""
+        host = await self._hosts.get(step.server.host)
+        facts = step.facts
+        wanted = {facts.binary: facts.binary_sha256}
+        wanted |= {edit.path: edit.base_sha256 for edit in facts.edits}
+        if step.staged and step.staged.path:
+            wanted[step.staged.path] = step.staged.sha256
+        wanted.pop("", None)
+        seen = await file_facts(host, *wanted)
+        drift = []
+        for path, sha256 in wanted.items():
+            if path not in seen:
+                drift.append(f"{facts.name}: {path} is gone")
+            elif seen[path].sha256 != sha256:
+                drift.append(f"{facts.name}: {path} was changed since the plan was made")
+        said = parse((await host.run(Script.load("komodo.sh", "survey_server.sh"), facts.unit)).text)
+        unit = unit_of(said, step.server)
+        if unit.path != facts.unit_path or unit.drop_ins != facts.drop_ins:
+            drift.append(f"{facts.name}: {facts.unit} or its drop-ins were changed since the plan was made")
+        if unit.binary != facts.binary:
+            drift.append(f"{facts.name}: {facts.unit} starts {unit.binary or 'something else'} now, not {facts.binary}")
+        return Recheck(drift=tuple(drift))
+
+
+async def read_server(host: Host, survey: SurveyServer) -> Survey:
+    """Three round trips and one for each config file. Raises HostError."""
+    server = survey.server
+    asked = datetime.now(UTC)
+    said = parse((await host.run(Script.load("komodo.sh", "survey_server.sh"), server.unit)).text)
+    middle = asked + (datetime.now(UTC) - asked) / 2
+    unit = unit_of(said, server)
+    settings = settings_of(said, unit)
+    if not unit.config_paths and (listed := config_paths_from(settings)):
+        unit = replace(unit, config_paths=listed, config_source="the environment")
+    files: dict[str, list[str]] = {}
+    configs: tuple[ConfigFile, ...] = ()
+    log = RunLog()
+    if unit.exists:
+        names = Script.load("komodo.sh", "survey_files.sh")
+        done = await host.run(names, server.host.state_dir, "bak_v1", unit.binary, *unit.config_paths)
+        files = parse(done.text)
+        version = version_said(one(files, "binary_version"))
+        if (suffix := guide_suffix(version)) != "bak_v1":
+            done = await host.run(names, server.host.state_dir, suffix, unit.binary, *unit.config_paths)
+            files = parse(done.text)
+        configs = await _configs(host, files)
+        log = (await agent_state(host, unit.name, unit.invocation)).log
+    lock = await host.read(f"{server.host.state_dir}/lock/owner")
+    now = one(said, "now")
+    return Survey(
+        server=server,
+        target=survey.target,
+        fleet=survey.fleet,
+        agent=survey.agent,
+        machine=said,
+        files=files,
+        configs=configs,
+        unit=unit,
+        settings=settings,
+        log=log,
+        clock_ahead=_ahead(now, middle),
+        lock=lock.data.decode(errors="replace").partition("\n")[0] if lock else "",
+    )
+
+
+def _ahead(now: str, here: datetime) -> timedelta:
+    """`date +%s` cuts fractions off, so half a second is added; less than that cannot be told."""
+    if not now.isdigit():
+        return timedelta()
+    ahead = datetime.fromtimestamp(int(now) + 0.5, UTC) - here
+    return ahead if abs(ahead) > timedelta(seconds=1.5) else timedelta()
+
+
+async def _configs(host: Host, files: dict[str, list[str]]) -> tuple[ConfigFile, ...]:
+    found = []
+    for line in files.get("file", []):
+        _origin, path, sha256, guide = [*line.split("\t"), "", "", ""][:4]
+        read = await host.read(path, limit=LIMIT)
+        if read is None:
+            continue
+        try:
+            text: str | None = read.data.decode()
+        except UnicodeDecodeError:
+            text = None
+        found.append(ConfigFile(path, read.sha256 or sha256, text, guide))
+    return tuple(found)

@@ -1,0 +1,244 @@
+"""What a server is before the upgrade, kept so that a person can put it back with neither this tool nor a network."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import PurePosixPath
+from typing import Any
+
+from temporalio import activity
+
+from activities.agent_host import FileFacts, file_facts
+from activities.core_access import beat
+from hosts.host import Host
+from hosts.pool import Hosts
+from hosts.script import Script, packaged, parse
+from komodo.releases import guide_suffix
+from model.errors import CommandFailed, HostError, PlanChanged
+from model.facts import Backup, SavedFile
+from model.fleet import HostSpec, Sudo
+from model.steps import ServerStep
+
+FORMAT = 1
+"""Of manifest.json and restore.list. restore.sh refuses any other."""
+LIMIT = timedelta(minutes=10)
+RESTORE_WAIT = 60
+"""Seconds in which restore.sh wants to see the old version in the journal."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """One file that goes into the folder."""
+
+    kind: str
+    """binary | unit | drop-in | config"""
+    facts: FileFacts
+    name: str
+    guide: str
+    """Suffix of the copy beside the file, or "-"."""
+
+
+class ServerBackup:
+    """Back up one server's agent."""
+
+    def __init__(self, hosts: Hosts) -> None:
+        self._hosts = hosts
+
+    @activity.defn
+    async def back_up_server(self, step: ServerStep) -> Backup:
+        """Binary, unit, drop-ins and configs into the run folder, with restore.sh; configs also by the guide's names.
+
+        A second call, also by a later attempt, finds the finished folder and returns the same. Raises PlanChanged where
+        a file is not what was planned, HostError.
+        """
+        host = await self._hosts.get(step.server.host)
+        folder = step.op.folder(host.spec.state_dir)
+        if (found := await read_backup(host, folder)) is not None:
+            return found
+        kept, notes = await _what_to_keep(host, step)
+        text = _manifest(step, host.spec, folder, kept, notes)
+        done = await host.job(
+            step.op.id("back-up"),
+            folder,
+            Script.load("komodo.sh", "back_up_server.sh"),
+            folder,
+            step.op.change,
+            data=_records(step, kept, text, _readme(step, host.spec, folder, kept)),
+            change=step.op.change,
+            timeout=LIMIT,
+            on_progress=beat,
+        )
+        saved = parse(done.text).get("saved", [])
+        if len(saved) != len(kept):
+            raise CommandFailed(
+                f"only {len(saved)} of {len(kept)} files were saved", host=host.spec.name, left=f"{folder}, incomplete"
+            )
+        return _from_manifest(json.loads(text))
+
+
+def restore_command(spec: HostSpec, folder: str) -> str:
+    """The line that a person types on that host."""
+    sudo = "" if spec.sudo is Sudo.NONE else "sudo "
+    return f"{sudo}sh {shlex.quote(folder)}/restore.sh"
+
+
+async def read_backup(host: Host, folder: str) -> Backup | None:
+    """The finished backup in a run folder, its copies compared with their digests; None: there is none.
+
+    Raises HostError where a copy is damaged.
+    """
+    manifest = await host.read(f"{folder}/manifest.json")
+    if manifest is None:
+        return None
+    found = json.loads(manifest.data)
+    if found.get("format") != FORMAT:
+        raise HostError(
+            f"{folder}/manifest.json has format {found.get('format')}, this version knows {FORMAT}",
+            host=host.spec.name,
+            cure="use the version of komodo-upgrade that made it",
+        )
+    said = parse((await host.run(Script.load("komodo.sh", "check_saved.sh"), folder)).text)
+    if broken := said.get("broken"):
+        raise HostError(
+            f"the backup is damaged: {', '.join(broken)}",
+            host=host.spec.name,
+            left="the agent, untouched by this step",
+            cure=f"compare {folder}/files with the copies beside the config (….bak_v1)",
+        )
+    return _from_manifest(found)
+
+
+async def _what_to_keep(host: Host, step: ServerStep) -> tuple[list[_Kept], list[str]]:
+    facts = step.facts
+    suffix = guide_suffix(facts.version)
+    wanted = [("binary", facts.binary), ("unit", facts.unit_path)]
+    wanted += [("drop-in", path) for path in facts.drop_ins]
+    wanted += [("config", path) for path in facts.config_paths]
+    wanted = [(kind, path) for kind, path in wanted if path]
+    guides = [f"{path}.{suffix}" for kind, path in wanted if kind == "config"]
+    seen = await file_facts(host, *(path for _, path in wanted), *guides)
+    planned = {facts.binary: facts.binary_sha256} | {edit.path: edit.base_sha256 for edit in facts.edits}
+    kept: list[_Kept] = []
+    notes = []
+    names: set[str] = set()
+    for kind, path in wanted:
+        if path not in seen or (planned.get(path) or seen[path].sha256) != seen[path].sha256:
+            raise PlanChanged(
+                f"{path} {'is gone' if path not in seen else 'was changed'} since the plan was made",
+                host=host.spec.name,
+                left="nothing was changed",
+                cure="plan and approve again",
+            )
+        if any(c in path for c in "\t\n"):
+            raise HostError(f"the path {path!r} holds a tab or a line break", host=host.spec.name, cure="rename it")
+        base = PurePosixPath(path).name if kind != "drop-in" else f"drop-in-{PurePosixPath(path).name}"
+        name = next(n for n in (base, *(f"{base}.{i}" for i in range(2, 99))) if n not in names)
+        names.add(name)
+        guide = "-"
+        if kind == "config":
+            guide = suffix
+            older = seen.get(f"{path}.{suffix}")
+            if older is not None and older.sha256 != seen[path].sha256:
+                notes.append(f"an older {older.path} was kept; tonight's is {older.path}.{step.op.change}")
+        kept.append(_Kept(kind, seen[path], name, guide))
+    return kept, notes
+
+
+def _manifest(step: ServerStep, spec: HostSpec, folder: str, kept: list[_Kept], notes: list[str]) -> str:
+    files = []
+    for one in kept:
+        beside = f"{one.facts.path}.{one.guide}" if one.guide != "-" else ""
+        note = next((n for n in notes if beside and n.startswith(f"an older {beside} ")), "")
+        files.append(
+            {
+                "kind": one.kind,
+                "path": one.facts.path,
+                "saved_as": f"{folder}/files/{one.name}",
+                "sha256": one.facts.sha256,
+                "mode": one.facts.mode,
+                "owner": one.facts.owner,
+                "guide_name": f"{beside}.{step.op.change}" if note else beside,
+                "note": note,
+            }
+        )
+    manifest: dict[str, Any] = {
+        "format": FORMAT,
+        "made_by": "komodo-upgrade",
+        "fleet": step.op.fleet,
+        "change": step.op.change,
+        "server": step.server.name,
+        "host": spec.name,
+        "unit": step.facts.unit,
+        "version": step.facts.version,
+        "target": step.target,
+        "folder": folder,
+        "taken_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "restore_command": restore_command(spec, folder),
+        "notes": notes,
+        "files": files,
+    }
+    return json.dumps(manifest, indent=2, ensure_ascii=False)
+
+
+def _from_manifest(found: dict[str, Any]) -> Backup:
+    fields = set(SavedFile.__dataclass_fields__)
+    return Backup(
+        host=found["host"],
+        folder=found["folder"],
+        files=tuple(SavedFile(**{k: v for k, v in one.items() if k in fields}) for one in found["files"]),
+        restore_command=found["restore_command"],
+        taken_at=datetime.fromisoformat(found["taken_at"]),
+        notes=tuple(found["notes"]),
+    )
+
+
+def _records(step: ServerStep, kept: list[_Kept], manifest: str, readme: str) -> bytes:
+    """Standard input of back_up_server.sh. The manifest comes last: it is the mark that all is there."""
+    lines = [f"save\t{k.facts.sha256}\t{k.name}\t{k.guide}\t{k.facts.path}" for k in kept]
+    listed = [f"format\t{FORMAT}", f"unit\t{step.facts.unit}", f"version\t{step.facts.version or '-'}"]
+    listed.append(f"wait\t{RESTORE_WAIT}")
+    listed += ["\t".join(["file", k.kind, *_placing(k), k.name, k.facts.path]) for k in kept]
+    texts = (
+        ("0600", "restore.list", listed),
+        ("0700", "restore.sh", packaged("komodo.sh", "restore_server.sh").splitlines()),
+        ("0600", "README.txt", readme.splitlines()),
+        ("0600", "manifest.json", manifest.splitlines()),
+    )
+    for mode, name, content in texts:
+        lines += [f"text\t{mode}\t{len(content)}\t{name}", *content]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _placing(kept: _Kept) -> tuple[str, str, str]:
+    facts = asdict(kept.facts)
+    return facts["sha256"], facts["mode"], facts["owner"]
+
+
+def _readme(step: ServerStep, spec: HostSpec, folder: str, kept: list[_Kept]) -> str:
+    files = "\n".join(f"  files/{k.name:<28} {k.facts.path} ({k.facts.mode}, {k.facts.owner})" for k in kept)
+    return f"""\
+Komodo's agent on this machine, as it was before the upgrade to {step.target}
+Server {step.server.name} of the fleet {step.op.fleet}; upgrade {step.op.change}; agent version {step.facts.version}.
+
+To put it back (needs no tool and no network, may be run again at any time):
+
+  {restore_command(spec, folder)} --dry-run     shows what would be done
+  {restore_command(spec, folder)}               does it, and proves it by the agent's journal
+
+A v1 agent cannot talk to a v2 Core: after this the server is unreachable in Komodo until Core is v1 again, or the
+agent is upgraded again.
+
+What lies here:
+
+{files}
+  restore.list     what restore.sh puts where: kind, sha256, mode, owner, name, path
+  manifest.json    the same for programs
+  jobs/            exit codes and output of what the upgrade ran here
+  staged/          the new binary, until the upgrade is over
+
+By hand, without restore.sh: systemctl stop {step.facts.unit}, copy each file back to its place with the mode and owner
+above, systemctl daemon-reload, systemctl start {step.facts.unit}. Put the config back before the old binary starts.
+"""
