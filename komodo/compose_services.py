@@ -14,6 +14,8 @@ from komodo.interpolation import names, resolve
 from komodo.splice import line_number
 from model.errors import EditRefused
 
+NOTHING_HERE = "no service in this file runs one of Komodo's images"
+
 _NAMED = re.compile(r"(?:^|[-_.])komodo(?:[-_](?:core|periphery))?$|(?:^|[-_])periphery$", re.IGNORECASE)
 _OWN_SETTINGS = re.compile(
     r"^(?:KOMODO_(?:DATABASE|MONGO)_\w+|KOMODO_JWT_SECRET|KOMODO_WEBHOOK_SECRET|KOMODO_FIRST_SERVER\w*|PERIPHERY_\w+)$"
@@ -100,7 +102,7 @@ def _nothing(text: str) -> str:
     for number, line in enumerate(text.splitlines(), 1):
         if re.search(r"#.*(?:moghtech/komodo-(?:core|periphery)|mbecker20/(?:komodo|periphery))", line):
             return f"Komodo's services are commented out in this file (line {number}): nothing of Komodo runs from it"
-    return "no service in this file runs one of Komodo's images"
+    return NOTHING_HERE
 
 
 def _one(kind: Kind, services: Sequence[Service], snippet: str) -> Service | None:

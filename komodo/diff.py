@@ -19,11 +19,12 @@ MASK = "***"
 _SHOWN_KEYS = frozenset(
     """
     image init restart container_name hostname version name ports expose networks network_mode depends_on volumes
-    env_file environment services logging driver extends file service profiles pull_policy platform privileged pid user condition
-    healthcheck interval timeout retries start_period type source target read_only external deploy
+    env_file environment services logging driver extends file service profiles pull_policy platform privileged pid
+    user condition healthcheck interval timeout retries start_period type source target read_only external deploy
     port bind_ip root_directory repo_dir stack_dir build_dir ssl_enabled ssl_key_file ssl_cert_file disable_terminals
     disable_container_exec disable_container_terminals stats_polling_rate container_stats_polling_rate
-    legacy_compose_cli include_disk_mounts exclude_disk_mounts allowed_ips logging.level logging.stdio pretty_startup_config
+    legacy_compose_cli include_disk_mounts exclude_disk_mounts allowed_ips logging.level
+    logging.stdio pretty_startup_config
     """.split()  # noqa: SIM905 - eighty quoted words would hide which they are
 )
 _KEY_NAMES = ("core_public_keys", "core_public_key", "PERIPHERY_CORE_PUBLIC_KEYS", "PERIPHERY_CORE_PUBLIC_KEY")

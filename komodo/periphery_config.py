@@ -198,7 +198,7 @@ def _notes(facts: ConfigFacts) -> list[str]:
         f"line {number}: {NAME} stands inside [{table}], where the agent does not read it"
         for table, number in facts.misplaced
     ]
-    if facts.passkeys == ():
+    if facts.passkeys == () and not facts.core_public_keys:
         notes.append("passkeys is empty: the v1 agent accepts any Core today")
     files = [e for e in facts.core_public_keys or () if e.startswith("file:")]
     return notes + [f"{file} has to exist on the agent's machine, or the agent does not start" for file in files]
