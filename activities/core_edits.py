@@ -1,0 +1,261 @@
+"""What changes in the files of Core's project: computed for the plan, and again, equal, before each file is written."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+from komodo.diff import masked_diff
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from activities.core_access import project_of
+from hosts.host import Host, RemoteFile
+from komodo.compose import ComposeEdit, edit_compose, pin_agent_key
+from komodo.environment import FIRST_SERVER, edit_env, values
+from komodo.project import Container
+from komodo.public_key import PLACEHOLDER
+from model.errors import EditRefused, HostError, PlanChanged
+from model.facts import ComposeProject, CoreFacts, PlannedEdit
+
+_KOMODO_IMAGE = re.compile(r"^\s*image:.*(?:komodo-core|komodo-periphery|mbecker20/(?:komodo|periphery))", re.MULTILINE)
+AGENT_KEYS = "PERIPHERY_CORE_PUBLIC_KEYS"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileEdit:
+    """One file before and after. Texts may hold secrets: never in a result or a log."""
+
+    path: str
+    kind: str
+    """compose | env"""
+    before: str
+    after: str
+    reasons: tuple[str, ...]
+
+    @property
+    def base_sha256(self) -> str:
+        """Of the file as it is."""
+        return digest(self.before)
+
+    @property
+    def result_sha256(self) -> str:
+        """Of the file as it will be."""
+        return digest(self.after)
+
+    @property
+    def changes(self) -> bool:
+        """There is something to do."""
+        return self.before != self.after
+
+    def __repr__(self) -> str:
+        return f"FileEdit({self.path!r}, {self.kind}, {self.base_sha256[:12]} -> {self.result_sha256[:12]})"
+
+    def planned(self) -> PlannedEdit:
+        """As the plan shows it: digests and a masked diff."""
+        return PlannedEdit(
+            path=self.path,
+            kind=self.kind,
+            base_sha256=self.base_sha256,
+            result_sha256=self.result_sha256,
+            diff=masked_diff(self.before, self.after, self.path, self.kind),
+            reasons=self.reasons,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreEdits:
+    """All edits on Core's host, in the order in which they are made."""
+
+    files: tuple[FileEdit, ...]
+    """Compose files, then env files; those without changes included."""
+    pin: FileEdit | None
+    """Core's key for the agent in Core's project, on top of the compose edit."""
+    core_service: str
+    agent_service: str
+    images: Mapping[str, str]
+    """service -> image after the edits"""
+    keys_dir: str
+    """On the host; empty for a named volume."""
+    notes: tuple[str, ...] = ()
+    first_server_gone: tuple[str, ...] = ()
+    """KOMODO_FIRST_SERVER* variables that the edits comment out."""
+
+    def planned(self) -> tuple[PlannedEdit, ...]:
+        """What the plan shows."""
+        edits = [*self.files, *([self.pin] if self.pin else [])]
+        return tuple(e.planned() for e in edits if e.changes)
+
+
+def digest(text: str) -> str:
+    """sha256 of a file with this text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def decode(file: RemoteFile) -> str:
+    """A file's text, newlines untouched. Raises EditRefused where it is no UTF-8."""
+    try:
+        return file.data.decode()
+    except UnicodeDecodeError:
+        raise EditRefused(f"{file.path} is no UTF-8 text", cure="save it as UTF-8, then plan again") from None
+
+
+async def read_texts(host: Host, paths: tuple[str, ...]) -> dict[str, str]:
+    """Texts of files that must exist."""
+    found: dict[str, str] = {}
+    for path in dict.fromkeys(paths):
+        file = await host.read(path)
+        if file is None:
+            raise HostError(f"there is no file {path}", host=host.spec.name, cure="correct [core] in the fleet file")
+        found[path] = decode(file)
+    return found
+
+
+def env_file_paths(texts: Mapping[str, str], project: ComposeProject, service: str) -> tuple[str, ...]:
+    """What `env_file:` of a service names in any of the project's compose files, absolute. Unreadable YAML: nothing."""
+    found: list[str] = []
+    for path in project.files:
+        try:
+            loaded: Any = YAML(typ="safe", pure=True).load(texts.get(path, ""))
+        except YAMLError:
+            continue
+        body = ((loaded or {}).get("services") or {}).get(service) if isinstance(loaded, dict) else None
+        entry = body.get("env_file") if isinstance(body, dict) else None
+        for item in entry if isinstance(entry, list) else [entry]:
+            name = item.get("path") if isinstance(item, dict) else item
+            if isinstance(name, str) and "$" not in name:
+                found.append(str(PurePosixPath(project.directory) / name.removeprefix("./")))
+    return tuple(dict.fromkeys(found))
+
+
+def interpolation_file(project: ComposeProject) -> str:
+    """The file compose fills `${…}` from: --env-file, else `.env` in the project's directory (which may not exist)."""
+    return project.env_file or str(PurePosixPath(project.directory) / ".env")
+
+
+def compute(
+    project: ComposeProject,
+    compose: Mapping[str, str],
+    envs: Mapping[str, str],
+    *,
+    target: str,
+    keys_mount: str,
+    service_env_files: tuple[str, ...],
+    pinned: bool = False,
+    key: str = PLACEHOLDER,
+) -> CoreEdits:
+    """The edits. `compose` and `envs`: texts by path. `pinned`: the agent has Core's present key already.
+
+    Raises EditRefused, with the snippet to paste, where a file cannot be edited safely.
+    """
+    filled = values(envs.get(interpolation_file(project), ""))
+    chosen = [p for p in project.files if _KOMODO_IMAGE.search(compose[p])] or list(project.files)
+    edits: dict[str, ComposeEdit] = {}
+    for path in chosen:
+        edits[path] = _edit_one(path, compose[path], target, filled, keys_mount)
+    with_core = [p for p, e in edits.items() if e.core_service]
+    if len(with_core) != 1:
+        named = ", ".join(with_core) or "none"
+        raise EditRefused(
+            f"Core's service must be in exactly one of the project's compose files; found in: {named}",
+            cure="merge the files, or name the one that counts: [core] compose_files",
+        )
+    core_path = with_core[0]
+    core = edits[core_path]
+    agent_path = next((p for p, e in edits.items() if e.agent_service), "")
+    files = [
+        FileEdit(path=p, kind="compose", before=compose[p], after=e.text, reasons=e.reasons) for p, e in edits.items()
+    ]
+    variables = tuple(dict.fromkeys(v for e in edits.values() for v in e.tag_variables))
+    notes = [n for e in edits.values() for n in e.notes]
+    gone: list[str] = []
+    for path in dict.fromkeys((interpolation_file(project), *service_env_files)):
+        if path not in envs:
+            continue
+        mine = variables if path == interpolation_file(project) else ()
+        edited = edit_env(envs[path], target=target, tag_variables=mine, from_v1=core.from_v1)
+        notes += edited.notes
+        gone += [n for n in FIRST_SERVER if n in values(envs[path]) and n not in values(edited.text)]
+        files.append(FileEdit(path=path, kind="env", before=envs[path], after=edited.text, reasons=edited.reasons))
+    pin = None
+    if agent_path and not pinned:
+        agent = edits[agent_path]
+        known: dict[str, str] = {}
+        for path in service_env_files:
+            known |= values(envs.get(path, ""))
+        done = pin_agent_key(agent.text, service=agent.agent_service or "", key=key, env=known)
+        pin = FileEdit(path=agent_path, kind="compose", before=agent.text, after=done.text, reasons=done.reasons)
+    return CoreEdits(
+        files=tuple(files),
+        pin=pin if pin and pin.changes else None,
+        core_service=core.core_service,
+        agent_service=(edits[agent_path].agent_service or "") if agent_path else "",
+        images={s: i for e in edits.values() for s, i in e.images.items()},
+        keys_dir=_keys_dir(core, project),
+        notes=tuple(dict.fromkeys(notes)),
+        first_server_gone=tuple(dict.fromkeys(gone)),
+    )
+
+
+def _edit_one(path: str, text: str, target: str, filled: Mapping[str, str], keys_mount: str) -> ComposeEdit:
+    try:
+        return edit_compose(text, target=target, env=filled, keys_mount=keys_mount)
+    except EditRefused as error:
+        raise EditRefused(f"{path}: {error.what}", snippet=error.snippet, cure=error.cure) from None
+
+
+def _keys_dir(edit: ComposeEdit, project: ComposeProject) -> str:
+    if edit.keys_named or not edit.keys_source:
+        return ""
+    source = edit.keys_source.removeprefix("./")
+    folder = str(PurePosixPath(project.directory) / source)
+    return folder if edit.keys_target == "/config/keys" else f"{folder}/keys"
+
+
+async def read_and_compute(host: Host, facts: CoreFacts, target: str, keys_mount: str, *, key: str = "") -> CoreEdits:
+    """The edits from the files as they are now. With `key`, the pin holds it instead of the placeholder."""
+    project = project_of(facts)
+    compose = await read_texts(host, project.files)
+    wanted = service_env_files(compose, project, facts)
+    envs: dict[str, str] = {}
+    for path in dict.fromkeys((interpolation_file(project), *wanted)):
+        file = await host.read(path)
+        if file is not None:
+            envs[path] = decode(file)
+    edits = compute(
+        project, compose, envs, target=target, keys_mount=keys_mount, service_env_files=wanted, key=key or PLACEHOLDER
+    )
+    if key or edits.pin is None or edits.pin.result_sha256 in {e.result_sha256 for e in facts.edits}:
+        return edits
+    return replace(edits, pin=None)  # the plan had none: the agent is pinned already
+
+
+def service_env_files(compose: Mapping[str, str], project: ComposeProject, facts: CoreFacts) -> tuple[str, ...]:
+    """Env files of Core's service and of the agent's beside it."""
+    names = [s.service for s in (facts.core, facts.agent) if s and s.service]
+    return tuple(dict.fromkeys(p for n in names for p in env_file_paths(compose, project, n)))
+
+
+def require_planned(host: str, edits: CoreEdits, facts: CoreFacts) -> None:
+    """The files and the edits are those of the approved plan. Raises PlanChanged."""
+    planned = {(e.path, e.base_sha256, e.result_sha256) for e in facts.edits}
+    now = {(e.path, e.base_sha256, e.result_sha256) for e in edits.planned()}
+    if now != planned:
+        names = ", ".join(sorted({p for p, _, _ in now ^ planned}))
+        raise PlanChanged(
+            f"{names}: not what was planned and approved any more",
+            host=host,
+            left="nothing was changed by this step",
+            cure="look at what was changed there, then plan and approve again: komodo-upgrade start",
+        )
+
+
+def pinned_key(agent: Container | None) -> str:
+    """Core's key that the running agent's environment pins; "" for none."""
+    if agent is None:
+        return ""
+    return agent.setting(AGENT_KEYS) or agent.setting("PERIPHERY_CORE_PUBLIC_KEY")

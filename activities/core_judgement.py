@@ -1,0 +1,91 @@
+"""What was found on Core's host, judged: settings that v2 stumbles over, versions, room, bots."""
+
+from __future__ import annotations
+
+import re
+
+from activities.core_survey import Look
+from komodo.core_settings import AGENT_ALIASES, CORE_ALIASES, alias_findings, host_findings, setting_findings
+from komodo.project import refuse, warn
+from komodo.releases import version_of
+
+OLDEST_CORE = (1, 15, 0)
+"""The oldest release whose files and settings are known."""
+_BOTS = ("watchtower", "ouroboros", "renovate", "dockcheck", "tugtainer")
+_GIB = 1024**3
+
+
+def judge_settings(look: Look) -> None:
+    """What v2 makes of Core's and its agent's settings, and what else on the host may interfere."""
+    core = look.core
+    assert core is not None  # noqa: S101 - set by `containers`
+    gone = look.edits.first_server_gone if look.edits else ()
+    look.findings += alias_findings(core, CORE_ALIASES, commented_out=gone)
+    if look.agent is not None:
+        look.findings += alias_findings(look.agent, AGENT_ALIASES)
+    if look.settings is not None:
+        look.findings += host_findings(look.settings)
+        if version_of(look.version or "0.0.0") and (look.version or "1").startswith("1."):
+            look.findings += setting_findings(core, look.settings)
+    for bot in look.containers:
+        if bot.running and any(name in bot.image for name in _BOTS):
+            look.findings.append(
+                warn(
+                    "bot",
+                    f"{bot.name} ({bot.image}) changes containers by itself: it may re-create Core on the way",
+                    f"`docker stop {bot.name}` until the upgrade is over",
+                )
+            )
+
+
+def judge_version(look: Look) -> None:
+    """Core's version against the target and the oldest version whose files are known."""
+    target = version_of(look.fleet.target) or (0, 0, 0)
+    now = version_of(re.sub(r"[-+].*", "", look.version))
+    if now is None:
+        look.findings.append(
+            refuse(
+                "version-unknown",
+                "Core's version is unknown: its log does not reach back to its start, and no API key is given",
+                "give an API key of an admin ([core] api_key_env, api_secret_env), or restart Core once",
+            )
+        )
+    elif now > target:
+        look.findings.append(
+            refuse("target-older", f"Core is {look.version} already, newer than {look.fleet.target}", "raise target")
+        )
+    elif now < OLDEST_CORE:
+        look.findings.append(
+            refuse(
+                "core-old",
+                f"Core {look.version} is older than {'.'.join(map(str, OLDEST_CORE))}",
+                "upgrade to 1.19.5 first (same compose files, tag 1.19.5)",
+            )
+        )
+
+
+def judge_space(look: Look) -> None:
+    """Room for two dumps and for the images."""
+    dumps = 2 * (look.database.bytes if look.database else 0) + 64 * 1024**2
+    if look.free and look.free < dumps:
+        look.findings.append(
+            refuse(
+                "no-space",
+                f"{look.free / _GIB:.1f} GiB free for backups, {dumps / _GIB:.1f} GiB needed (twice the database)",
+                f"make room below {look.fleet.core.host.state_dir}, or set state_dir to another disk",
+            )
+        )
+    present = look.edits.images if look.edits else {}
+    images = sum(
+        look.sizes.get(c.image_id, 0) * 3 // 2
+        for c in (look.core, look.agent)
+        if c and present.get(c.service) not in look.digests
+    )
+    if look.docker_free and look.docker_free < images:
+        look.findings.append(
+            refuse(
+                "no-space",
+                f"{look.docker_free / _GIB:.1f} GiB free for images, about {images / _GIB:.1f} GiB needed",
+                "`docker image prune` on Core's host",
+            )
+        )
