@@ -1,1 +1,1 @@
-"""A simulated Komodo fleet to rehearse on: real SSH, real files, real shells; Komodo, Docker and systemd played."""
+"""A simulated Komodo fleet behind real SSH, for the demo, for rehearsals and for tests. No root, no network."""

@@ -1,0 +1,409 @@
+"""The stand-in for the docker client: the commands an operator's scripts use, with Docker's words and exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sandbox import compose_cli, docker_exec, docker_files, gotemplate
+from sandbox.engine import Container, Engine, Spec
+from sandbox.images import split
+from sandbox.standin import Call
+from sandbox.world import now
+
+PULL_SECONDS = 1.5
+"""How long a pull takes at speed 1."""
+
+Command = Callable[[Call, Engine, list[str]], Awaitable[int]]
+
+
+async def run(call: Call) -> int:
+    """`docker COMMAND …`."""
+    engine = call.host.docker
+    assert engine is not None
+    words = list(call.argv)
+    while words and words[0].startswith("-"):
+        if words.pop(0) in {"-H", "--host", "-c", "--context", "--config", "-l"} and words:
+            words.pop(0)
+    if not call.root:
+        call.err(
+            "permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock:"
+            ' Get "http://%2Fvar%2Frun%2Fdocker.sock/v1.51/info": dial unix /var/run/docker.sock: connect:'
+            " permission denied\n"
+        )
+        return 1
+    name = " ".join(words[:2])
+    if name in _COMMANDS:
+        return await _COMMANDS[name](call, engine, words[2:])
+    if words[:1] and words[0] in _COMMANDS:
+        return await _COMMANDS[words[0]](call, engine, words[1:])
+    call.err(
+        f"docker: unknown command: docker {words[0] if words else ''}\n\nRun 'docker --help' for more information\n"
+    )
+    return 1
+
+
+def options(argv: list[str], valued: str, *, first: bool = False) -> tuple[dict[str, list[str]], list[str]]:
+    """Options and words; `valued` lists the options with a value. `first`: options end at the first word."""
+    known = set(valued.split())
+    found: dict[str, list[str]] = {}
+    words: list[str] = []
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        if not word.startswith("-") or word == "-":
+            words.append(word)
+            if first:
+                return found, words + rest
+        elif name in known:
+            value = value if equals else (rest.pop(0) if rest else "")
+            found.setdefault(name, []).append(value)
+        elif word.startswith("--"):
+            found.setdefault(name, []).append(value)
+        else:
+            for letter in word[1:]:
+                found.setdefault(f"-{letter}", []).append("")
+    return found, words
+
+
+def missing(call: Call, reference: str) -> int:
+    """No such container."""
+    call.err(f"Error response from daemon: No such container: {reference}\n")
+    return 1
+
+
+async def _ps(call: Call, engine: Engine, argv: list[str]) -> int:
+    found, _ = options(argv, "--format -f --filter -n --last")
+    everything = "-a" in found or "--all" in found
+    listed = sorted(engine.containers.values(), key=lambda c: c.created, reverse=True)
+    listed = [c for c in listed if everything or c.status == "running"]
+    for condition in found.get("-f", []) + found.get("--filter", []):
+        key, _, value = condition.partition("=")
+        listed = [c for c in listed if _matches(engine, c, key, value)]
+    whole = "--no-trunc" in found
+    if "-q" in found or "--quiet" in found:
+        call.out("".join(f"{c.id if whole else c.id[:12]}\n" for c in listed))
+        return 0
+    template = (found.get("--format") or ["table"])[0]
+    rows = [_row(engine, c, whole=whole) for c in listed]
+    if template == "json":
+        template = "{{json .}}"
+    if template.startswith("table"):
+        call.out("CONTAINER ID   IMAGE   COMMAND   CREATED   STATUS   PORTS   NAMES\n")
+        template = "{{.ID}}   {{.Image}}   {{.Command}}   {{.CreatedAt}}   {{.Status}}   {{.Ports}}   {{.Names}}"
+    call.out("".join(gotemplate.render(template, row) + "\n" for row in rows))
+    return 0
+
+
+def _matches(engine: Engine, container: Container, key: str, value: str) -> bool:
+    labels = engine.inspect(container)["Config"]["Labels"]
+    if key == "label":
+        name, equals, wanted = value.partition("=")
+        return name in labels and (not equals or labels[name] == wanted)
+    if key == "name":
+        return re.search(value.lstrip("^/"), container.name) is not None
+    if key == "status":
+        return container.status == value
+    if key == "id":
+        return container.id.startswith(value)
+    if key == "ancestor":
+        return engine.store.find(value) is container.image
+    return True
+
+
+def _row(engine: Engine, container: Container, *, whole: bool) -> dict[str, str]:
+    inspected = engine.inspect(container)
+    labels = ",".join(f"{k}={v}" for k, v in inspected["Config"]["Labels"].items())
+    ports = ", ".join(f"{ip or '0.0.0.0'}:{outer}->{inner}/tcp" for ip, outer, inner in container.spec.ports)
+    command = " ".join([inspected["Path"], *inspected["Args"]])
+    return {
+        "ID": container.id if whole else container.id[:12],
+        "Image": container.spec.image,
+        "Command": f'"{command}"',
+        "CreatedAt": container.created.strftime("%Y-%m-%d %H:%M:%S +0000 UTC"),
+        "RunningFor": "2 hours ago",
+        "Status": status(container),
+        "State": container.status,
+        "Ports": ports if container.status == "running" else "",
+        "Names": container.name,
+        "Labels": labels,
+        "Networks": container.spec.network,
+        "Mounts": ",".join(m.name or str(m.source) for m in container.spec.mounts),
+        "LocalVolumes": str(sum(m.kind == "volume" for m in container.spec.mounts)),
+        "Size": "0B",
+    }
+
+
+def status(container: Container) -> str:
+    """As in the STATUS column."""
+    if container.status == "running" and container.started:
+        return f"Up {max(int((now() - container.started).total_seconds()), 1)} seconds"
+    if container.status == "created":
+        return "Created"
+    prefix = "Restarting" if container.status == "restarting" else "Exited"
+    return f"{prefix} ({container.exit_code}) 1 second ago"
+
+
+async def _inspect(call: Call, engine: Engine, argv: list[str]) -> int:
+    found, names = options(argv, "-f --format --type")
+    kind = (found.get("--type") or [""])[0]
+    values, code = [], 0
+    for name in names:
+        container = engine.find(name) if kind in ("", "container") else None
+        image = engine.store.find(name) if container is None and kind in ("", "image") else None
+        if container is not None:
+            values.append(engine.inspect(container))
+        elif image is not None:
+            values.append(image.inspect())
+        else:
+            what = {"container": "container", "image": "image"}.get(kind, "object")
+            call.err(f"Error: No such {what}: {name}\n")
+            code = 1
+    return _print(call, found, values, code)
+
+
+def _print(call: Call, found: dict[str, list[str]], values: list[dict[str, Any]], code: int) -> int:
+    template = (found.get("-f", []) + found.get("--format", []) + [""])[0]
+    if template and template != "json":
+        call.out("".join(gotemplate.render(template, v) + "\n" for v in values))
+    elif template == "json":
+        call.out(json.dumps(values) + "\n")
+    else:
+        call.out(json.dumps(values, indent=4) + "\n")
+    return code
+
+
+async def _image_inspect(call: Call, engine: Engine, argv: list[str]) -> int:
+    found, names = options(argv, "-f --format")
+    values, code = [], 0
+    for name in names:
+        image = engine.store.find(name)
+        if image is None:
+            call.err(f"Error response from daemon: No such image: {name}\n")
+            code = 1
+        else:
+            values.append(image.inspect())
+    return _print(call, found, values, code)
+
+
+async def _images(call: Call, engine: Engine, argv: list[str]) -> int:
+    found, _ = options(argv, "--format -f --filter")
+    rows = [
+        {"ID": image.id if "--no-trunc" in found else image.id[7:19], "Repository": image.repository, "Tag": tag,
+         "Digest": image.digest, "CreatedAt": image.inspect()["Created"], "Size": "301MB"}
+        for image in engine.store.images.values()
+        for tag in sorted(image.tags) or ["<none>"]
+    ]  # fmt: skip
+    if "-q" in found:
+        call.out("".join(f"{row['ID']}\n" for row in rows))
+        return 0
+    template = (found.get("--format") or ["{{.Repository}}   {{.Tag}}   {{.ID}}   {{.Size}}"])[0]
+    call.out("".join(gotemplate.render("{{json .}}" if template == "json" else template, r) + "\n" for r in rows))
+    return 0
+
+
+async def pull_image(engine: Engine, reference: str) -> str:
+    """Pull; returns the daemon's complaint, empty when it is here now."""
+    world = engine.host.world
+    repository, tag, digest = split(reference)
+    site = repository.split("/")[0] if "." in repository.split("/")[0] else "registry-1.docker.io"
+    await asyncio.sleep(world.scaled(PULL_SECONDS) if engine.store.find(reference) is None else 0.01)
+    if world.faults.strike("pull-fails", engine.host.name):
+        return f'Get "https://{site}/v2/": context deadline exceeded (Client.Timeout exceeded while awaiting headers)'
+    image = engine.store.published(reference)
+    if image is None:
+        return f'failed to resolve reference "{repository}:{tag or digest}": {repository}:{tag or digest}: not found'
+    if engine.host.full(engine.folder):
+        return f"write {engine.folder}/tmp/GetImageBlob12345: no space left on device"
+    engine.store.add(image)
+    return ""
+
+
+async def _pull(call: Call, engine: Engine, argv: list[str]) -> int:
+    found, names = options(argv, "--platform")
+    quiet = "-q" in found or "--quiet" in found
+    reference = names[0]
+    repository, tag, digest = split(reference)
+    before = engine.store.find(reference)
+    before_id = before.id if before else ""
+    if not quiet and not digest:
+        if ":" not in reference.rpartition("/")[2]:
+            call.out("Using default tag: latest\n")
+        call.out(f"{tag}: Pulling from {repository.removeprefix('ghcr.io/')}\n")
+    complaint = await pull_image(engine, reference)
+    if complaint:
+        call.err(f"Error response from daemon: {complaint}\n")
+        return 1
+    image = engine.store.find(reference)
+    assert image is not None
+    if not quiet:
+        word = "Image is up to date" if image.id == before_id else "Downloaded newer image"
+        call.out(f"Digest: {image.digest}\nStatus: {word} for {reference}\n")
+    full = reference if "/" in reference else f"docker.io/library/{reference}"
+    call.out(f"{full if ':' in full.rpartition('/')[2] or digest else full + ':latest'}\n")
+    return 0
+
+
+async def _create(call: Call, engine: Engine, argv: list[str]) -> int:
+    valued = "--name --label -l --entrypoint -e --env -v --volume --network --restart --pull -p --publish --user"
+    found, words = options(argv, valued, first=True)
+    if not words:
+        call.err("docker: 'docker create' requires at least 1 argument\n")
+        return 1
+    name = (found.get("--name") or [""])[0] or f"sandbox_{len(engine.containers)}"
+    if engine.store.find(words[0]) is None:
+        call.err(f"Unable to find image '{words[0]}' locally\n")
+        complaint = await pull_image(engine, words[0])
+        if complaint or (found.get("--pull") or [""])[0] == "never":
+            call.err(f"docker: Error response from daemon: {complaint or 'No such image: ' + words[0]}\n")
+            return 125
+    existing = engine.find(name)
+    if existing is not None and existing.name == name:
+        call.err(
+            f'Error response from daemon: Conflict. The container name "/{name}" is already in use by container'
+            f' "{existing.id}". You have to remove (or rename) that container to be able to reuse that name.\n'
+        )
+        return 1
+    labels = dict((label + "=").split("=")[:2] for label in found.get("--label", []) + found.get("-l", []))
+    container = engine.create(Spec(name=name, image=words[0], labels=labels, cmd=words[1:] or None))
+    call.out(f"{container.id}\n")
+    return 0
+
+
+async def _remove(call: Call, engine: Engine, argv: list[str]) -> int:
+    found, names = options(argv, "")
+    force, code = "-f" in found or "--force" in found, 0
+    for name in names:
+        container = engine.find(name)
+        if container is None:
+            if not force:
+                code = missing(call, name)
+        elif container.status in {"running", "restarting"} and not force:
+            call.err(
+                f'Error response from daemon: cannot remove container "/{container.name}": container is running:'
+                " stop the container before removing or force remove\n"
+            )
+            code = 1
+        else:
+            await engine.remove(container)
+            call.out(f"{name}\n")
+    return code
+
+
+def _life(verb: str) -> Command:
+    async def change(call: Call, engine: Engine, argv: list[str]) -> int:
+        _, names = options(argv, "-t --time --timeout -s --signal")
+        code = 0
+        for name in names:
+            container = engine.find(name)
+            if container is None:
+                code = missing(call, name)
+                continue
+            if verb in {"stop", "restart", "kill"}:
+                await engine.stop(container)
+            if verb in {"start", "restart"}:
+                await engine.start(container)
+            call.out(f"{name}\n")
+        return code
+
+    return change
+
+
+async def _logs(call: Call, engine: Engine, argv: list[str]) -> int:
+    found, names = options(argv, "--since --until --tail -n")
+    container = engine.find(names[0]) if names else None
+    if container is None:
+        return missing(call, names[0] if names else "")
+    since = _moment((found.get("--since") or [""])[0])
+    lines = [entry for entry in container.logs if since is None or entry[0] >= since]
+    tail = (found.get("--tail", []) + found.get("-n", []) + ["all"])[0]
+    if tail.isdigit():
+        lines = lines[-int(tail) :] if int(tail) else []
+    stamped = "-t" in found or "--timestamps" in found
+    for at, stream, text in lines:
+        prefix = at.strftime("%Y-%m-%dT%H:%M:%S.%f123Z ") if stamped else ""
+        (call.err if stream == "stderr" else call.out)(f"{prefix}{text}\n")
+    return 0
+
+
+def _moment(text: str) -> datetime | None:
+    if not text:
+        return None
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return datetime.fromtimestamp(float(text), UTC)
+    span = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    if span:
+        hours, minutes, seconds = (int(n or 0) for n in span.groups())
+        return now() - timedelta(hours=hours, minutes=minutes, seconds=seconds)
+    plain = re.sub(r"(\.\d{6})\d+", r"\1", text.replace("Z", "+00:00"))
+    at = datetime.fromisoformat(plain)
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+async def _version(call: Call, engine: Engine, argv: list[str]) -> int:
+    found, _ = options(argv, "-f --format")
+    value = {"Client": {"Version": engine.version, "ApiVersion": "1.51"},
+             "Server": {"Version": engine.version, "ApiVersion": "1.51", "Os": "linux"}}  # fmt: skip
+    template = (found.get("-f", []) + found.get("--format", []) + [""])[0]
+    if template == "json":
+        template = "{{json .}}"
+    call.out(gotemplate.render(template, value) + "\n" if template else f"Server:\n Version: {engine.version}\n")
+    return 0
+
+
+async def _volume_inspect(call: Call, engine: Engine, argv: list[str]) -> int:
+    found, names = options(argv, "-f --format")
+    values, code = [], 0
+    for name in names:
+        path = engine.folder / "volumes" / name / "_data"
+        if path.is_dir():
+            values.append({"CreatedAt": "2025-11-02T10:00:00Z", "Driver": "local", "Labels": None,
+                           "Mountpoint": str(path), "Name": name, "Options": None, "Scope": "local"})  # fmt: skip
+        else:
+            call.err(f"Error response from daemon: get {name}: no such volume\n")
+            code = 1
+    return _print(call, found, values, code)
+
+
+async def _tag(call: Call, engine: Engine, argv: list[str]) -> int:
+    image = engine.store.find(argv[0]) if len(argv) == 2 else None
+    if image is None:
+        call.err(f"Error response from daemon: No such image: {argv[0] if argv else ''}\n")
+        return 1
+    engine.store.tag(image, argv[1])
+    return 0
+
+
+async def _rmi(call: Call, engine: Engine, argv: list[str]) -> int:
+    _, names = options(argv, "")
+    for name in names:
+        image = engine.store.find(name)
+        if image is None:
+            call.err(f"Error response from daemon: No such image: {name}\n")
+            return 1
+        users = [c for c in engine.containers.values() if c.image is image]
+        if users:
+            call.err(
+                f'Error response from daemon: conflict: unable to remove repository reference "{name}" (must force)'
+                f" - container {users[0].id[:12]} is using its referenced image {image.id[7:19]}\n"
+            )
+            return 1
+        del engine.store.images[image.id]
+        call.out(f"Untagged: {name}\nDeleted: {image.id}\n")
+    return 0
+
+
+_COMMANDS: dict[str, Command] = {
+    "ps": _ps, "container ls": _ps, "inspect": _inspect, "container inspect": _inspect,
+    "image inspect": _image_inspect, "images": _images, "image ls": _images, "pull": _pull, "image pull": _pull,
+    "create": _create, "container create": _create, "rm": _remove, "container rm": _remove,
+    "start": _life("start"), "stop": _life("stop"), "restart": _life("restart"), "kill": _life("kill"),
+    "logs": _logs, "container logs": _logs, "version": _version, "volume inspect": _volume_inspect,
+    "tag": _tag, "image tag": _tag, "rmi": _rmi, "image rm": _rmi,
+    "cp": docker_files.copy, "exec": docker_exec.run, "compose": compose_cli.run,
+}  # fmt: skip

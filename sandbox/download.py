@@ -1,0 +1,121 @@
+"""Stand-ins for curl and wget: they reach the release site, the hosts' own HTTP ports, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sandbox.releases import Answer
+from sandbox.standin import Call
+from sandbox.web import fetch
+
+_CURL_VALUED = frozenset(
+    {"-o", "--output", "-H", "--header", "-d", "--data", "-X", "--request", "--connect-timeout", "--retry", "-m",
+     "--max-time", "--retry-delay", "-w", "--write-out", "-A", "--user-agent", "--retry-max-time", "-u", "--limit-rate",
+     "-C", "--continue-at", "--speed-limit", "-y", "-Y", "--speed-time", "--max-filesize", "--proto"}
+)  # fmt: skip
+_SITES = {"github.com", "api.github.com", "objects.githubusercontent.com", "raw.githubusercontent.com"}
+_PAGE = b"<!DOCTYPE html>\n<html><head><title>Sign in to the guest network</title></head></html>\n"
+
+
+async def curl(call: Call) -> int:
+    """`curl -fsSL [-o FILE] URL`."""
+    url, target, flags = _curl_words(call.argv)
+    fail, silent, show = "f" in flags, "s" in flags, "S" in flags
+    loud = not silent or show
+    if not url:
+        call.err("curl: (2) no URL specified\n")
+        return 2
+    answer = await _get(call, url)
+    if answer is None:
+        if loud:
+            call.err(f"curl: (6) Could not resolve host: {urlsplit(url).hostname}\n")
+        return 6
+    if answer.status >= 400 and fail:
+        if loud:
+            call.err(f"curl: (22) The requested URL returned error: {answer.status}\n")
+        return 22
+    if not target or target == "-":
+        call.out(answer.body)
+        return 0
+    problem = _store(call, Path(call.cwd) / target, answer.body)
+    if problem:
+        if loud:
+            call.err("curl: (23) Failure writing output to destination\n")
+        return 23
+    return 0
+
+
+def _curl_words(argv: list[str]) -> tuple[str, str, set[str]]:
+    url, target, flags = "", "", set[str]()
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        if word in _CURL_VALUED or (equals and name in _CURL_VALUED):
+            value = value if equals else (rest.pop(0) if rest else "")
+            if name in {"-o", "--output"}:
+                target = value
+        elif word.startswith("--"):
+            flags.add({"--fail": "f", "--silent": "s", "--show-error": "S", "--location": "L"}.get(word, word))
+        elif word.startswith("-") and len(word) > 1:
+            letters = word[1:]
+            flags.update(letters)
+            if letters[-1] == "o" and rest:
+                target = rest.pop(0)
+        else:
+            url = word
+    return url, target, flags
+
+
+async def wget(call: Call) -> int:
+    """`wget -q -O FILE URL`."""
+    url, target = "", ""
+    rest = list(call.argv)
+    while rest:
+        word = rest.pop(0)
+        if word == "-O" or (word.startswith("-") and not word.startswith("--") and word.endswith("O")):
+            target = rest.pop(0) if rest else ""
+        elif not word.startswith("-"):
+            url = word
+    answer = await _get(call, url)
+    if answer is None:
+        call.err(f"wget: unable to resolve host address ‘{urlsplit(url).hostname}’\n")
+        return 4
+    if answer.status >= 400:
+        call.err(f"ERROR {answer.status}: {'Forbidden' if answer.status == 403 else 'Not Found'}.\n")
+        return 8
+    if target in {"", "-"}:
+        call.out(answer.body)
+        return 0
+    if _store(call, Path(call.cwd) / target, answer.body):
+        call.err(f"Cannot write to ‘{target}’ (No space left on device).\n")
+        return 3
+    return 0
+
+
+async def _get(call: Call, url: str) -> Answer | None:
+    faults, name = call.host.world.faults, call.host.name
+    parts = urlsplit(url)
+    site = parts.hostname in _SITES or url.startswith(call.host.world.releases.base)
+    if site and faults.strike("download-hangs", name):
+        await asyncio.Event().wait()
+    if site and faults.strike("download-403", name):
+        return Answer(403, b"rate limit exceeded\n", "text/plain")
+    if site and faults.strike("download-wrong-file", name):
+        return Answer(200, _PAGE, "text/html")
+    if site:
+        return call.host.world.releases.get(parts.path)
+    if parts.hostname in {"localhost", "127.0.0.1", call.host.address} or (parts.hostname or "").startswith("127."):
+        here = call.host.address if parts.hostname in {"localhost", "127.0.0.1"} else str(parts.hostname)
+        status, _, body = await fetch(here, parts.port or 80, "GET", parts.path or "/")
+        return Answer(status, body)
+    return None
+
+
+def _store(call: Call, path: Path, body: bytes) -> bool:
+    """Write a download; True when the disk is full (a part of it stays, as with the real tool)."""
+    full = call.host.full(path)
+    path.write_bytes(body[: len(body) // 3] if full else body)
+    return full

@@ -1,0 +1,95 @@
+"""Faults by name: what can go wrong on a simulated fleet, on demand.
+
+| fault | host | options | what it does |
+|---|---|---|---|
+| unreachable | any | | the SSH port refuses, open connections are cut |
+| hang | any | | new connections are accepted and never answered, commands never end |
+| host-key-changed | any | | the host shows another key from now on |
+| connection-drop | any | at=1, when="start" or "end" | the connection is cut at the n-th command from now; what it started lives on |
+| slow | any | seconds=1, command="" | every stand-in (or the named one) takes that much longer |
+| sudo-wrong | any | | the sudo password is not any more what it was |
+| disk-full | any | path="" | no space: downloads, pulls, dumps, `cp`, `cat >`, `tee`, `dd`, `mktemp` fail below `path`; `df` says 0 |
+| crash-loop | server, core | version="2" | the agent of that major version exits 1 right after its start |
+| agent-ignores-config | server | version="2" | the agent starts as if it had no config file |
+| old-libc | server | | agent binaries of v2 do not run there |
+| wrong-key | core | | Core's key pair is replaced behind the pinned agents' backs at its next start |
+| core-never-up | core | version="2" | Core of that major version never answers |
+| core-v2-broken | core | | v2 answers /version; every server stays NotOk with `err: null`, for ever |
+| dump-empty | core | | mongodump of a wrong database: exit 0, nothing in it |
+| dump-truncated | core | | mongodump exits 0, half of the archive is missing |
+| dump-hangs | core | | mongodump never ends |
+| dump-fails | core | | mongodump cannot connect, exit 1 |
+| restore-fails | core | | mongorestore stops half way, exit 1 |
+| download-403 | any | | the release site says 403 |
+| download-wrong-file | any | | the release site gives a page instead of the binary |
+| download-hangs | any | | the download never ends |
+| pull-fails | core | | the registry does not answer |
+| up-does-nothing | core | | `docker compose up` fails without having done anything |
+
+Options of every fault: times=N (it heals itself after N strikes).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+KNOWN = frozenset(
+    line.split("|")[1].strip()
+    for line in (__doc__ or "").splitlines()
+    if line.startswith("| ") and not line.startswith(("| fault", "|---"))
+)
+
+
+@dataclass(slots=True)
+class Fault:
+    """One fault that is on."""
+
+    name: str
+    host: str
+    options: dict[str, Any] = field(default_factory=dict)
+    struck: int = 0
+
+    def covers(self, version: str) -> bool:
+        """Whether a program of this version is hit: the option `version` names a major version, "" any."""
+        wanted = str(self.options.get("version", "2"))
+        return not wanted or version.split(".")[0] == wanted
+
+
+class Faults:
+    """Those that are on, by name and host. Host "" means every host."""
+
+    def __init__(self) -> None:
+        self._on: list[Fault] = []
+
+    def set(self, name: str, host: str, options: dict[str, Any]) -> Fault:
+        """Switch one on. Raises ValueError for a name that is not in the table."""
+        if name not in KNOWN:
+            raise ValueError(f"no fault named {name!r}; there are: {', '.join(sorted(KNOWN))}")
+        fault = Fault(name, host, options)
+        self._on.append(fault)
+        return fault
+
+    def heal(self, name: str = "", host: str = "") -> list[Fault]:
+        """Switch off what matches; both empty: everything."""
+        gone = [f for f in self._on if name in ("", f.name) and host in ("", f.host)]
+        self._on = [f for f in self._on if f not in gone]
+        return gone
+
+    def on(self, name: str, host: str) -> Fault | None:
+        """The fault, if it is on for this host, without counting a strike."""
+        for fault in self._on:
+            if fault.name == name and fault.host in ("", host):
+                return fault
+        return None
+
+    def strike(self, name: str, host: str) -> Fault | None:
+        """The fault, if it is on for this host; counts, and heals one with `times`."""
+        fault = self.on(name, host)
+        if fault is None:
+            return None
+        fault.struck += 1
+        times = int(fault.options.get("times", 0))
+        if times and fault.struck >= times:
+            self._on.remove(fault)
+        return fault

@@ -1,0 +1,243 @@
+"""systemd on one host: units that start agents, restart them on failure, and give up like the real one.
+
+Simplified: only services whose command ends in a stand-in agent really do something; everything happens in this
+process, so a MainPID is a number above any real one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sandbox import unitfile
+from sandbox.agent import Agent, binary_version
+from sandbox.unitfile import UnitFile
+from sandbox.world import now
+
+if TYPE_CHECKING:
+    from sandbox.host import SandboxHost
+
+START_LIMIT = 5
+"""Starts within START_INTERVAL seconds before systemd gives up (systemd's defaults)."""
+START_INTERVAL = 10.0
+RESTART_DELAY = 0.1
+
+
+@dataclass(slots=True)
+class Service:
+    """A unit's runtime state."""
+
+    name: str
+    unit: UnitFile
+    active: str = "inactive"
+    sub: str = "dead"
+    result: str = "success"
+    pid: int = 0
+    invocation: str = ""
+    restarts: int = 0
+    exit_code: int = 0
+    started: float = 0.0
+    changed: float = 0.0
+    agent: Agent | None = None
+    starts: list[float] = field(default_factory=list)
+    restarting: asyncio.Task[None] | None = None
+
+
+class Systemd:
+    """The manager of one host."""
+
+    def __init__(self, host: SandboxHost) -> None:
+        self.host = host
+        self.services: dict[str, Service] = {}
+        self._pid = 5_000_000 + secrets.randbelow(900_000)
+
+    @property
+    def folder(self) -> Path:
+        """Where the units are."""
+        return self.host.root / "etc/systemd/system"
+
+    def find(self, name: str) -> Service | None:
+        """A unit, loaded when first asked for."""
+        name = full_name(name)
+        if name not in self.services:
+            unit = unitfile.load(self.folder, name)
+            if unit is None:
+                return None
+            self.services[name] = Service(name, unit, changed=self.host.booted)
+        return self.services[name]
+
+    def stale(self, service: Service) -> bool:
+        """Whether its files changed on disk since they were loaded."""
+        return unitfile.stamp(self.folder, service.name) != service.unit.stamp
+
+    def reload(self) -> None:
+        """daemon-reload."""
+        for name, service in list(self.services.items()):
+            unit = unitfile.load(self.folder, name)
+            if unit is not None:
+                service.unit = unit
+            elif service.active == "inactive":
+                del self.services[name]
+
+    def enabled(self, service: Service) -> str:
+        """is-enabled: a link in some .wants folder."""
+        links = self.folder.glob(f"*.wants/{service.name}")
+        if any(True for _ in links):
+            return "enabled"
+        return "disabled" if service.unit.get("WantedBy") else "static"
+
+    async def start(self, service: Service) -> bool:
+        """Start it, if it does not run. False when it failed at once (the start limit)."""
+        if service.active in {"active", "activating"}:
+            return True
+        return await self._launch(service, by_hand=True)
+
+    async def stop(self, service: Service) -> None:
+        """Stop it; ends a pending automatic restart too."""
+        if service.restarting is not None:
+            service.restarting.cancel()
+            service.restarting = None
+        running = service.agent
+        if service.active == "active" and running is not None:
+            self._say(service, f"Stopping {service.name} - {service.unit.get('Description')}...")
+            service.active, service.sub = "deactivating", "stop-sigterm"
+            await running.stop()
+        if service.active != "inactive":
+            self._say(service, f"{service.name}: Deactivated successfully.")
+            self._say(service, f"Stopped {service.name} - {service.unit.get('Description')}.")
+        self._settle(service, "inactive", "dead")
+        service.result = "success"
+        service.starts.clear()
+
+    async def stop_all(self) -> None:
+        """At the end of the sandbox."""
+        for service in self.services.values():
+            if service.restarting is not None:
+                service.restarting.cancel()
+            if service.agent is not None:
+                service.agent.vanish()
+
+    def _settle(self, service: Service, active: str, sub: str) -> None:
+        service.active, service.sub, service.changed = active, sub, now().timestamp()
+        if active != "active":
+            service.pid, service.agent = 0, None
+
+    def _say(self, service: Service, text: str) -> None:
+        self.host.journal.add(service.name, text, identifier="systemd", pid=1)
+
+    async def _launch(self, service: Service, *, by_hand: bool) -> bool:
+        at = now().timestamp()
+        service.starts = [t for t in service.starts if at - t < START_INTERVAL]
+        if len(service.starts) >= START_LIMIT:
+            self._say(service, f"{service.name}: Start request repeated too quickly.")
+            self._say(service, f"{service.name}: Failed with result 'exit-code'.")
+            self._say(service, f"Failed to start {service.name} - {service.unit.get('Description')}.")
+            self._settle(service, "failed", "failed")
+            service.result = "exit-code"
+            return False
+        service.starts.append(at)
+        if by_hand:
+            service.restarts = 0
+        service.invocation = secrets.token_hex(16)
+        self._pid += 1 + secrets.randbelow(5)
+        service.pid = self._pid
+        service.started = at
+        self._settle_started(service)
+        self._say(service, f"Started {service.name} - {service.unit.get('Description')}.")
+        self._run(service)
+        return True
+
+    def _settle_started(self, service: Service) -> None:
+        service.active, service.sub, service.changed = "active", "running", service.started
+        service.result, service.exit_code = "success", 0
+
+    def _run(self, service: Service) -> None:
+        words = service.unit.command()
+        identifier = Path(words[0]).name if words else "sh"
+        pid, invocation = service.pid, service.invocation
+
+        def say(line: str, _stream: str) -> None:
+            self.host.journal.add(service.name, line, identifier=identifier, pid=pid, invocation=invocation)
+
+        argv = inner_command(words)
+        binary = self.host.path(argv[0]) if argv else Path("/nowhere")
+        version, problem = binary_version(self.host, binary)
+        if problem:
+            say(problem, "stderr")
+            self._exited(service, 127 if not version else 1)
+            return
+        environment = {**self._environment_files(service), **service.unit.environment()}
+        agent = Agent(
+            world=self.host.world,
+            host=self.host,
+            version=version,
+            argv=argv[1:],
+            env=environment,
+            say=say,
+            address=self.host.address,
+            locate=self.host.path,
+        )
+        service.agent = agent
+        code = agent.start()
+        if code is not None:
+            self._exited(service, code)
+        elif self._crashes(version):
+            self.host.world.spawn(self._crash(service, agent))
+
+    def _crashes(self, version: str) -> bool:
+        fault = self.host.world.faults.on("crash-loop", self.host.name)
+        return fault is not None and fault.covers(version)
+
+    async def _crash(self, service: Service, agent: Agent) -> None:
+        await asyncio.sleep(0.05)
+        if service.agent is agent:
+            agent.crash()
+            self._exited(service, 1)
+
+    def _environment_files(self, service: Service) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for name in service.unit.all("EnvironmentFile"):
+            path = self.host.path(name.lstrip("-"))
+            for line in path.read_text().splitlines() if path.is_file() else []:
+                if "=" in line and not line.lstrip().startswith("#"):
+                    key, _, value = line.partition("=")
+                    found[key.strip()] = " ".join(shlex.split(value, comments=True))
+        return found
+
+    def _exited(self, service: Service, code: int) -> None:
+        self._say(service, f"{service.name}: Main process exited, code=exited, status={code}/{_status(code)}")
+        self._say(service, f"{service.name}: Failed with result 'exit-code'.")
+        self._settle(service, "failed", "failed")
+        service.result, service.exit_code = "exit-code", code
+        if service.unit.get("Restart", "no") in {"on-failure", "always"}:
+            service.active, service.sub = "activating", "auto-restart"
+            service.restarting = self.host.world.spawn(self._restart(service))
+
+    async def _restart(self, service: Service) -> None:
+        delay = service.unit.get("RestartSec", "").rstrip("s")
+        await asyncio.sleep(float(delay) if delay.replace(".", "").isdigit() else RESTART_DELAY)
+        service.restarts += 1
+        self._say(service, f"{service.name}: Scheduled restart job, restart counter is at {service.restarts}.")
+        service.restarting = None
+        await self._launch(service, by_hand=False)
+
+
+def full_name(name: str) -> str:
+    """periphery -> periphery.service"""
+    return name if "." in name else f"{name}.service"
+
+
+def inner_command(words: list[str]) -> list[str]:
+    """What a service's command really runs: the official unit wraps it into `/bin/sh -lc "…"`."""
+    if words and Path(words[0]).name in {"sh", "bash"} and len(words) > 2 and "c" in words[1]:
+        inner = shlex.split(words[2])
+        return inner[1:] if inner[:1] == ["exec"] else inner
+    return words
+
+
+def _status(code: int) -> str:
+    return {1: "FAILURE", 2: "INVALIDARGUMENT", 126: "n/a", 127: "n/a"}.get(code, "n/a")
