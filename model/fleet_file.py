@@ -189,13 +189,13 @@ def _unknown_cure(loc: _Loc) -> str:
         return f'secrets are references, never values: {base}_env = "NAME"{end} (or _file, _command)'
     if "host_key" in key or "strict" in key.lower():
         return "host keys are always checked; add them to a known_hosts file"
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    if close:
-        return f"did you mean {close[0]}?"
     elsewhere = [name for name, table in _TABLES.items() if name not in loc and key in _fields(table)]
     if elsewhere:
         bracket = "[[server]]" if elsewhere[0] == "server" else f"[{elsewhere[0]}]"
         return f"move it below {bracket}"
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]}?"
     return f"take it out; known here: {', '.join(known)}" if known else "take it out"
 
 

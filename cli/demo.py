@@ -1,0 +1,212 @@
+"""demo: the whole upgrade of a simulated fleet, with nothing installed but this package."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.options import output_option
+from cli.output import data, good, on_terminal, run, say, strong, wants_json
+
+if TYPE_CHECKING:
+    from model.decisions import Gate, Verdict
+    from model.progress import FleetResult
+    from service.state import StateDir
+
+SANDBOX_PATIENCE = 60.0
+KEPT = ("report.md", "report.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What the flags say."""
+
+    servers: int
+    keep: bool
+    yes: bool
+    faults: tuple[str, ...]
+
+
+@click.command("demo")
+@click.option("--servers", default=5, show_default=True, type=click.IntRange(1, 200), help="Size of the fleet.")
+@click.option("--yes", "-y", is_flag=True, help="Approve the gates by itself, as without a terminal.")
+@click.option("--keep", is_flag=True, help="Keep the fleet's folders and the Temporal database for a look.")
+@click.option("--fail", "faults", multiple=True, metavar="NAME[@HOST]", help="A fault on the way; `--fail list`.")
+@output_option
+def demo_command(servers: int, *, yes: bool, keep: bool, faults: tuple[str, ...]) -> None:
+    """Upgrade a simulated fleet end to end: one Core and some servers behind real SSH, all on 127.0.0.1.
+
+    An embedded Temporal server of its own, real workflows, real shells, stand-ins for docker, systemd and mongodump.
+    Nothing outside the demo's folder is touched. On a terminal it asks at the gates; with --yes, or without a terminal,
+    it approves by itself and says so. Takes less than a minute.
+
+    \b
+    Examples:
+      komodo-upgrade demo
+      komodo-upgrade demo --yes --servers 12
+      komodo-upgrade demo --fail list
+    """
+    wishes = Wishes(servers=servers, keep=keep, yes=yes or not on_terminal() or wants_json(), faults=faults)
+    if "list" in faults:
+        _list_faults()
+        return
+    raise click.exceptions.Exit(run(_demo(wishes)))
+
+
+def _list_faults() -> None:
+    from sandbox import faults
+
+    for line in (faults.__doc__ or "").splitlines():
+        name, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if name in faults.KNOWN and cells:
+            click.echo(f"{name:<22} {cells[0]:<14} {cells[-1]}")
+
+
+async def _demo(wishes: Wishes) -> int:
+    from cli.checking import stamp
+    from cli.history import write
+    from service.state import StateDir
+
+    began = time.monotonic()
+    folder = StateDir().root / "demo" / stamp()
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True, mode=0o700)
+    try:
+        result = await _play(folder, wishes)
+        if result is None:
+            return 6
+        paths = await asyncio.to_thread(write, result, folder)
+    finally:
+        if not wishes.keep:
+            await asyncio.to_thread(_clean, folder)
+    took = time.monotonic() - began
+    say()
+    say(f"{good('done')} in {took:.0f} s; the report: {strong(str(paths[0]))}")
+    if wishes.keep:
+        say(f"kept: {folder} (the hosts' folders, Temporal's database, the logs)")
+    if wants_json():
+        data({"result": result, "report": str(paths[0]), "seconds": round(took, 1)}, "")
+    return result.state.exit_code
+
+
+async def _play(folder: Path, wishes: Wishes) -> FleetResult | None:
+    from cli import table
+    from cli.follow import Follower, Manner
+    from cli.session import open_session
+    from cli.start import begin
+    from cli.target import Target
+    from cli.upgrade import Upgrade
+    from model.fleet_file import load
+    from service.state import StateDir
+
+    say(f"a simulated fleet of one Core and {wishes.servers} servers, and a Temporal server of its own …")
+    state = StateDir(folder / "service").make()
+    async with _fleet(folder / "fleet", wishes) as fleet_file, _service(state):
+        fleet = await asyncio.to_thread(load, fleet_file)
+        session = await open_session(state=state)
+        await session.share_secrets(fleet)
+        upgrade = Upgrade(session.client, fleet.name)
+        await begin(session, fleet)
+        if wishes.yes:
+            say("gates are approved by the demo itself")
+        manner = Manner(
+            ask=not wishes.yes, decide=_Approver().decide if wishes.yes else None, every=0.25, summary=False
+        )
+        follower = Follower(upgrade, Target(fleet.name, fleet), manner)
+        await follower.follow()
+        if follower.result is None:
+            say("left at a gate: the demo ends here, its fleet is gone with it")
+            return None
+        if not wants_json():
+            for line in list(table.result_lines(follower.result, Target(fleet.name)))[:-1]:
+                click.echo(line)
+        return follower.result
+
+
+class _Approver:
+    """Says yes, and says so. A failed server gets one more try, then the fleet goes on without it."""
+
+    def __init__(self) -> None:
+        self._tried: list[str] = []
+
+    async def decide(self, gate: Gate) -> Verdict | None:
+        from model.decisions import Verdict
+
+        verdict = Verdict.APPROVE
+        if verdict not in gate.verdicts:
+            again = Verdict.RETRY in gate.verdicts and gate.subject not in self._tried
+            verdict = Verdict.RETRY if again else Verdict.SKIP if Verdict.SKIP in gate.verdicts else gate.verdicts[-1]
+            self._tried.append(gate.subject)
+        say(f"gate {gate.id}: {gate.question}")
+        for fact in gate.facts:
+            say(f"  • {fact}")
+        say(f"  → {verdict.value}, by the demo itself")
+        return verdict
+
+
+@contextlib.asynccontextmanager
+async def _service(state: StateDir) -> AsyncIterator[None]:
+    """The demo's own Temporal server and worker, gone afterwards."""
+    from service import embedded
+
+    try:
+        yield
+    finally:
+        await embedded.stop(state, force=True)
+
+
+@contextlib.asynccontextmanager
+async def _fleet(folder: Path, wishes: Wishes) -> AsyncIterator[Path]:
+    """The sandbox in a process of its own: a person who thinks at a prompt must not freeze its hosts."""
+    from model.errors import UpgradeError
+
+    command = [sys.executable, "-P", "-m", "sandbox", str(folder), "--servers", str(wishes.servers)]
+    for fault in wishes.faults:
+        command += ["--fault", fault]
+    log = folder.with_suffix(".log")
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=output
+        )
+    try:
+        line = b""
+        if process.stdout is not None:
+            with contextlib.suppress(TimeoutError):
+                line = await asyncio.wait_for(process.stdout.readline(), SANDBOX_PATIENCE)
+        path = Path(line.decode().strip())
+        if not line.strip() or path.suffix != ".toml":
+            tail = await asyncio.to_thread(_tail, log)
+            raise UpgradeError(f"the simulated fleet did not come up:\n{tail}", cure=f"read {log}")
+        yield path
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), 10)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(errors="replace")[-2000:]
+
+
+def _clean(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.name in KEPT:
+            continue
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()
