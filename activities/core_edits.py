@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from komodo.diff import masked_diff
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from activities.core_access import project_of
 from hosts.host import Host, RemoteFile
 from komodo.compose import ComposeEdit, edit_compose, pin_agent_key
+from komodo.diff import masked_diff
 from komodo.environment import FIRST_SERVER, edit_env, values
 from komodo.project import Container
 from komodo.public_key import PLACEHOLDER
@@ -87,8 +87,8 @@ class CoreEdits:
 
     def planned(self) -> tuple[PlannedEdit, ...]:
         """What the plan shows."""
-        edits = [*self.files, *([self.pin] if self.pin else [])]
-        return tuple(e.planned() for e in edits if e.changes)
+        pin = (replace(self.pin.planned(), with_key=True),) if self.pin else ()
+        return (*(e.planned() for e in self.files if e.changes), *pin)
 
 
 def digest(text: str) -> str:
@@ -146,7 +146,6 @@ def compute(
     keys_mount: str,
     service_env_files: tuple[str, ...],
     pinned: bool = False,
-    key: str = PLACEHOLDER,
 ) -> CoreEdits:
     """The edits. `compose` and `envs`: texts by path. `pinned`: the agent has Core's present key already.
 
@@ -187,7 +186,7 @@ def compute(
         known: dict[str, str] = {}
         for path in service_env_files:
             known |= values(envs.get(path, ""))
-        done = pin_agent_key(agent.text, service=agent.agent_service or "", key=key, env=known)
+        done = pin_agent_key(agent.text, service=agent.agent_service or "", key=PLACEHOLDER, env=known)
         pin = FileEdit(path=agent_path, kind="compose", before=agent.text, after=done.text, reasons=done.reasons)
     return CoreEdits(
         files=tuple(files),
@@ -216,8 +215,23 @@ def _keys_dir(edit: ComposeEdit, project: ComposeProject) -> str:
     return folder if edit.keys_target == "/config/keys" else f"{folder}/keys"
 
 
-async def read_and_compute(host: Host, facts: CoreFacts, target: str, keys_mount: str, *, key: str = "") -> CoreEdits:
-    """The edits from the files as they are now. With `key`, the pin holds it instead of the placeholder."""
+def planned_files(facts: CoreFacts) -> tuple[PlannedEdit, ...]:
+    """Edits that are in place before Core starts."""
+    return tuple(e for e in facts.edits if not e.with_key)
+
+
+def planned_pin(facts: CoreFacts) -> PlannedEdit | None:
+    """The edit that gives Core's key to the agent in Core's project."""
+    return next((e for e in facts.edits if e.with_key), None)
+
+
+def staged_name(path: str) -> str:
+    """Name of a file's prepared version in the run folder's `staged`."""
+    return f"{hashlib.sha256(path.encode()).hexdigest()[:8]}-{PurePosixPath(path).name}"
+
+
+async def read_and_compute(host: Host, facts: CoreFacts, target: str, keys_mount: str) -> CoreEdits:
+    """The edits from the files as they are now."""
     project = project_of(facts)
     compose = await read_texts(host, project.files)
     wanted = service_env_files(compose, project, facts)
@@ -226,12 +240,10 @@ async def read_and_compute(host: Host, facts: CoreFacts, target: str, keys_mount
         file = await host.read(path)
         if file is not None:
             envs[path] = decode(file)
-    edits = compute(
-        project, compose, envs, target=target, keys_mount=keys_mount, service_env_files=wanted, key=key or PLACEHOLDER
-    )
-    if key or edits.pin is None or edits.pin.result_sha256 in {e.result_sha256 for e in facts.edits}:
-        return edits
-    return replace(edits, pin=None)  # the plan had none: the agent is pinned already
+    edits = compute(project, compose, envs, target=target, keys_mount=keys_mount, service_env_files=wanted)
+    if planned_pin(facts) is None:
+        return replace(edits, pin=None)  # the agent is pinned already
+    return edits
 
 
 def service_env_files(compose: Mapping[str, str], project: ComposeProject, facts: CoreFacts) -> tuple[str, ...]:

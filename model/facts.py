@@ -41,6 +41,8 @@ class PlannedEdit:
     diff: str
     """Unified, secrets masked, at most 8 KiB."""
     reasons: tuple[str, ...] = ()
+    with_key: bool = False
+    """On Core's host: made once Core's key is known, on top of the edits before it."""
 
 
 class Install(StrEnum):

@@ -1,0 +1,340 @@
+"""Core's run folder: saved files, how to go back without us, and the dumps of the database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import timedelta
+from pathlib import PurePosixPath
+
+from temporalio import activity
+
+from activities.core_access import (
+    compose_words,
+    container,
+    database,
+    database_of,
+    facts_in,
+    folder_of,
+    job,
+    moment,
+    need,
+    project_of,
+    read_settings,
+    script,
+)
+from activities.core_edits import interpolation_file, read_and_compute, read_texts, require_planned, service_env_files
+from hosts.host import Host, RemoteFile
+from hosts.pool import Hosts
+from hosts.script import packaged
+from komodo.core_settings import CoreSettings, config_paths
+from komodo.database import DatabaseLogin, differences, dumped_counts
+from komodo.project import KEEPER, Container, without_environment
+from model.errors import CommandFailed, DumpRejected, HostError, PlanChanged
+from model.facts import Backup, CollectionCount, CoreFacts, DumpFacts, SavedFile
+from model.steps import CoreStep
+
+REJECTED = 65
+"""Exit code of dump_database.sh for a dump that proves nothing."""
+_SHORT = timedelta(minutes=5)
+
+
+class CoreBackup:
+    """Saves what a way back needs, before anything changes."""
+
+    def __init__(self, hosts: Hosts) -> None:
+        self._hosts = hosts
+
+    @activity.defn
+    async def back_up_core(self, step: CoreStep) -> Backup:
+        """Compose, env and config files, container facts, restore.sh; the guide's names beside the edited files.
+
+        Raises PlanChanged when a file is not the one of the plan.
+        """
+        host = await self._hosts.get(step.fleet.core.host)
+        facts = step.facts
+        core = await container(host, need(facts.core).container)
+        settings = await read_settings(host, core)
+        edits = await read_and_compute(host, facts, step.fleet.target, step.fleet.core.keys_mount)
+        require_planned(host.spec.name, edits, facts)
+        files = await _files(host, facts, core)
+        names = plain_names(f.path for f in files)
+        folder = folder_of(step)
+        edited = {e.path for e in edits.files if e.changes} | ({edits.pin.path} if edits.pin else set())
+        to_restore = [(f, names[f.path]) for f in files if f.path in edited]
+        parts = {
+            "restore.sh": packaged("komodo.sh", "restore_core.sh"),
+            "restore.list": _restore_list(
+                step, core, settings, [(f, names[f.path]) for f in files if f.path in edited]
+            ),
+            "manifest.json": _manifest(step, files, names),
+            "README.txt": _readme(step, folder),
+            "servers.txt": "".join(f"{s.name}\t{s.address}\n" for s in facts.servers),
+            "core-inspect.json": without_environment(await _inspected(host, facts)),
+        }
+        data = b"".join(t.encode() for t in parts.values())
+        args = [w for n, t in parts.items() for w in ("part", str(len(t.encode())), n)]
+        for file in files:
+            args += ["file", file.path, file.sha256, names[file.path], "yes" if file.path in edited else "no"]
+        suffix = guide_suffix(facts.version)
+        done = await job(host, step, "back_up_core", "back_up_core.sh", folder, suffix, *args, data=data)
+        said = facts_in(done)
+        return Backup(
+            host=host.spec.name,
+            folder=folder,
+            files=tuple(_saved(line, suffix) for line in said.get("saved", [])),
+            restore_command=f"sudo sh {folder}/restore.sh",
+            taken_at=moment(said["taken"][0]),
+            notes=(f"Core and its database: {folder}/restore.sh (--dry-run shows what it would do)",),
+        )
+
+    @activity.defn
+    async def dump_database(self, step: CoreStep) -> DumpFacts:
+        """mongodump of Core's database, checked against what the database itself counts.
+
+        For `final` and `pre_rollback` Core is stopped, and the counts before, in and after the dump must be equal.
+        Raises DumpRejected for a dump that proves nothing; DatabaseError; DiskFull.
+        """
+        host = await self._hosts.get(step.fleet.core.host)
+        quiet = step.label != "before"
+        if quiet:
+            await _require_stopped(host, step)
+        async with database(self._hosts, step.fleet.core, step.facts) as (opened, login):
+            before = await opened.counts()
+            dumped = await self._dump(host, step, login)
+            after = await opened.counts()
+        wrong = differences(dumped.collections, before, after, quiet=quiet)
+        if wrong:
+            await self._reject(host, step, dumped.path)
+            raise DumpRejected(
+                f"the dump {step.label} is not what is in the database: {'; '.join(wrong[:6])}",
+                host=host.spec.name,
+                left=f"the rejected dump, renamed, in {folder_of(step)}/dumps",
+                cure="does something else write to Core's database? Stop it, then retry" if quiet else "retry",
+            )
+        return dumped
+
+    async def _dump(self, host: Host, step: CoreStep, login: DatabaseLogin) -> DumpFacts:
+        facts = database_of(step.facts)
+        try:
+            done = await job(
+                host,
+                step,
+                f"dump_{step.label}",
+                "dump_database.sh",
+                folder_of(step),
+                step.label,
+                facts.container,
+                login.uri(),
+                login.name,
+                "login" if login.config() else "open",
+                data=login.config(),
+                timeout=step.fleet.clocks.dump,
+            )
+        except CommandFailed as error:
+            if error.code == REJECTED:
+                raise DumpRejected(
+                    f"the dump {step.label} of {login.name} in {facts.container} proves nothing: "
+                    f"{error.tail or error.what}",
+                    host=host.spec.name,
+                    left="no dump file was kept; Core's data was not touched",
+                    cure="is KOMODO_DATABASE_DB_NAME right, and is this the database Core works with?",
+                ) from None
+            raise
+        said = facts_in(done)
+        return DumpFacts(
+            label=step.label,
+            path=said["path"][0],
+            bytes=int(said["bytes"][0]),
+            sha256=said["sha256"][0],
+            collections=dumped_counts("\n".join(f"done dumping {line}" for line in said["dumped"]), login.name),
+            taken_at=moment(said["taken"][0]),
+            seconds=float(said["seconds"][0]),
+        )
+
+    async def _reject(self, host: Host, step: CoreStep, path: str) -> None:
+        """The next call must make a new dump, not find this one again."""
+        done = f"dump_{step.label}"
+        await host.void(folder_of(step), step.op.id(done), change=step.op.change)
+        await host.job(
+            step.op.id(f"reject_{step.label}"),
+            folder_of(step),
+            script("reject_dump.sh"),
+            path,
+            change=step.op.change,
+            timeout=_SHORT,
+        )
+        await host.void(folder_of(step), step.op.id(f"reject_{step.label}"), change=step.op.change)
+
+
+async def _require_stopped(host: Host, step: CoreStep) -> None:
+    core = await container(host, need(step.facts.core).container)
+    if core.running:
+        raise HostError(
+            f"Core ({core.name}) runs: a {step.label} dump is made of a quiet database only",
+            host=host.spec.name,
+            cure="who started it? Stop it (`docker stop`), then retry",
+        )
+
+
+async def _inspected(host: Host, facts: CoreFacts) -> str:
+    names = [s.container for s in (facts.core, facts.agent) if s]
+    names += [facts.database.container] if facts.database else []
+    return (await host.run(script("inspect.sh"), *names)).text
+
+
+async def _files(host: Host, facts: CoreFacts, core: Container) -> list[RemoteFile]:
+    """Compose files, env files and Core's own config file."""
+    project = project_of(facts)
+    texts = await read_texts(host, project.files)
+    wanted = (
+        *project.files,
+        interpolation_file(project),
+        *service_env_files(texts, project, facts),
+        *config_paths(core),
+    )
+    found: list[RemoteFile] = []
+    for path in dict.fromkeys(wanted):
+        file = await host.read(path)
+        if file is not None:
+            found.append(file)
+        elif path in project.files:
+            raise PlanChanged(f"{path} is gone", host=host.spec.name, cure="plan again: komodo-upgrade start")
+    return found
+
+
+def plain_names(paths: Iterable[str]) -> dict[str, str]:
+    """A plain file name for each path; a second one of the same name gets its folder's name in front."""
+    names: dict[str, str] = {}
+    for path in paths:
+        pure = PurePosixPath(path)
+        name = pure.name
+        folder = pure.parent
+        while name in names.values() and folder.name:
+            name, folder = f"{folder.name}-{name}", folder.parent
+        while name in names.values():
+            name = f"_{name}"
+        names[path] = name
+    return names
+
+
+def guide_suffix(version: str) -> str:
+    """What the upgrade guide appends to a saved file's name: `.bak_v1`, and `.bak_v2.0.0` from v2 on."""
+    return ".bak_v1" if version.startswith("1.") else f".bak_v{version}"
+
+
+def _saved(line: str, suffix: str) -> SavedFile:
+    path, saved_as, digest, beside = [*line.split("\t"), "", "", ""][:4]
+    note = ""
+    if beside and beside != path + suffix:
+        note = f"an older {PurePosixPath(path).name}{suffix} was kept; tonight's is {PurePosixPath(beside).name}"
+    return SavedFile(path=path, saved_as=saved_as, sha256=digest, guide_name=beside, note=note)
+
+
+def keeper(step: CoreStep, what: str) -> str:
+    """Name of the container that holds one image: `core-old`, `core-new`, `agent-old`, `agent-new`."""
+    return f"{KEEPER}{step.op.change.lower()}-{what}"
+
+
+def _restore_list(step: CoreStep, core: Container, settings: CoreSettings, saved: list[tuple[RemoteFile, str]]) -> str:
+    """What restore.sh reads: one `KEY<TAB>VALUE` a line. Names where credentials are, holds none."""
+    facts = step.facts
+    project = project_of(facts)
+    service = need(facts.core)
+    known = database_of(facts)
+    login = settings.database
+    if login is None:
+        raise HostError("Core's database settings cannot be read any more", host=step.fleet.core.host.name)
+    words = compose_words(facts)
+    lines = [
+        ("version", facts.version),
+        ("target", step.fleet.target),
+        ("compose", " ".join(project.command)),
+        ("project", project.name),
+        ("directory", project.directory),
+        *(("compose_file", f) for f in project.files),
+        ("env_file", project.env_file),
+        ("project_directory", project.directory if "--project-directory" in words else ""),
+        ("core_service", service.service),
+        ("core_container", service.container),
+        ("core_image", service.image),
+        ("core_image_id", service.image_id),
+        ("db_container", known.container),
+        ("db_name", login.name),
+        ("db_port", str(login.port)),
+        ("db_uri", login.uri()),
+        ("db_user", login.username),
+        ("db_auth_source", login.auth_source or "admin"),
+        ("db_password_variable", settings.sources.get("password", "")),
+        ("db_password_file", core.host_path(settings.password_file) if settings.password_file else ""),
+        ("db_uri_variable", settings.sources.get("uri", "")),
+    ]
+    if facts.agent:
+        lines += [
+            ("agent_service", facts.agent.service),
+            ("agent_container", facts.agent.container),
+            ("agent_image", facts.agent.image),
+            ("agent_image_id", facts.agent.image_id),
+        ]
+    lines += [("saved", f"{f.sha256}\t{name}\t{f.path}") for f, name in saved]
+    return "".join(f"{k}\t{v}\n" for k, v in lines if v)
+
+
+def _manifest(step: CoreStep, files: list[RemoteFile], names: dict[str, str]) -> str:
+    facts = step.facts
+    services = [s for s in (facts.core, facts.agent) if s]
+    return (
+        json.dumps(
+            {
+                "manifest": 1,
+                "fleet": step.fleet.name,
+                "change": step.op.change,
+                "from": facts.version,
+                "to": step.fleet.target,
+                "project": project_of(facts).name,
+                "compose_files": project_of(facts).files,
+                "images": [
+                    {"service": s.service, "image": s.image, "id": s.image_id, "digest": s.repo_digest}
+                    for s in services
+                ],
+                "database": {"container": database_of(facts).container, "name": database_of(facts).name},
+                "files": [
+                    {
+                        "path": f.path,
+                        "saved": f"files/{names[f.path]}",
+                        "sha256": f.sha256,
+                        "mode": f.mode,
+                        "owner": f.owner,
+                    }
+                    for f in files
+                ],
+                "servers": [{"name": s.name, "address": s.address, "enabled": s.enabled} for s in facts.servers],
+            },
+            indent=2,
+        )
+        + "\n"
+    )
+
+
+def _readme(step: CoreStep, folder: str) -> str:
+    return (
+        f"Komodo Core of the fleet {step.fleet.name}, saved before its upgrade from {step.facts.version} to "
+        f"{step.fleet.target}\n(change {step.op.change}).\n\n"
+        "files/            compose, env and config files as they were (they hold secrets; this folder is root's)\n"
+        "dumps/            the database: before (v1 running), final (v1 stopped), pre_rollback (v2 stopped)\n"
+        "core.key          Core's private key, once v2 has made it\n"
+        "servers.txt       names and addresses of all servers\n"
+        "core-inspect.json what docker knew of the containers, without their environment\n"
+        "manifest.json     digests, image ids\n"
+        "restore.list      where everything belongs\n\n"
+        "To go back to the old version by hand, as root, with nothing else installed:\n\n"
+        f"    sh {folder}/restore.sh --dry-run\n"
+        f"    sh {folder}/restore.sh\n\n"
+        "What was changed in Komodo since the upgrade is lost by that. Afterwards run the restore.sh of each server\n"
+        "(same folder name, on that server).\n"
+    )
+
+
+def counted(dump: DumpFacts) -> tuple[CollectionCount, ...]:
+    """Collections of a dump that hold documents."""
+    return tuple(c for c in dump.collections if c.documents)
