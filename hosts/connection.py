@@ -78,9 +78,11 @@ def find_route(spec: HostSpec) -> Route:
     if spec.user:
         given["username"] = spec.user
     options = asyncssh.SSHClientConnectionOptions(host=spec.address, config=config, client_keys=None, **given)
-    jump = spec.jump or (options.tunnel if isinstance(options.tunnel, str) else "")
-    if jump.lower() == "none" or _hop(jump)[1] == spec.address:
-        # `Host *` with a ProxyJump means the jump host too, which cannot lead to itself.
+    jump = spec.jump
+    if not jump and isinstance(options.tunnel, str) and _hop(options.tunnel)[1] != spec.address:
+        # (`Host *` with a ProxyJump means the jump host too, which cannot lead to itself.)
+        jump = options.tunnel
+    if jump.lower() == "none":
         jump = ""
     tokens = config_tokens(options.host, spec.address, options.port, options.username)
     return Route(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import socket
@@ -138,10 +139,16 @@ def not_connected(spec: HostSpec, where: str, line: str, error: BaseException, p
     elif isinstance(error, asyncssh.Error):
         reason = clean(error.reason)
     elif isinstance(error, OSError):
-        reason = (error.strerror or str(error)).lower()
+        reason = _os_reason(error)
     else:
         reason = f"{type(error).__name__}: {error}"
     return Unreachable(f"no SSH connection to {where}: {reason}", host=spec.name, left=left, cure=f"`{line}`")
+
+
+def _os_reason(error: OSError) -> str:
+    # asyncio's own words hide the reason, and for a name with several addresses it puts them into one text.
+    numbers = [error.errno] if error.errno else [int(number) for number in re.findall(r"\[Errno (\d+)\]", str(error))]
+    return ", ".join(dict.fromkeys(os.strerror(number).lower() for number in numbers)) or str(error)
 
 
 def connection_lost(spec: HostSpec, script: str, error: BaseException | None, *, left: str = "") -> Unreachable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import asyncssh
 
 from hosts.failures import key_unusable
 from hosts.secrets import resolve
+from model.errors import AuthenticationFailed
 from model.fleet import HostSpec
 
 
@@ -54,24 +56,16 @@ class KeyRing:
             if certificate.exists():
                 found.certificates.append(str(certificate))
         except OSError as error:
-            raise key_unusable(
-                spec, path, (error.strerror or "").lower(), f"ls -l {path}, as the worker's user"
-            ) from None
-        except asyncssh.KeyImportError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise key_unusable(spec, path, reason, f"ls -l {path}, as the worker's user") from None
+        except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
             public = path.with_name(path.name + ".pub")
-            if "passphrase" not in str(error).lower():
-                raise key_unusable(spec, path, str(error), f"ssh-keygen -lf {path}") from None
-            if not public.exists():
-                raise key_unusable(
-                    spec, path, "it is encrypted", "name its passphrase in the fleet file: passphrase_env = …"
-                ) from None
-            # Encrypted, and we have no passphrase: its other half may be in an agent.
-            found.in_agent.append(str(public))
-        except asyncssh.KeyEncryptionError as error:
-            cure = f"check {spec.passphrase}; by hand: ssh-keygen -yf {path}"
-            if "bcrypt" in str(error).lower():
-                cure = "install the Python package bcrypt beside this tool, or use an agent"
-            raise key_unusable(spec, path, str(error).lower(), cure) from None
+            encrypted = re.search(r"(?i)passphrase|decrypt|encrypt", str(error)) is not None
+            if encrypted and passphrase is None and public.exists():
+                # Its other half may be in an agent.
+                found.in_agent.append(str(public))
+                return
+            raise _refused(spec, path, encrypted, str(error)) from None
 
     def _private(self, path: Path, passphrase: str | None) -> asyncssh.SSHKey:
         status = path.stat()
@@ -80,6 +74,20 @@ class KeyRing:
         if where not in self._keys:
             self._keys[where] = asyncssh.read_private_key(path, passphrase)
         return self._keys[where]
+
+
+def _refused(spec: HostSpec, path: Path, encrypted: bool, reason: str) -> AuthenticationFailed:
+    if "bcrypt" in reason:
+        # Only keys in OpenSSH's own format need it.
+        cure = "pip install bcrypt into the tool's environment, or use an agent"
+        return key_unusable(spec, path, "it is encrypted, and the Python package bcrypt is missing", cure)
+    if not encrypted:
+        return key_unusable(spec, path, reason, f"ssh-keygen -lf {path}")
+    if spec.passphrase is None:
+        return key_unusable(
+            spec, path, "it is encrypted", 'name its passphrase in the fleet file: passphrase_env = "…"'
+        )
+    return key_unusable(spec, path, f"{spec.passphrase} does not open it", f"by hand: ssh-keygen -yf {path}")
 
 
 @dataclass

@@ -58,7 +58,8 @@ ku_start_job() {
         rm -rf "$ku_job_folder"
         die 1 "could not write to $ku_job_folder; nothing was started"
     fi
-    if [ -d /run/systemd/system ] && command -v systemd-run >/dev/null 2>&1 && ku_launch systemd; then
+    # Where systemd does not run, systemd-run says so at once.
+    if command -v systemd-run >/dev/null 2>&1 && ku_launch systemd; then
         return 0
     fi
     if ku_launch setsid; then return 0; fi
