@@ -283,7 +283,13 @@ class Core:
         pause = min(0.1, self.world.scaled(RETRY) / 5)
         while True:
             moment = time.monotonic()
-            for server in self.servers():
+            servers = self.servers()
+            for gone in set(self.links) - {str(s["_id"]) for s in servers}:
+                link = self.links.pop(gone)
+                self.status.pop(gone, None)
+                if link.agent is not None:
+                    link.agent.closed(self.host_part)
+            for server in servers:
                 config = server["config"]
                 if config.get("enabled") and config.get("address"):
                     self._connection(server, moment)

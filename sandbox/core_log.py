@@ -12,7 +12,7 @@ _ALIAS_PAIRS = (
     ("KOMODO_FIRST_SERVER", "KOMODO_FIRST_SERVER_ADDRESS", "komodo_first_server_address"),
     ("TZ", "KOMODO_TIMEZONE", "komodo_timezone"),
 )
-"""Two spellings of one setting: v2 ends with a panic (serde alias, v2.3.2:client/core/rs/src/entities/config/core.rs)."""
+"""Two spellings of one setting: v2 ends with a panic (v2.3.2:client/core/rs/src/entities/config/core.rs)."""
 
 
 def alias_pair(env: Mapping[str, str]) -> str:

@@ -216,12 +216,14 @@ def _stack_info(core: Core, stack: Document) -> Params:
     servers = {str(s["_id"]): s for s in (core.store.find(core.database, "Server") if core.store else [])}
     server = servers.get(str(config.get("server_id", "")))
     up = server is not None and not core.unreadable("Server") and _status(core, server).state == "Ok"
+    deployed = bool((stack.get("info") or {}).get("deployed_services"))
     service: Params = {"service": "nginx", "image": "nginx:1.29", "update_available": False}
     info: Params = {
         "server_id": config.get("server_id", ""), "files_on_host": bool(config.get("files_on_host", False)),
         "file_contents": bool(config.get("file_contents")), "linked_repo": "", "git_provider": "github.com",
         "repo": "", "branch": "main", "repo_link": "https://github.com//tree/main",
-        "state": "running" if up else "unknown", "status": "running(1)" if up else None,
+        "state": ("running" if deployed else "down") if up else "unknown",
+        "status": "running(1)" if up and deployed else None,
         "services": [service] if up else [], "project_missing": False, "missing_files": [], "deployed_hash": None,
         "latest_hash": None,
     }  # fmt: skip
@@ -238,7 +240,7 @@ def _list_stacks(core: Core, params: Params) -> Any:
     return _page(core, params, [_item("Stack", s, _stack_info(core, s)) for s in _documents(core, "Stack")])
 
 
-def _run_info(core: Core, document: Document, **more: Any) -> Params:
+def _run_info(document: Document, **more: Any) -> Params:
     enabled = document["config"].get("schedule") and document["config"].get("schedule_enabled")
     upcoming = (int(time.time()) // 86400 + 1) * 86_400_000 + 3_600_000 if enabled else None
     return {**more, "state": "Ok", "last_run_at": None, "next_scheduled_run": upcoming, "schedule_error": None}
@@ -246,14 +248,14 @@ def _run_info(core: Core, document: Document, **more: Any) -> Params:
 
 def _list_procedures(core: Core, params: Params) -> Any:
     items = [
-        _item("Procedure", p, _run_info(core, p, stages=len(p["config"].get("stages", []))))
+        _item("Procedure", p, _run_info(p, stages=len(p["config"].get("stages", []))))
         for p in _documents(core, "Procedure")
     ]
     return _page(core, params, items)
 
 
 def _list_actions(core: Core, params: Params) -> Any:
-    return _page(core, params, [_item("Action", a, _run_info(core, a)) for a in _documents(core, "Action")])
+    return _page(core, params, [_item("Action", a, _run_info(a)) for a in _documents(core, "Action")])
 
 
 def _full(collection: str) -> Callable[[Core, Params], Any]:
@@ -270,7 +272,7 @@ def _list_schedules(core: Core, params: Params) -> Any:
         for document in _documents(core, kind):
             config = document["config"]
             if config.get("schedule"):
-                info = _run_info(core, document)
+                info = _run_info(document)
                 found.append(
                     {
                         "target": {"type": kind, "id": str(document["_id"])},

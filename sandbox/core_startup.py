@@ -19,7 +19,8 @@ _ETAG = (
 )
 _FIRST_SERVER = (
     "Failed to initialize first Server. Failed to query db. Error { kind: BsonDeserialization(DeserializationError {"
-    ' message: "invalid type: unit value, expected struct ServerInfo" }), labels: {}, wire_version: None, source: None }'
+    ' message: "invalid type: unit value, expected struct ServerInfo" }), labels: {},'
+    " wire_version: None, source: None }"
 )
 V2_COLLECTIONS = ("OnboardingKey", "Swarm")
 

@@ -36,10 +36,9 @@ async def program(call: Call, engine: Engine, container: Container, argv: list[s
     if role == "mongo" and name in {"mongodump", "mongorestore", "mongosh"}:
         tool = {"mongodump": mongo_tools.dump, "mongorestore": mongo_tools.restore, "mongosh": mongo_tools.shell}[name]
         return await tool(call, engine, container, argv[1:], interactive)
-    if name in {"periphery", "km"} and role in {"periphery", "core"} and argv[1:2] in (["--version"], ["-V"]):
-        if (role == "periphery") == (name == "periphery"):
-            call.out(f"{name} {container.image.version}\n")
-            return 0
+    if {"periphery": "periphery", "km": "core"}.get(name) == role and argv[1:2] in (["--version"], ["-V"]):
+        call.out(f"{name} {container.image.version}\n")
+        return 0
     if name == "core" and role == "core":  # there is no option to ask: a second Core starts, and the port is taken
         await asyncio.sleep(0.05)
         call.err("Error: Address already in use (os error 98)\n")

@@ -173,8 +173,8 @@ class Engine:
         if image is None:
             raise KeyError(spec.image)
         identity = secrets.token_hex(32)
-        base = dict(e.split("=", 1) for e in image.config()["Env"])
-        base.update(e.split("=", 1) for e in spec.env if "=" in e)
+        pairs = (e.partition("=") for e in [*image.config()["Env"], *spec.env])
+        base = {key: value for key, _, value in pairs}
         octet = self._free.pop() if self._free else self._octet
         self._octet += octet == self._octet
         container = Container(

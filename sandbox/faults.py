@@ -5,10 +5,10 @@
 | unreachable | any | | the SSH port refuses, open connections are cut |
 | hang | any | | new connections are accepted and never answered, commands never end |
 | host-key-changed | any | | the host shows another key from now on |
-| connection-drop | any | at=1, when="start" or "end" | the connection is cut at the n-th command from now; what it started lives on |
+| connection-drop | any | at=1, when="start"/"end" | the connection is cut at the n-th command; what it began lives on |
 | slow | any | seconds=1, command="" | every stand-in (or the named one) takes that much longer |
 | sudo-wrong | any | | the sudo password is not any more what it was |
-| disk-full | any | path="" | no space: downloads, pulls, dumps, `cp`, `cat >`, `tee`, `dd`, `mktemp` fail below `path`; `df` says 0 |
+| disk-full | any | path="" | downloads, pulls, dumps, `cp`, `cat >`, `tee`, `dd` fail below `path`; `df` says 0 |
 | crash-loop | server, core | version="2" | the agent of that major version exits 1 right after its start |
 | agent-ignores-config | server | version="2" | the agent starts as if it had no config file |
 | old-libc | server | | agent binaries of v2 do not run there |

@@ -15,7 +15,6 @@ import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -55,6 +54,7 @@ class Sandbox:
         self._sockets = Path(tempfile.mkdtemp(prefix="kus-"))
         self._control = ControlSocket(str(self._sockets / "s"), world.hosts)
         self._site = WebServer(self._release_site)
+        self._changes: list[asyncio.Task[Any]] = []
         self._client_key = asyncssh.generate_private_key("ssh-ed25519")
 
     # --- what tests look at -------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ class Sandbox:
             elif name == "old-libc":
                 (one.root / ".old-libc").touch()
             elif name in {"unreachable", "hang", "host-key-changed"}:
-                self.world.spawn(self._break_ssh(name, one.name))
+                self._changes.append(self.world.spawn(self._break_ssh(name, one.name)))
         return fault
 
     def heal(self, name: str = "", host: str = "") -> None:
@@ -131,7 +131,7 @@ class Sandbox:
                 elif fault.name == "old-libc":
                     (one.root / ".old-libc").unlink(missing_ok=True)
                 elif fault.name in {"unreachable", "hang"}:
-                    self.world.spawn(self._mend_ssh(one.name))
+                    self._changes.append(self.world.spawn(self._mend_ssh(one.name)))
 
     def kill_connections(self, host: str = "") -> None:
         """Cut every open SSH connection now."""
@@ -140,34 +140,20 @@ class Sandbox:
 
     async def settled(self) -> None:
         """Wait until what `fault` and `heal` began is done."""
-        await asyncio.sleep(0)
-        while self._changing:
-            await asyncio.sleep(0.01)
-
-    _changing = 0
+        await asyncio.gather(*self._changes)
 
     async def _break_ssh(self, name: str, host: str) -> None:
-        with self._change():
-            server = self._ssh[host]
-            if name == "unreachable":
-                await server.stop()
-            elif name == "hang":
-                await server.mute()
-            else:
-                await server.new_host_key()
+        server = self._ssh[host]
+        if name == "unreachable":
+            await server.stop()
+        elif name == "hang":
+            await server.mute()
+        else:
+            await server.new_host_key()
 
     async def _mend_ssh(self, host: str) -> None:
-        with self._change():
-            await self._ssh[host].stop()
-            await self._ssh[host].start()
-
-    @contextlib.contextmanager
-    def _change(self) -> Iterator[None]:
-        self._changing += 1
-        try:
-            yield
-        finally:
-            self._changing -= 1
+        await self._ssh[host].stop()
+        await self._ssh[host].start()
 
     def _named(self, host: str) -> list[SandboxHost]:
         return [self.hosts[host]] if host else list(self.hosts.values())
@@ -188,7 +174,7 @@ class Sandbox:
         target: str = "2.3.2",
     ) -> Sandbox:
         """Build the hosts' folders below `folder` and bring everything up."""
-        folder = folder.absolute()
+        folder = Path(os.path.abspath(folder))  # noqa: ASYNC240, PTH100
         folder.mkdir(parents=True, exist_ok=True)
         world = World(id=secrets.token_hex(8), net=await free_net(), speed=speed, handlers=dict(HANDLERS))
         sandbox = cls(folder, world, invent_secrets())

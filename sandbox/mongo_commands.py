@@ -45,7 +45,7 @@ def _error(code: int, name: str, text: str) -> Document:
     return {"ok": 0.0, "errmsg": text, "code": code, "codeName": name}
 
 
-def _hello(connection: Connection, command: Document, _db: str) -> Document:
+def _hello(_connection: Connection, command: Document, _db: str) -> Document:
     answer: Document = {
         "helloOk": True,
         "ismaster": True,
@@ -187,7 +187,7 @@ def _project(document: Document, projection: Document) -> Document:
     return {k: v for k, v in document.items() if k not in projection}
 
 
-def _get_more(connection: Connection, command: Document, db: str) -> Document:
+def _get_more(connection: Connection, command: Document, _db: str) -> Document:
     number = int(command["getMore"])
     if number not in connection.cursors:
         raise _Failed(43, "CursorNotFound", f"cursor id {number} not found")

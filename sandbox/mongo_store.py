@@ -1,4 +1,4 @@
-"""Documents of one simulated mongod: databases of collections of BSON-like dicts, with the few operators Komodo needs."""
+"""Documents of one simulated mongod: databases of collections of dicts, with the few operators Komodo needs."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _operator(document: Document, path: str, value: Any, name: str, operand: Any
     if name == "$exists":
         parent = dig(document, path.rpartition(".")[0]) if "." in path else document
         present = isinstance(parent, dict) and path.rpartition(".")[2] in parent
-        return present == bool(operand)
+        return bool(present) == bool(operand)
     if name == "$regex":
         return isinstance(value, str) and re.search(str(operand), value) is not None
     if name == "$not":
@@ -136,17 +136,15 @@ def _operator(document: Document, path: str, value: Any, name: str, operand: Any
     if name in {"$gt", "$gte", "$lt", "$lte"}:
         if value is None:
             return False
-        below, equal = value < operand, value == operand
+        below, equal = bool(value < operand), bool(value == operand)
         return {"$gt": not below and not equal, "$gte": not below, "$lt": below, "$lte": below or equal}[name]
-    tests = {
-        "$eq": lambda: value == operand,
-        "$ne": lambda: value != operand,
-        "$in": lambda: value in operand,
-        "$nin": lambda: value not in operand,
-        "$type": lambda: True,
-        "$options": lambda: True,
-    }
-    return bool(tests[name]())
+    if name in {"$eq", "$ne"}:
+        return bool(value == operand) == (name == "$eq")
+    if name in {"$in", "$nin"}:
+        return (value in operand) == (name == "$in")
+    if name in {"$type", "$options"}:
+        return True
+    raise ValueError(f"the sandbox's mongod does not know {name}")
 
 
 def apply(document: Document, change: Document) -> None:

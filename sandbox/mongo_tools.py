@@ -232,7 +232,8 @@ async def restore(call: Call, engine: Engine, container: Container, argv: list[s
         raw = raw[: len(raw) * 2 // 3]
     if "--dryRun" in options.flags:  # proves nothing, exactly as the real one
         call.err(
-            f"{_now()}dry run completed\n{_now()}0 document(s) restored successfully. 0 document(s) failed to restore.\n"
+            f"{_now()}dry run completed\n{_now()}0 document(s) restored successfully."
+            " 0 document(s) failed to restore.\n"
         )
         return 0
     data, problem = _unpack(raw, zipped="--gzip" in options.flags)

@@ -1,4 +1,4 @@
-"""Log lines as Komodo's tracing writes them, with and without colours (v1.19.5 and v2.3.2 seen on a terminal-less run)."""
+"""Log lines as Komodo's tracing writes them, with and without colours (as v1.19.5 and v2.3.2 did)."""
 
 from __future__ import annotations
 

@@ -88,6 +88,7 @@ def fill(store: Store, database: str, servers: list[tuple[str, str]], api_key: s
     ]
     store.insert(database, "Action", actions)
     stack = resource("Stack", "web", {"server_id": str(first["_id"]), "file_contents": _STACK})
+    stack["info"] = {**stack["info"], "deployed_services": [{"service_name": "nginx", "image": "nginx:1.29"}]}
     store.insert(database, "Stack", [stack])
     image = {"type": "Image", "params": {"image": "busybox"}}
     store.insert(database, "Deployment", [resource("Deployment", "pinger", {"server_id": str(second["_id"]),
@@ -111,7 +112,7 @@ def _user(identity: bson.ObjectId, at: int) -> Document:
     return {
         "_id": identity, "username": "admin", "enabled": True, "super_admin": True, "admin": True,
         "create_server_permissions": True, "create_build_permissions": True,
-        "config": {"type": "Local", "data": {"password": "$2b$10$0123456789abcdefghijkuQf8y0m6Yb1q9o3t5w7z1x3c5v7b9n1m"}},
+        "config": {"type": "Local", "data": {"password": "$2b$10$0123456789abcdefghijkuQf8y0m6Yb1q9"}},
         "last_update_view": 0, "recents": {}, "all": {}, "updated_at": at,
     }  # fmt: skip
 

@@ -187,7 +187,7 @@ class _Server(asyncssh.SSHServer):
         self,
         dest_host: str,
         dest_port: int,
-        orig_host: str,
+        orig_host: str,  # noqa: ARG002
         orig_port: int,  # noqa: ARG002
     ) -> Any:
         """direct-tcpip: to this host itself or to any address of the simulated network."""

@@ -206,7 +206,7 @@ class ControlSocket:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.setblocking(False)
         self._listener.bind(self.path)
-        Path(self.path).chmod(0o600)
+        os.chmod(self.path, 0o600)  # noqa: PTH101
         self._listener.listen(256)
         self._accepting = asyncio.create_task(self._accept())
 
@@ -219,7 +219,8 @@ class ControlSocket:
                     await task
         if self._listener is not None:
             self._listener.close()
-        Path(self.path).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)  # noqa: PTH108
 
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
