@@ -59,8 +59,9 @@ def strict_sandbox() -> SandboxedWorkflowRunner:
 
 
 class Driver:
-    def __init__(self, client: Client, doubles: Doubles) -> None:
-        self.client = client
+    def __init__(self, env: WorkflowEnvironment, doubles: Doubles) -> None:
+        self.env = env
+        self.client: Client = env.client
         self.doubles = doubles
 
     @classmethod
@@ -74,7 +75,7 @@ class Driver:
             workflow_runner=strict_sandbox(),
         )
         async with worker:
-            yield cls(env.client, doubles)
+            yield cls(env, doubles)
 
     async def upgrade(self, fleet: FleetSpec, *, change: str = CHANGE) -> Talk:
         request = UpgradeRequest(fleet=fleet, change=change, requested_by="ann")

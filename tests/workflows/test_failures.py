@@ -1,0 +1,217 @@
+"""What goes wrong, and what becomes of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from model.decisions import ControlVerb, Verdict
+from model.fleet import slug
+from model.progress import FleetState, ServerState
+from model.steps import Recheck
+from tests.workflows.doubles import NEW, OLD, QUICK, Doubles, broken, core_facts, fleet, refusal, server_facts
+from tests.workflows.driver import Driver
+
+# --- before Core's switch ---------------------------------------------------------------------------------------------
+
+
+async def test_a_server_that_cannot_be_staged_is_retried_or_left_on_v1(run: Driver, doubles: Doubles) -> None:
+    doubles.play("stage_server", "web-2", broken("DiskFull", "web-2: no space"), broken("DiskFull", "still none"))
+    doubles.play("back_up_server", "web-3", broken("SudoFailed", "web-3: sudo wants a password"))
+    talk = await run.upgrade(fleet(3))
+    gate = await talk.answer("failure/web-3/1", Verdict.RETRY)
+    assert gate.verdicts == (Verdict.RETRY, Verdict.SKIP)
+    assert gate.facts[0] == "web-3: sudo wants a password"
+    await talk.answer("failure/web-2/1", Verdict.RETRY)
+    await talk.answer("failure/web-2/2", Verdict.SKIP)
+    gate = await talk.answer("core")
+    assert any("left on v1" in fact and "web-2 (skipped by ann" in fact for fact in gate.facts)
+    await talk.answer("wave/2")
+    result = await talk.result()
+    assert result.state is FleetState.INCOMPLETE
+    assert [o.state for o in result.servers] == [ServerState.UPGRADED, ServerState.LEFT_ON_V1, ServerState.UPGRADED]
+    assert [s.op.attempt for s in doubles.inputs("back_up_server") if s.server.name == "web-3"] == [1, 2]
+    assert doubles.count("switch_server", "web-2") == 0
+
+
+async def test_what_changed_after_the_approval_is_planned_and_asked_again(run: Driver, doubles: Doubles) -> None:
+    doubles.play("recheck_server", "web-1", Recheck(drift=("periphery.config.toml was edited",)))
+    talk = await run.upgrade(fleet(2))
+    await talk.gate("core")
+    doubles.servers["web-1"] = server_facts("web-1", binary="other")
+    first = await talk.answer("core")
+    second = await talk.gate("core/2")
+    assert second.plan_digest != first.plan_digest
+    assert "changed since the last plan: web-1: periphery.config.toml was edited" in second.facts
+    assert doubles.count("stop_core") == 0
+    await talk.decide("core/2", plan_digest=first.plan_digest)
+    await talk.until(lambda p: len(p.warnings) == 1, "the old plan's approval was refused")
+    await talk.answer("core/2")
+    await talk.answer("wave/2")
+    assert (await talk.result()).state is FleetState.UPGRADED
+    assert [s.op.attempt for s in doubles.inputs("back_up_server") if s.server.name == "web-1"] == [1, 2]
+    assert [s.op.attempt for s in doubles.inputs("stage_server") if s.server.name == "web-2"] == [1]
+    switched = doubles.inputs("switch_server")[0]
+    assert (switched.facts.binary_sha256, switched.staged.sha256) == ("other", "v2-2")
+
+
+async def test_a_server_that_refuses_late_can_be_left_behind(run: Driver, doubles: Doubles) -> None:
+    doubles.play("recheck_server", "web-2", broken("Unreachable", "web-2 does not answer"))
+    talk = await run.upgrade(fleet(2))
+    await talk.gate("core")
+    doubles.servers["web-2"] = replace(server_facts("web-2"), findings=(refusal("web-2", "unreachable"),))
+    await talk.answer("core")
+    await talk.answer("failure/web-2/1", Verdict.SKIP)
+    gate = await talk.answer("core/2")
+    assert any("web-2 does not answer" in fact for fact in gate.facts)
+    result = await talk.result()
+    assert [o.state for o in result.servers] == [ServerState.UPGRADED, ServerState.LEFT_ON_V1]
+
+
+async def test_updates_in_progress_are_waited_for_then_asked_about(run: Driver, doubles: Doubles) -> None:
+    busy = Recheck(busy=("DeployStack web",))
+    doubles.play("recheck_core", "core", *[busy] * 3)
+    clocks = replace(QUICK, update_wait=timedelta(seconds=3))
+    talk = await run.upgrade(fleet(1, clocks=clocks))
+    await talk.answer("core")
+    gate = await talk.gate("core/2")
+    assert gate.verdicts == (Verdict.RETRY, Verdict.APPROVE, Verdict.REJECT)
+    assert any("DeployStack web" in fact for fact in gate.facts)
+    assert doubles.count("stop_core") == 0
+    doubles.play("recheck_core", "core", busy)
+    await talk.answer("core/2")  # all the same
+    assert (await talk.result()).state is FleetState.UPGRADED
+
+
+# --- Core -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["stop_core", "dump_database", "write_core_files"])
+async def test_until_v2_is_started_core_undoes_itself(run: Driver, doubles: Doubles, step: str) -> None:
+    talk = await run.upgrade(fleet(1))
+    await talk.gate("core")
+    doubles.play(step, "core", broken("DumpRejected", "counts differ"))
+    await talk.answer("core")
+    result = await talk.result()
+    assert result.state is FleetState.STOPPED
+    assert "counts differ" in result.detail
+    assert "Core 1.19.5 runs again; nothing was upgraded" in result.detail
+    steps = doubles.steps("core")
+    assert ("restore_core_files" in steps) == (step == "write_core_files")
+    undo = [n for n in steps if n in ("restore_core_files", "start_old_core")]
+    assert undo[-1] == "start_old_core"
+    assert doubles.count("start_core") == doubles.count("restore_database") == doubles.count("switch_server") == 0
+
+
+async def test_an_undo_is_repeated_until_it_works_and_people_hear_of_it(run: Driver, doubles: Doubles) -> None:
+    talk = await run.upgrade(fleet(1))
+    await talk.gate("core")
+    doubles.play("dump_database", "core", broken("DumpRejected"))
+    doubles.play("start_old_core", "core", *[broken("Unreachable", "link lost", transient=True)] * 12)
+    await talk.answer("core")
+    assert (await talk.result()).state is FleetState.STOPPED
+    assert doubles.count("start_old_core") == 13
+    told = [n for n in doubles.notices if "an undo does not work yet" in n.subject]
+    assert ["tried 5 times" in n.text for n in told] == [True, False]
+    assert "link lost" in told[0].text
+
+
+async def test_an_undo_that_no_attempt_can_cure_names_the_line_to_type(run: Driver, doubles: Doubles) -> None:
+    talk = await run.upgrade(fleet(1))
+    await talk.gate("core")
+    doubles.play("write_core_files", "core", broken("DiskFull", "disk full"))
+    doubles.play("restore_core_files", "core", broken("PermissionRefused", "read-only file system"))
+    await talk.answer("core")
+    result = await talk.result()
+    assert result.state is FleetState.ROLLBACK_INCOMPLETE
+    assert result.core_state is ServerState.ROLLBACK_INCOMPLETE
+    for wanted in ("disk full", "read-only file system", "restore.sh"):
+        assert wanted in result.detail
+    assert doubles.count("start_old_core") == 0, "with the new compose file in place that would start v2"
+
+
+async def test_a_core_that_does_not_start_is_a_persons_decision(run: Driver, doubles: Doubles) -> None:
+    doubles.play("start_core", "core", broken("CoreUnreachable", "no answer in 3 min", transient=True))
+    talk = await run.upgrade(fleet(1))
+    await talk.answer("core")
+    gate = await talk.answer("failure/core/1", Verdict.RETRY)
+    assert gate.verdicts == (Verdict.RETRY, Verdict.ROLLBACK)
+    assert any("LOST is everything written" in fact for fact in gate.facts)
+    assert doubles.count("start_core") == 1, "it had waited for its whole clock: nobody waits five times as long"
+    assert doubles.count("restore_database") == doubles.count("start_old_core") == 0
+    result = await talk.result()
+    assert result.state is FleetState.UPGRADED
+    assert [s.op.attempt for s in doubles.inputs("start_core")] == [1, 2]
+
+
+async def test_rollback_at_cores_failure_gate(run: Driver, doubles: Doubles) -> None:
+    doubles.play("read_core_key", "core", broken("KeyRejected", "API and log disagree"))
+    talk = await run.upgrade(fleet(1))
+    await talk.answer("core")
+    await talk.answer("failure/core/1", Verdict.ROLLBACK)
+    result = await talk.result()
+    assert result.state is FleetState.ROLLED_BACK
+    assert (result.core_state, result.core_version) == (ServerState.ROLLED_BACK, OLD)
+    back = doubles.steps("core")[doubles.steps("core").index("check_rollback") :]
+    assert [n for n in back if n != "notify"] == [
+        "check_rollback",
+        "stop_core",
+        "dump_database",
+        "restore_database",
+        "restore_core_files",
+        "start_old_core",
+        "save_report",
+        "release_host",
+    ]
+    [restored] = doubles.inputs("restore_database")
+    assert restored.dump.label == "final"
+    assert [d.label for d in result.dumps] == ["before", "final", "pre_rollback"]
+
+
+async def test_a_way_back_that_is_not_possible_asks_again(run: Driver, doubles: Doubles) -> None:
+    doubles.play("start_core", "core", broken("CommandFailed", "v2 exits"))
+    doubles.play("check_rollback", "core", Recheck(drift=("the dump is gone",)))
+    talk = await run.upgrade(fleet(1))
+    await talk.answer("core")
+    await talk.answer("failure/core/1", Verdict.ROLLBACK)
+    gate = await talk.answer("failure/core/2", Verdict.RETRY)
+    assert "the dump is gone" in gate.facts[0]
+    assert (await talk.result()).state is FleetState.UPGRADED
+
+
+async def test_stop_at_a_broken_core_says_how_it_stands(run: Driver, doubles: Doubles) -> None:
+    doubles.play("start_core", "core", broken("CommandFailed", "v2 exits"))
+    talk = await run.upgrade(fleet(1))
+    await talk.answer("core")
+    await talk.gate("failure/core/1")
+    await talk.control(ControlVerb.STOP)
+    result = await talk.result()
+    assert (result.state, result.core_state) == (FleetState.INCOMPLETE, ServerState.PARKED)
+    assert "v2 exits" in result.detail
+    assert "komodo-upgrade rollback" in result.detail
+    assert result.core_begun
+
+
+@pytest.mark.parametrize("verdict", [Verdict.RETRY, Verdict.SKIP])
+async def test_the_agent_in_cores_project_undoes_itself_and_asks(
+    run: Driver, doubles: Doubles, verdict: Verdict
+) -> None:
+    doubles.core = core_facts(agent=True)
+    doubles.play("switch_core_agent", "core", broken("ConfigNotLoaded", "it is open to anyone"))
+    talk = await run.upgrade(fleet(1))
+    await talk.answer("core")
+    gate = await talk.answer(f"failure/{slug('Local')}/1", verdict)
+    assert gate.verdicts == (Verdict.RETRY, Verdict.SKIP)
+    assert doubles.count("restore_core_agent") == 1
+    result = await talk.result()
+    assert result.core_agent
+    if verdict is Verdict.RETRY:
+        assert result.state is FleetState.UPGRADED
+        assert [s.op.attempt for s in doubles.inputs("switch_core_agent")] == [1, 2]
+    else:
+        assert result.state is FleetState.INCOMPLETE
+        assert result.core_agent.state is ServerState.LEFT_ON_V1
+        assert result.core_agent.version_after == OLD
+        assert result.servers[0].version_after == NEW
