@@ -64,9 +64,7 @@ class CoreBackup:
         to_restore = [(f, names[f.path]) for f in files if f.path in edited]
         parts = {
             "restore.sh": packaged("komodo.sh", "restore_core.sh"),
-            "restore.list": _restore_list(
-                step, core, settings, [(f, names[f.path]) for f in files if f.path in edited]
-            ),
+            "restore.list": _restore_list(step, core, settings, to_restore),
             "manifest.json": _manifest(step, files, names),
             "README.txt": _readme(step, folder),
             "servers.txt": "".join(f"{s.name}\t{s.address}\n" for s in facts.servers),

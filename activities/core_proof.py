@@ -32,7 +32,7 @@ async def agent_proof(host: Host, step: CoreStep, agent: ServiceFacts, key: str,
         now = (await inspect(host, agent.container)).get(agent.container)
         if now is None or not now.running:
             return False
-        run = logs.parse_run(logs.last_run(await log_of(host, agent.container, _since(now, started))))
+        run = logs.parse_run(logs.last_run(await log_of(host, agent.container, since(now, started))))
         return run.version == step.fleet.target and bool(run.listening or (run.config and run.config.core_addresses))
 
     came_up = await until(ready, limit=clocks.agent_ready, poll=clocks.poll)
@@ -147,6 +147,6 @@ async def _dead_connections(hosts: Hosts, step: CoreStep, version: str) -> str:
     )
 
 
-def _since(container: Container, started: datetime) -> datetime:
+def since(container: Container, started: datetime | None) -> datetime | None:
     """Docker's own start of this run: a container's log holds all runs of it."""
     return moment(container.started_at) if container.started_at else started

@@ -55,12 +55,29 @@ run() {
         "$@"
     fi
 }
+# in_force PATH: PATH, or with old_files=yes its saved copy where PATH holds something else now.
+old_files=no
+in_force() {
+    if [ "$old_files" = yes ]; then
+        saved=$(values saved | while IFS="$tab" read -r sha name path; do
+            if [ "$path" = "$1" ] && [ "$(digest "$1")" != "$sha" ]; then printf '%s\n' "$here/files/$name"; fi
+        done)
+        printf '%s\n' "${saved:-$1}"
+    else
+        printf '%s\n' "$1"
+    fi
+}
 # compose WORD…: docker compose -p PROJECT -f FILE… [--env-file FILE] [--project-directory DIR] WORD…, as it was found.
 compose() {
     directory=$(value directory)
     env_file=$(value env_file)
-    [ -z "$(value project_directory)" ] || set -- --project-directory "$(value project_directory)" "$@"
-    [ -z "$env_file" ] || set -- --env-file "$env_file" "$@"
+    if [ -n "$(value project_directory)" ] || [ "$old_files" = yes ]; then
+        set -- --project-directory "$directory" "$@"
+    fi
+    if [ -z "$env_file" ] && [ "$(in_force "$directory/.env")" != "$directory/.env" ]; then
+        env_file=$directory/.env
+    fi
+    [ -z "$env_file" ] || set -- --env-file "$(in_force "$env_file")" "$@"
     # Last file first, because each goes in front.
     reversed=
     while IFS= read -r file; do
@@ -70,7 +87,7 @@ $reversed"
 $(values compose_file)
 EOF
     while IFS= read -r file; do
-        [ -z "$file" ] || set -- -f "$file" "$@"
+        [ -z "$file" ] || set -- -f "$(in_force "$file")" "$@"
     done <<EOF
 $reversed
 EOF
@@ -155,7 +172,8 @@ do_database() {
         tell "the new version was never started: the database is as it was"
         return 0
     fi
-    dump=$(newest_dump)
+    # KU_DUMP: another dump than the last one of the old version.
+    dump=${KU_DUMP:-$(newest_dump)}
     [ -n "$dump" ] || fail "there is no dumps/final.archive.gz in $here: the database cannot be restored"
     gzip -t "$dump" || fail "$dump is damaged"
     db=$(value db_container)
@@ -257,7 +275,10 @@ do_check() {
 do_agent() {
     if [ -n "$(value agent_service)" ]; then
         tell "starting the periphery of Core's project in its old version"
+        # Core's files may stay in the new version: then this one service is started from the saved ones.
+        old_files=yes
         up agent agent-switched
+        old_files=no
     fi
 }
 

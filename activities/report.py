@@ -1,0 +1,216 @@
+"""The end: the guide's checklist from Core's side, the report in Core's run folder, and a word to whoever wants one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from datetime import timedelta
+
+from temporalio import activity
+
+from activities.core_access import beat, core_api, database, facts_in, inspect, need, script, until
+from hosts.clean import clean
+from hosts.host import Host
+from hosts.pool import Hosts
+from komodo.actions import old_calls
+from komodo.core_api import CoreApi, Update
+from komodo.project import Container, info, refuse, warn
+from model.errors import CoreAnswered, CoreApiError, DatabaseError, HostError, SecretMissing
+from model.facts import Finding
+from model.steps import CoreStep, Done, Notice, PostChecks, SaveReport
+
+_log = logging.getLogger(__name__)
+_MINUTE = timedelta(minutes=1)
+_NOTIFY_SECONDS = 60.0
+_STACK = timedelta(minutes=10)
+
+
+class Report:
+    """What is left to look at, and to say."""
+
+    def __init__(self, hosts: Hosts) -> None:
+        self._hosts = hosts
+
+    @activity.defn
+    async def post_checks(self, step: CoreStep) -> PostChecks:
+        """Versions, servers, keys, init, Actions, backups: read-only, but for a stack that the fleet file names."""
+        host = await self._hosts.get(step.fleet.core.host)
+        found: list[Finding] = []
+        services = [s for s in (step.facts.core, step.facts.agent) if s]
+        containers = await inspect(host, *(s.container for s in services))
+        for container in containers.values():
+            found += _container_findings(container)
+        core = containers.get(need(step.facts.core).container)
+        if core is not None:
+            found += await _key_findings(host, step, core)
+        try:
+            async with core_api(self._hosts, step.fleet.core, step.facts) as api:
+                found += await _core_findings(api, step)
+        except (CoreApiError, HostError, SecretMissing) as error:
+            found.append(warn("core-not-answering", f"Core could not be asked: {error.what}", error.cure))
+        try:
+            async with database(self._hosts, step.fleet.core, step.facts) as (opened, _):
+                for document in await opened.actions():
+                    text = str((document.get("config") or {}).get("file_contents") or "")
+                    found += _action(str(document.get("name", "")), text)
+        except (DatabaseError, HostError) as error:
+            found.append(warn("actions-unread", f"the Actions could not be read: {error.what}"))
+        return PostChecks(findings=tuple(found))
+
+    @activity.defn
+    async def save_report(self, report: SaveReport) -> Done:
+        """report.md and report.json into Core's run folder."""
+        host = await self._hosts.get(report.core.host)
+        folder = report.op.folder(report.core.host.state_dir)
+        markdown, text = report.markdown.encode(), report.json.encode()
+        done = await host.job(
+            report.op.id("save_report"),
+            folder,
+            script("save_report.sh"),
+            folder,
+            str(len(markdown)),
+            str(len(text)),
+            data=markdown + text,
+            change=report.op.change,
+            timeout=_MINUTE,
+            on_progress=beat,
+        )
+        return Done(facts=tuple(facts_in(done).get("saved", [])))
+
+    @activity.defn
+    async def notify(self, notice: Notice) -> Done:
+        """Logs the message and hands it to the fleet's command, on standard input. Its failure stops nothing."""
+        _log.info("%s: %s\n%s", notice.fleet, notice.subject, notice.text)
+        if not notice.command:
+            return Done(facts=("logged",))
+        said = await _run_command(notice)
+        if said:
+            _log.warning("the notify command of %s %s", notice.fleet, said)
+        return Done(facts=("logged", said or "handed to the notify command"))
+
+
+def _container_findings(container: Container) -> list[Finding]:
+    found = []
+    if not container.running:
+        found.append(warn("not-running", f"{container.name} does not run", f"`docker logs {container.name}`"))
+    if not container.init:
+        found.append(
+            warn(
+                "no-init",
+                f"{container.name} runs without init: defunct processes pile up in it",
+                "`init: true` in its service, then `up -d`",
+            )
+        )
+    if not container.host_path("/config/keys/core.key"):
+        found.append(
+            warn(
+                "keys-not-kept",
+                f"{container.name} has no mount at /config/keys: its key is lost when it is re-created",
+                "mount ./keys:/config/keys",
+            )
+        )
+    return found
+
+
+async def _key_findings(host: Host, step: CoreStep, core: Container) -> list[Finding]:
+    found: list[Finding] = []
+    state = step.fleet.core.host.state_dir
+    private = core.host_path("/config/keys/core.key")
+    if not private:
+        return found
+    public = private.removesuffix(".key") + ".pub"
+    said = facts_in(await host.run(script("look_at_files.sh"), state, private, public))
+    for line in said.get("file", []):
+        digest, owner, mode, path = line.split("\t", 3)
+        if digest == "-" and path == private:
+            text = f"Core's private key is not at {path} (KOMODO_PRIVATE_KEY set elsewhere?)"
+            found.append(warn("no-core-key", text, "keep a copy of the key, wherever it is"))
+        elif path == private and (int(mode, 8) & 0o077 or not owner.startswith("0:")):
+            text = f"{path} can be read by others than root (mode {mode}, owner {owner})"
+            found.append(warn("core-key-open", text, f"chown root:root {path}; chmod 600 {path}"))
+    return found
+
+
+async def _core_findings(api: CoreApi, step: CoreStep) -> list[Finding]:
+    target = step.fleet.target
+    answers = await api.open_version()
+    found: list[Finding] = []
+    if answers != target:
+        found.append(refuse("core-version", f"Core answers as {answers or 'an unknown version'}, not {target}"))
+    if not api.has_key:
+        text = "without an API key it was not verified that Core sees every server, that lists work, nor schedules"
+        return [*found, warn("not-verified", text, "look at Servers and Updates in Komodo's UI")]
+    wrong = []
+    servers = await api.list_servers()
+    watched = [s for s in servers if s.enabled and s.name not in step.fleet.leave_behind]
+    for server in watched:
+        if server.state != "Ok" or server.version != target:
+            reason = f" ({server.err})" if server.err else ""
+            wrong.append(f"{server.name}: {server.state} {server.version or 'unknown version'}{reason}")
+    if wrong:
+        found.append(warn("servers-not-ok", "; ".join(wrong), "see each server's line in this report"))
+    else:
+        found.append(info("servers-ok", f"Core {target} sees all {len(watched)} enabled servers: Ok, {target}"))
+    await api.list_updates()
+    if not any(s.enabled and "backup" in s.name.lower() for s in await api.list_schedules()):
+        found.append(warn("no-backup-procedure", "no schedule looks like `Backup Core Database`", "add one in Komodo"))
+    if step.fleet.restart_stack:
+        found.append(await _restart(api, step))
+    return found
+
+
+async def _restart(api: CoreApi, step: CoreStep) -> Finding:
+    """The guide's end-to-end check. `success` says nothing before the Update is Complete."""
+    stack = step.fleet.restart_stack
+    try:
+        update = await api.restart_stack(stack)
+    except CoreAnswered as error:
+        return warn("stack-restart", f"the stack {stack} was not restarted: {error.what}", "[verify] restart_stack")
+    last: Update = update
+
+    async def complete() -> bool:
+        nonlocal last
+        if last.status != "Complete" and update.id:
+            last = await api.get_update(update.id)
+        return last.status == "Complete"
+
+    ended = await until(complete, limit=_STACK, poll=step.fleet.clocks.poll)
+    if ended and last.success:
+        return info("stack-restarted", f"the stack {stack} was restarted through Core: success")
+    state = "failed" if ended else f"is still {last.status}"
+    return warn("stack-restart", f"the restart of the stack {stack} {state}", "look at the Update in Komodo")
+
+
+def _action(name: str, text: str) -> list[Finding]:
+    calls = old_calls(text)
+    if not calls:
+        return []
+    where = "; ".join(f"line {c.line}: {c.call}" for c in calls[:5])
+    return [warn("action-v1-style", f"the Action {name} still calls terminals the v1 way ({where})", calls[0].cure)]
+
+
+async def _run_command(notice: Notice) -> str:
+    """What went wrong, for the log; "" for nothing."""
+    process = await asyncio.create_subprocess_exec(
+        "/bin/sh",
+        "-c",
+        notice.command,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+        env={**os.environ, "KOMODO_UPGRADE_SUBJECT": notice.subject, "KOMODO_UPGRADE_FLEET": notice.fleet},
+    )
+    try:
+        async with asyncio.timeout(_NOTIFY_SECONDS):
+            _, err = await process.communicate(f"{notice.subject}\n\n{notice.text}\n".encode())
+    except TimeoutError:
+        return f"did not end within {_NOTIFY_SECONDS:.0f} s"
+    finally:
+        if process.returncode is None:
+            os.killpg(process.pid, 9)
+            await process.wait()
+    if process.returncode:
+        return f"ended with exit code {process.returncode}: {clean(err.decode(errors='replace'))[:300]}"
+    return ""
