@@ -22,7 +22,7 @@ from model.decisions import (
     Recorded,
     Verdict,
 )
-from model.facts import CoreFacts, Finding, PlannedEdit, ServerFacts, Severity
+from model.facts import Backup, CoreFacts, Finding, PlannedEdit, ServerFacts, Severity
 from model.plan import Plan, Wave, bind
 from model.progress import (
     CheckResult,
@@ -197,12 +197,24 @@ class UpgradeFleet:
             plan=self.plan,
             core_state=word,
             core_version="2.3.2",
-            servers=tuple(ServerOutcome(name=n, state=word, version_before="1.19.5") for n in self.states),
+            core_begun=state is FleetState.UPGRADED,
+            servers=tuple(self.outcome(n, word) for n in self.states),
             decisions=tuple(self.decisions),
             controls=tuple(self.controls),
             refusals=self.plan.refusals if self.plan else (),
             detail="the double is done",
         )
+
+    def outcome(self, name: str, state: ServerState) -> ServerOutcome:
+        backup = Backup(
+            host=name,
+            folder=f"/var/lib/komodo-upgrade/x/{self.request.change}",
+            files=(),
+            restore_command="sudo sh /var/lib/komodo-upgrade/x/restore.sh",
+            taken_at=self.started,
+        )
+        kept = backup if state is ServerState.UPGRADED else None
+        return ServerOutcome(name=name, state=state, version_before="1.19.5", version_after="2.3.2", backup=kept)
 
     def take(self, decision: Decision) -> Recorded:
         recorded = Recorded(decision=decision, at=workflow.now())
