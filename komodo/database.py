@@ -164,7 +164,9 @@ class Database:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._client.close()
+        # Motor closes its sockets synchronously and says goodbye over them: through a forward of this very event
+        # loop that would wait for itself.
+        await asyncio.to_thread(self._client.close)
 
     async def version(self) -> ServerVersion:
         """`buildInfo`."""

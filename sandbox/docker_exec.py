@@ -34,6 +34,9 @@ async def program(call: Call, engine: Engine, container: Container, argv: list[s
     name = Path(argv[0]).name
     role = container.image.program
     if role == "mongo" and name in {"mongodump", "mongorestore", "mongosh"}:
+        if argv[1:] == ["--version"]:
+            call.out(f"{name} version: 100.12.0\n")
+            return 0
         tool = {"mongodump": mongo_tools.dump, "mongorestore": mongo_tools.restore, "mongosh": mongo_tools.shell}[name]
         return await tool(call, engine, container, argv[1:], interactive)
     if {"periphery": "periphery", "km": "core"}.get(name) == role and argv[1:2] in (["--version"], ["-V"]):
