@@ -211,6 +211,10 @@ class WayBack:
 
     def end(self) -> Ended:
         """After all steps."""
+        for name, outcome in self.outcomes.items():
+            if name not in self.request.servers and outcome.state is not ServerState.ALREADY_CURRENT:
+                text = "never switched: v1 runs there as before"
+                self.outcomes[name] = replace(outcome, state=ServerState.STOPPED, detail=text)
         agent = (self.core_agent,) if self.core_agent else ()
         done = [self.outcomes[name] for name in self.request.servers]
         bad = [o for o in (*done, *agent) if o.state is ServerState.ROLLBACK_INCOMPLETE]
