@@ -31,6 +31,29 @@ exit 1
 """
 
 
+SETUP_SCRIPT = """# a stand-in for Komodo's setup-periphery.py: stops the agent, deletes the binary, downloads, starts
+import os, platform, subprocess, sys
+root = os.environ["KU_SANDBOX_ROOT"]
+words = sys.argv[1:]
+version = next((w.partition("=")[2] for w in words if w.startswith("--version=")), "")
+if not version and "--version" in words:
+    version = words[words.index("--version") + 1]
+target = os.path.join(root, "usr/local/bin/periphery")
+subprocess.run(["systemctl", "stop", "periphery"])
+if os.path.exists(target):
+    os.unlink(target)
+asset = "periphery-" + platform.machine()
+url = "https://github.com/moghtech/komodo/releases/download/" + version + "/" + asset
+subprocess.run(["curl", "-f", "-sSL", "-o", target, url], check=True)
+os.chmod(target, 0o755)
+if not os.path.exists(os.path.join(root, "etc/komodo/periphery.config.toml")):
+    print("no config: the real script downloads a template here")
+subprocess.run(["systemctl", "start", "periphery"])
+print("Finished periphery setup.")
+"""
+"""In the order of v2.3.2:scripts/setup-periphery.py; it never edits a config that exists."""
+
+
 @functools.cache
 def binary(version: str, arch: str) -> bytes:
     """The agent of one release."""
@@ -57,6 +80,7 @@ class Answer:
 
 
 _ASSET = re.compile(r"/(?:moghtech/komodo/)?releases/download/v?([\d.]+)/periphery-(x86_64|aarch64)$")
+_SETUP = re.compile(r"/moghtech/komodo/(?:v[\d.]+|main)/scripts/setup-periphery\.py$")
 _TAG = re.compile(r"/repos/moghtech/komodo/releases/(?:tags/v?([\d.]+)|latest)$")
 
 
@@ -72,6 +96,8 @@ class Releases:
         asset = _ASSET.search(path)
         if asset and asset.group(1) in VERSIONS:
             return Answer(200, binary(asset.group(1), asset.group(2)))
+        if _SETUP.search(path):
+            return Answer(200, SETUP_SCRIPT.encode(), "text/plain; charset=utf-8")
         tag = _TAG.search(path)
         if tag and (tag.group(1) or VERSIONS[-1]) in VERSIONS:
             import json

@@ -35,8 +35,10 @@ exec {real} "$@"
 
 _TEE = """#!/bin/sh
 # in place while the fault disk-full is on
-for last; do :; done
-last=${{last#of=}}
+for word; do
+  last=${{word#of=}}
+  [ "$last" = "$word" ] || break
+done
 case $(cd "$(dirname "$last")" 2>/dev/null && pwd)/ in
   {prefix}*) cat >/dev/null; echo "{name}: $last: No space left on device" >&2; exit 1 ;;
 esac

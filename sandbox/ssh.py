@@ -44,8 +44,6 @@ class SshHost:
             self.host.address,
             self.host.port,
             server_host_keys=[self.host_key],
-            process_factory=self._process,
-            sftp_factory=True,
             encoding=None,
             reuse_address=True,
             login_timeout=30,
@@ -85,26 +83,15 @@ class SshHost:
         await self.stop()
         await self.start()
 
-    def _process(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
+    def process(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
+        """Run what a client asked for."""
         task = asyncio.ensure_future(self._run(process))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
     async def _run(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
-        connection = process.channel.get_connection()
-        server = _servers.get(connection)
-        if server is not None and server.open_sessions > MAX_SESSIONS:
-            process.stderr.write(b"open failed\n")
-            process.exit(255)
-            server.open_sessions -= 1
-            return
-        try:
+        with contextlib.suppress(asyncssh.Error, OSError):
             await self._shell(process)
-        except (asyncssh.Error, OSError):
-            pass
-        finally:
-            if server is not None:
-                server.open_sessions -= 1
 
     async def _shell(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
         host = self.host
@@ -155,7 +142,19 @@ class SshHost:
 
 
 _SIGNALS = {1: "HUP", 2: "INT", 3: "QUIT", 6: "ABRT", 9: "KILL", 13: "PIPE", 14: "ALRM", 15: "TERM"}
-_servers: dict[Any, _Server] = {}
+
+
+class _Session(asyncssh.SSHServerProcess[bytes]):
+    """Counted while it is open."""
+
+    def __init__(self, server: _Server, owner: SshHost) -> None:
+        super().__init__(owner.process, lambda channel: asyncssh.SFTPServer(channel), 3, allow_scp=False)
+        self._server = server
+        server.open_sessions += 1
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server.open_sessions -= 1
+        super().connection_lost(exc)
 
 
 class _Server(asyncssh.SSHServer):
@@ -167,12 +166,10 @@ class _Server(asyncssh.SSHServer):
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self._connection = conn
         self._owner.connections.add(conn)
-        _servers[conn] = self
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         if self._connection is not None:
             self._owner.connections.discard(self._connection)
-            _servers.pop(self._connection, None)
 
     def begin_auth(self, username: str) -> bool:  # noqa: ARG002
         return True
@@ -182,6 +179,12 @@ class _Server(asyncssh.SSHServer):
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         return username == self._owner.host.user and key == self._owner.client_key.convert_to_public()
+
+    def session_requested(self) -> Any:
+        """One more session, up to sshd's limit."""
+        if self._connection is None or self.open_sessions >= MAX_SESSIONS:
+            return False
+        return self._connection.create_server_channel(encoding=""), _Session(self, self._owner)
 
     def connection_requested(
         self,
