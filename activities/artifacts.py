@@ -14,7 +14,7 @@ from typing import NoReturn
 import httpx2
 from temporalio import activity
 
-from activities.agent_host import file_facts
+from activities.agent_host import beating, file_facts
 from activities.core_access import beat
 from hosts.host import Completed, Host
 from hosts.pool import Hosts
@@ -45,6 +45,10 @@ class Artifacts:
 
         Raises DownloadFailed, ArtifactError (with the way out where the system is too old), DiskFull, HostError.
         """
+        async with beating():
+            return await self._stage_server(step)
+
+    async def _stage_server(self, step: ServerStep) -> StagedAgent:
         host = await self._hosts.get(step.server.host)
         if step.agent.method == "script":
             source = f"Komodo's setup script of v{step.target}, fetched when the agent is switched"
@@ -133,9 +137,10 @@ class Artifacts:
         """The artifact in this worker's cache, by digest. Raises DownloadFailed, ArtifactError."""
         async with self._downloading.setdefault(url, asyncio.Lock()):
             cache = cache_folder()
-            cached = cache / expected
-            if expected and await asyncio.to_thread(cached.exists):
-                return cached, expected
+            if expected:
+                there = await asyncio.to_thread((cache / expected).exists)
+                if there:
+                    return cache / expected, expected
             return await download(url, expected, cache, arch=step.facts.arch)
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from temporalio import activity
 
-from activities.agent_host import AgentState, agent_state, file_facts
+from activities.agent_host import AgentState, agent_state, beating, file_facts
 from activities.artifacts import DOES_NOT_RUN, NOT_DOWNLOADED
 from activities.core_access import beat
 from activities.server_backup import read_backup, restore_command
@@ -52,6 +52,10 @@ class Periphery:
         Raises PlanChanged (nothing was changed), AgentNotStarted, ConfigNotLoaded (both: put it back), DiskFull,
         HostError. A repeated call attaches to the running job, or finds what is done.
         """
+        async with beating():
+            return await self._switch_server(step)
+
+    async def _switch_server(self, step: ServerStep) -> Switched:
         host = await self._hosts.get(step.server.host)
         undo = f"`{restore_command(host.spec, step.op.folder(host.spec.state_dir))}` puts it back by hand"
         config, text = await _config_to_write(host, step)
@@ -67,7 +71,8 @@ class Periphery:
             invocation=state.invocation,
             started_at=datetime.fromtimestamp(int(said["started_at"][0]), UTC),
             port_silent=timedelta(seconds=float(said["silent"][0])),
-            lines=state.log.proof,
+            # Logins come later: a repeated call returns the same lines.
+            lines=tuple(line for line in state.log.proof if "Logged in to" not in line),
         )
 
     @activity.defn
@@ -76,6 +81,10 @@ class Periphery:
 
         Harmless when nothing was switched, and when it is repeated. Raises CommandFailed, HostError.
         """
+        async with beating():
+            return await self._restore_server(step)
+
+    async def _restore_server(self, step: ServerStep) -> Restored:
         host = await self._hosts.get(step.server.host)
         folder = step.backup.folder if step.backup else step.op.folder(host.spec.state_dir)
         if step.backup is None and await read_backup(host, folder) is None:
@@ -122,6 +131,10 @@ class Periphery:
     @activity.defn
     async def release_host(self, release: ReleaseHosts) -> Done:
         """Staged leftovers and keepers go, the host's lock is given back. Backups stay. Raises HostError."""
+        async with beating():
+            return await self._release_host(release)
+
+    async def _release_host(self, release: ReleaseHosts) -> Done:
         facts: list[str] = []
         targets: list[tuple[HostSpec, tuple[str, ...]]] = []
         if release.server is not None:

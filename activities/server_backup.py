@@ -11,7 +11,7 @@ from typing import Any
 
 from temporalio import activity
 
-from activities.agent_host import FileFacts, file_facts
+from activities.agent_host import FileFacts, beating, file_facts
 from activities.core_access import beat
 from hosts.host import Host
 from hosts.pool import Hosts
@@ -54,6 +54,10 @@ class ServerBackup:
         A second call, also by a later attempt, finds the finished folder and returns the same. Raises PlanChanged where
         a file is not what was planned, HostError.
         """
+        async with beating():
+            return await self._back_up_server(step)
+
+    async def _back_up_server(self, step: ServerStep) -> Backup:
         host = await self._hosts.get(step.server.host)
         folder = step.op.folder(host.spec.state_dir)
         if (found := await read_backup(host, folder)) is not None:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from temporalio import activity
 
-from activities.agent_host import agent_state
+from activities.agent_host import agent_state, beating
 from activities.core_access import beat, core_api, log_of
 from hosts.pool import Hosts
 from komodo import logs
@@ -39,8 +39,6 @@ class _Journal:
 
     log: RunLog
     runs: bool
-    replaced: bool = False
-    """It was restarted since the switch, by systemd or a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +63,10 @@ class Verify:
 
         Raises NotProven with the best reason and its cure, AgentNotStarted when the agent is gone, CoreRefused.
         """
+        async with beating():
+            return await self._verify_server(verify)
+
+    async def _verify_server(self, verify: VerifyServer) -> Proof:
         if verify.core.api and verify.server.name:
             async with core_api(self._hosts, verify.fleet.core, verify.core) as api:
                 return await self._until_proven(verify, api)
@@ -117,8 +119,8 @@ class Verify:
             return _Journal(logs.parse_run(logs.last_run(text)), runs=True)
         host = await self._hosts.get(verify.server.host)
         state = await agent_state(host, verify.server.unit)
-        replaced = bool(verify.switched.invocation) and state.invocation != verify.switched.invocation
-        return _Journal(state.log, runs=state.active == "active", replaced=replaced)
+        # Of the present run, also where systemd or a person restarted it since: what counts is who is there now.
+        return _Journal(state.log, runs=state.active == "active")
 
     async def _old_agent_alone(self, verify: VerifyServer) -> Proof:
         journal = await self._journal(verify)

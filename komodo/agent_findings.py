@@ -319,13 +319,13 @@ def _config(survey: Survey, config: ConfigFile, facts: ConfigFacts) -> Findings:
         )
     if facts.outbound:
         yield _outbound(survey)
-    for table, line in facts.misplaced:
+    for table, number in facts.misplaced:
         # Among the secrets a list is a panic, a string becomes a secret; elsewhere it is a stray field.
         yield _say(
             survey,
             "key-misplaced",
             Severity.REFUSE if table == "secrets" else Severity.WARN,
-            f"{config.path} has core_public_keys below [{table}] (line {line}), where the agent does not look for it",
+            f"{config.path} has core_public_keys below [{table}] (line {number}), where the agent does not look for it",
             "remove that line: the upgrade writes the key above the first table",
         )
     for pair in facts.alias_pairs:
