@@ -20,7 +20,7 @@ _CP = """#!/bin/sh
 for last; do :; done
 [ -d "$last" ] && dir=$last || dir=$(dirname "$last")
 case $(cd "$dir" 2>/dev/null && pwd)/ in
-  {prefix}*) echo "{name}: error writing '$last': No space left on device" >&2; exit 1 ;;
+  {prefix}/*) echo "{name}: error writing '$last': No space left on device" >&2; exit 1 ;;
 esac
 exec {real} "$@"
 """
@@ -28,24 +28,33 @@ exec {real} "$@"
 _TO_STDOUT = """#!/bin/sh
 # in place while the fault disk-full is on
 case $(readlink "/proc/$$/fd/1")/ in
-  {prefix}*) {real} >/dev/null; echo "{name}: write error: No space left on device" >&2; exit 1 ;;
+  {prefix}/*) {real} "$@" >/dev/null; echo "{name}: write error: No space left on device" >&2; exit 1 ;;
 esac
 exec {real} "$@"
 """
 
 _TEE = """#!/bin/sh
 # in place while the fault disk-full is on
-for word; do
-  last=${{word#of=}}
-  [ "$last" = "$word" ] || break
-done
+for last; do :; done
 case $(cd "$(dirname "$last")" 2>/dev/null && pwd)/ in
-  {prefix}*) cat >/dev/null; echo "{name}: $last: No space left on device" >&2; exit 1 ;;
+  {prefix}/*) cat >/dev/null; echo "{name}: $last: No space left on device" >&2; exit 1 ;;
 esac
 exec {real} "$@"
 """
 
-_FULL = {"cp": _CP, "install": _CP, "cat": _TO_STDOUT, "gzip": _TO_STDOUT, "tee": _TEE, "dd": _TEE}
+_DD = """#!/bin/sh
+# in place while the fault disk-full is on
+target=$(readlink "/proc/$$/fd/1")
+for word; do
+  case $word in of=*) target=$(cd "$(dirname "${{word#of=}}")" 2>/dev/null && pwd)/ ;; esac
+done
+case $target/ in
+  {prefix}/*) echo "{name}: error writing: No space left on device" >&2; exit 1 ;;
+esac
+exec {real} "$@"
+"""
+
+_FULL = {"cp": _CP, "install": _CP, "cat": _TO_STDOUT, "gzip": _TO_STDOUT, "tee": _TEE, "dd": _DD}
 
 
 def real(name: str) -> str:
@@ -59,10 +68,10 @@ def fill_disk(host: SandboxHost, below: str) -> None:
     Simplified: the shell's own redirections and `mv` within a file system still work, as they do not need a block
     either where the data is already there.
     """
-    prefix = str(host.path(below)) if below else ""
+    prefix = str(host.path(below)) if below else str(host.root)
     for name, text in _FULL.items():
         shim = host.root / "bin" / name
-        shim.write_text(text.format(name=name, real=real(name), prefix=prefix or "/"))
+        shim.write_text(text.format(name=name, real=real(name), prefix=prefix))
         shim.chmod(0o755)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import asyncssh
 
@@ -148,7 +148,7 @@ class _Session(asyncssh.SSHServerProcess[bytes]):
     """Counted while it is open."""
 
     def __init__(self, server: _Server, owner: SshHost) -> None:
-        super().__init__(owner.process, lambda channel: asyncssh.SFTPServer(channel), 3, allow_scp=False)
+        super().__init__(owner.process, lambda channel: asyncssh.SFTPServer(cast(Any, channel)), 3, allow_scp=False)
         self._server = server
         server.open_sessions += 1
 
