@@ -118,7 +118,8 @@ def _suffix(
     if v.is_set(env):
         value = env[v.name]
         kept = value if value == target or value.startswith(f"{target}@") else target
-        return f":{_written(v, target if v.has_default else v.argument)}{digest}", (v.name,), {v.name: kept}
+        tag = _written(v, target) if v.has_default else image.tag
+        return f":{tag}{digest}", (v.name,), {v.name: kept}
     if v.has_default:
         return f":{_written(v, target)}{digest}", (v.name,), {}
     if v.operator:
@@ -138,7 +139,7 @@ def _reasons(raw: str, new_raw: str, before: str, after: str, env: Mapping[str, 
     if raw == new_raw:
         return ()
     old, new = parse(before), parse(after)
-    said = [f"image {before} → {after}"]
+    said = [f"image {before if old.tag or old.digest or '$' not in raw else raw} → {after}"]
     if before == after:
         said = [f"image's default → {new.tag}, so that it holds without the env file too"]
     elif old.name != new.name:

@@ -78,6 +78,8 @@ def _entry(text: str, match: re.Match[str]) -> Entry:
     rest = text[value : len(text) if stop == -1 else stop]
     comment = _INLINE_COMMENT.search(rest)
     raw = (rest[: comment.start()] if comment else rest).rstrip(" \t\r")
+    if not raw:  # behind the sign, so that a comment keeps its distance from a value that is put there
+        value = start + len(match.group().rstrip(" \t"))
     return Entry(
         name=match["name"], raw=raw, quote="", start=start, value_start=value, value_end=value + len(raw),
         end=line_end(text, value), line=line,

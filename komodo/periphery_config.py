@@ -179,7 +179,7 @@ def _not_loading(text: str, facts: ConfigFacts, line: str, snippet: str) -> Edit
     where = f"line {facts.error_line}" if facts.error_line else "its end"
     open_today = "the agent ignores the whole file, without an error, and accepts any Core today"
     for s in statements(text):
-        if s.kind == "pair" and s.line == facts.error_line and s.path == ("passkeys",):
+        if s.kind == "pair" and s.path == ("passkeys",) and not _is_value(s.raw):
             return EditRefused(
                 f"line {s.line}: passkeys is not TOML (its value needs quotes and brackets): {open_today}",
                 snippet=f'passkeys = ["<the passkey of line {s.line}, in quotes>"]\n{line}',
@@ -191,6 +191,14 @@ def _not_loading(text: str, facts: ConfigFacts, line: str, snippet: str) -> Edit
         snippet=snippet,
         cure="mend it and restart the agent: it is open until then",
     )
+
+
+def _is_value(raw: str) -> bool:
+    try:
+        tomllib.loads(f"x = {raw}")
+    except tomllib.TOMLDecodeError:
+        return False
+    return True
 
 
 def _notes(facts: ConfigFacts) -> list[str]:

@@ -1,0 +1,323 @@
+# ruff: noqa: E501 - a table reads best with a case on a line
+"""Compose files as people write them, and what must become of them. Written by us, in shapes that exist."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from textwrap import dedent
+
+
+@dataclass(frozen=True)
+class Case:
+    text: str
+    env: dict[str, str] = field(default_factory=dict)
+    refused: str = ""
+    """Part of the message; empty: it is edited."""
+    images: tuple[str, ...] = ("ghcr.io/moghtech/komodo-core:2.3.2",)
+    """The effective images of Komodo's services afterwards."""
+    lines: int | None = None
+    """How many lines are new (a changed line counts as one)."""
+    contains: tuple[str, ...] = ()
+
+
+def one(image: str, more: str = "", env: dict[str, str] | None = None, **rest: object) -> Case:
+    body = dedent(more)
+    indented = "".join(f"    {line}\n" if line else "\n" for line in body.splitlines())
+    return Case(f"services:\n  core:\n    image: {image}\n{indented}", env or {}, **rest)  # type: ignore[arg-type]
+
+
+CORE = "ghcr.io/moghtech/komodo-core"
+D = "@sha256:" + "ab" * 32
+V = "volumes:\n  - ./backups:/backups\n"
+
+CASES: dict[str, Case] = {
+    # the image
+    "default": one(CORE + ":${COMPOSE_KOMODO_IMAGE_TAG:-latest}", contains=("_TAG:-2.3.2}",)),
+    "default, set": one(CORE + ":${TAG:-latest}", env={"TAG": "1.19.5"}, contains=("${TAG:-2.3.2}",)),
+    "default, dash": one(CORE + ":${TAG-latest}", contains=("${TAG-2.3.2}",)),
+    "default, dash, set empty": one(CORE + ":${TAG-latest}", env={"TAG": ""}),
+    "default, colon dash, set empty": one(CORE + ":${TAG:-latest}", env={"TAG": ""}),
+    "no default, unset": one(CORE + ":${TAG}", contains=("${TAG:-2.3.2}",)),
+    "no default, set": one(CORE + ":${TAG}", env={"TAG": "latest"}, contains=(":${TAG}",)),
+    "no braces": one(CORE + ":$TAG", env={"TAG": "latest"}),
+    "no braces, unset": one(CORE + ":$TAG"),
+    "error, unset": one(CORE + ":${TAG:?set it}", refused="TAG is not set"),
+    "error, set": one(CORE + ":${TAG:?set it}", env={"TAG": "1"}, contains=("${TAG:?set it}",)),
+    "alternative": one(CORE + ":${TAG:+1.19.5}", env={"TAG": "x"}, contains=("komodo-core:2.3.2\n",)),
+    "nested default": one(CORE + ":${A:-${B:-latest}}", contains=("${A:-2.3.2}",)),
+    "nested default, set": one(CORE + ":${A:-${B:-latest}}", env={"B": "1.18.0"}),
+    "literal": one(CORE + ":latest"),
+    "literal exact": one(CORE + ":1.19.5"),
+    "literal with v": one(CORE + ":v1.19.5"),
+    "literal arm": one("ghcr.io/mbecker20/komodo:latest-aarch64"),
+    "literal word": one(CORE + ":dev"),
+    "no tag": one(CORE),
+    "comment behind": one(CORE + ":latest # renovate: keep", contains=(":2.3.2 # renovate: keep",)),
+    "comment after tab": one(CORE + ":latest\t# tabbed", contains=(":2.3.2\t# tabbed",)),
+    "double quotes": one(f'"{CORE}:latest"', contains=(':2.3.2"',)),
+    "single quotes": one(f"'{CORE}:${{TAG:-latest}}'", contains=(":-2.3.2}'",)),
+    "tag and digest": one(CORE + ":1.19.5" + D),
+    "latest and digest": one(CORE + ":latest" + D),
+    "digest only": one(CORE + D),
+    "variable and digest": one(CORE + ":${TAG:-latest}" + D, contains=("${TAG:-2.3.2}\n",)),
+    "digest in variable": one(CORE + "@${DIGEST}", env={"DIGEST": "sha256:" + "ab" * 32}),
+    "target with digest": one(CORE + ":2.3.2" + D, images=(CORE + ":2.3.2" + D,)),
+    "moving 2": one(CORE + ":2"),
+    "moving 2.3": one(CORE + ":2.3"),
+    "older v2": one(CORE + ":2.0.0"),
+    "newer": one(CORE + ":2.4.0", refused="step back"),
+    "newer, moving": one(CORE + ":2.4", refused="step back"),
+    "newer, variable": one(CORE + ":${TAG:-latest}", env={"TAG": "3"}, refused="step back"),
+    "old name": one("ghcr.io/mbecker20/komodo:${COMPOSE_KOMODO_IMAGE_TAG:-latest}"),
+    "old name, digest": one("ghcr.io/mbecker20/komodo" + D),
+    "mirror": one(
+        "registry.lan:5000/ghcr/moghtech/komodo-core:1.19.5",
+        images=("registry.lan:5000/ghcr/moghtech/komodo-core:2.3.2",),
+    ),
+    "no registry": one("moghtech/komodo-core:latest", images=("moghtech/komodo-core:2.3.2",)),
+    "registry variable": one("${REGISTRY}/moghtech/komodo-core:latest", images=("/moghtech/komodo-core:2.3.2",)),
+    "registry default": one("${REGISTRY:-ghcr.io}/moghtech/komodo-core:${TAG:-latest}"),
+    "registry set": one(
+        "${REGISTRY}/moghtech/komodo-core:${TAG:-latest}",
+        env={"REGISTRY": "r.lan:5000"},
+        images=("r.lan:5000/moghtech/komodo-core:2.3.2",),
+    ),
+    "whole image set": one("${KOMODO_IMAGE}", env={"KOMODO_IMAGE": CORE + ":latest"}),
+    "whole image set, old name": one("${KOMODO_IMAGE}", env={"KOMODO_IMAGE": "ghcr.io/mbecker20/komodo:1.16.12"}),
+    "whole image default": one("${KOMODO_IMAGE:-" + CORE + ":latest}", contains=(CORE + ":2.3.2}",)),
+    "whole image unset": one("${KOMODO_IMAGE}", refused="KOMODO_IMAGE"),
+    "name in variable": one("ghcr.io/${OWNER}/komodo-core:latest", env={"OWNER": "moghtech"}),
+    "old name in variable": one("ghcr.io/${OWNER}/komodo:latest", env={"OWNER": "mbecker20"}, refused="old name"),
+    "tag of parts": one(CORE + ":${A}.${B}", env={"A": "1", "B": "19"}),
+    "somebody's build": one("ghcr.io/someone/komodo-core:1.19.5", refused="not one of Komodo's own"),
+    "variable shared with a database": Case(
+        f"services:\n  db:\n    image: mongo:${{VERSION}}\n  core:\n    image: {CORE}:${{VERSION}}\n",
+        {"VERSION": "7"},
+        refused="step back",
+    ),
+    "variable shared, lower": Case(
+        f"services:\n  db:\n    image: mongo:${{VERSION:-1}}\n  core:\n    image: {CORE}:${{VERSION:-1}}\n",
+        contains=("komodo-core:2.3.2\n", "mongo:${VERSION:-1}"),
+    ),
+    "folded image": Case(f"services:\n  core:\n    image: >-\n      {CORE}:latest\n", refused="one line"),
+    "template image": one('"ghcr.io/moghtech/komodo-core:{{ komodo_version }}"', refused="another tool"),
+    "op image": one(CORE + ":${TAG}", env={"TAG": "op://vault/komodo/tag"}, refused="another tool"),
+    # init
+    "init there": one(CORE + ":latest", "init: true\n" + V, lines=2),
+    "init false": one(CORE + ":latest", "init: false # why\n", contains=("init: true # why",)),
+    "init empty": one(CORE + ":latest", "init:\nrestart: always\n", contains=("init: true\n",)),
+    "init yes": one(CORE + ":latest", "init: yes\n" + V, lines=2),
+    "init variable": one(CORE + ":latest", "init: ${INIT:-true}\n" + V, lines=2),
+    "init reset": one(CORE + ":latest", "init: !reset null\n", refused="plain true"),
+    # volumes
+    "volumes": one(CORE + ":latest", V, lines=3),
+    "volumes not indented": one(
+        CORE + ":latest", "volumes:\n- ./b:/backups\n", contains=("\n    - ./keys:/config/keys\n",)
+    ),
+    "volumes deep": one(CORE + ":latest", "volumes:\n    - ./b:/backups\n", contains=("\n        - ./keys:",)),
+    "volumes with comments": one(
+        CORE + ":latest", "volumes: # all of them\n  ## backups\n  - ./b:/backups # c\n\n  # - ./x:/x\n", lines=3
+    ),
+    "volumes flow": one(
+        CORE + ":latest", "volumes: [./b:/backups, 'c:/d']\n", contains=('["./keys:/config/keys", ./b',)
+    ),
+    "volumes flow empty": one(CORE + ":latest", "volumes: []\n", contains=('["./keys:/config/keys"]',)),
+    "volumes empty": one(CORE + ":latest", "volumes:\n  # - ./b:/backups\nrestart: always\n"),
+    "volumes long": one(CORE + ":latest", "volumes:\n  - type: bind\n    source: ./b\n    target: /backups\n"),
+    "volumes override": one(CORE + ":latest", "volumes: !override\n  - ./b:/backups\n"),
+    "volumes reset": one(CORE + ":latest", "volumes: !reset []\n", refused="list"),
+    "keys there": one(CORE + ":latest", "volumes:\n  - ./keys:/config/keys\n", lines=2),
+    "keys elsewhere": one(CORE + ":latest", "volumes:\n  - /srv/komodo/keys:/config/keys:rw\n", lines=2),
+    "keys volume": one(CORE + ":latest", "volumes:\n  - keys:/config/keys\n", lines=2),
+    "keys long": one(
+        CORE + ":latest", "volumes:\n  - type: volume\n    source: keys\n    target: /config/keys/\n", lines=2
+    ),
+    "keys by variable": one(CORE + ":latest", "volumes:\n  - ${KEYS:-./keys}:/config/keys\n", lines=2),
+    "keys windows": one(CORE + ":latest", 'volumes:\n  - "C:\\\\komodo\\\\keys:/config/keys"\n', lines=2),
+    "keys read-only": one(CORE + ":latest", "volumes:\n  - ./keys:/config/keys:ro\n", refused="read-only"),
+    "config mounted": one(CORE + ":latest", "volumes:\n  - ./config:/config\n", lines=2),
+    "config file mounted": one(CORE + ":latest", "volumes:\n  - ./core.config.toml:/config/config.toml:ro\n", lines=3),
+    "config mounted read-only": one(CORE + ":latest", "volumes:\n  - ./config:/config:ro\n", refused="read-only"),
+    "keys of another": Case(
+        f"services:\n  web:\n    image: nginx\n    volumes: ['./keys:/etc/ssl']\n  core:\n    image: {CORE}:latest\n",
+        refused="another service mounts",
+    ),
+    # shape of the file
+    "four spaces": Case(
+        f"services:\n    core:\n        image: {CORE}:latest\n        ports:\n            - 9120:9120\n"
+    ),
+    "no final newline": Case(f"services:\n  core:\n    image: {CORE}:latest"),
+    "crlf": Case(f"services:\r\n  core:\r\n    image: {CORE}:latest\r\n    volumes:\r\n      - a:/b\r\n"),
+    "crlf, no final newline": Case(f"services:\r\n  core:\r\n    image: {CORE}:latest"),
+    "bom": Case(f"\ufeffservices:\n  core:\n    image: {CORE}:latest\n"),
+    "carriage returns": Case(f"services:\r  core:\r    image: {CORE}:latest\r", refused="carriage return"),
+    "version key": Case(f"version: '3.8'\nservices:\n  core:\n    image: {CORE}:latest\n"),
+    "name key": Case(f"name: komodo\nservices:\n  core:\n    image: {CORE}:latest\n"),
+    "image last": Case(
+        f"services:\n  core:\n    restart: always\n    volumes:\n      - a:/b\n    image: {CORE}:latest\n"
+    ),
+    "odd name": Case(f"services:\n  'my.komodo':\n    image: {CORE}:latest\n"),
+    "comments between": Case(
+        f"services:\n  # core\n  core:\n    # image\n\n    image: {CORE}:latest\n    # end\n\n# end\n"
+    ),
+    "indented comment under image": Case(
+        f"services:\n  core:\n    image: {CORE}:latest\n      # deeper\n    restart: always\n"
+    ),
+    "tab in a comment": Case(f"services:\n  core:\n\t# tab\n    image: {CORE}:latest\n\t\n    restart: always\t# x\n"),
+    "document start": Case(f"---\nservices:\n  core:\n    image: {CORE}:latest\n"),
+    "document end": Case(f"---\nservices:\n  core:\n    image: {CORE}:latest\n...\n"),
+    "two documents": Case(f"services:\n  core:\n    image: {CORE}:latest\n---\nservices:\n  web:\n    image: nginx\n"),
+    "core in two documents": Case(
+        f"services:\n  core:\n    image: {CORE}:latest\n---\nservices:\n  core:\n    image: {CORE}:1\n",
+        refused="2 services",
+    ),
+    "flow service": Case(f"services:\n  core: {{image: '{CORE}:latest', restart: always}}\n"),
+    "flow service, variable": Case(f'services:\n  core: {{image: "{CORE}:${{TAG:-latest}}"}}\n'),
+    "flow file": Case(f'{{"services": {{"core": {{"image": "{CORE}:latest", "volumes": ["a:/b"]}}}}}}\n'),
+    "json": Case('{\n  "services": {\n    "core": {\n      "image": "' + CORE + ':latest"\n    }\n  }\n}\n'),
+    "duplicate key": Case(
+        f"services:\n  core:\n    image: {CORE}:latest\n    image: {CORE}:1\n", refused="lines 3 and 4"
+    ),
+    "duplicate elsewhere": Case(
+        f"services:\n  core:\n    image: {CORE}:latest\n  web:\n    image: a\n    image: b\n", refused="lines 5 and 6"
+    ),
+    "not yaml": Case(f"services:\n  core:\n    image: {CORE}:latest\n   bad: x\n", refused="line 4"),
+    "jinja block": Case(
+        f"services:\n  core:\n    image: {CORE}:latest\n{{% if x %}}\n    restart: always\n{{% endif %}}\n",
+        refused="line 4",
+    ),
+    "jinja bare": Case(f"services:\n  core:\n    image: {CORE}:latest\n    x: {{{{ y }}}}\n", refused="plain name"),
+    "jinja quoted elsewhere": one(CORE + ":latest", 'environment:\n  KOMODO_HOST: "{{ host }}"\n'),
+    "go template in logging": one(CORE + ":latest", 'logging:\n  options:\n    tag: "{{.Name}}"\n'),
+    "op references": one(CORE + ":latest", "environment:\n  KOMODO_PASSKEY: op://vault/komodo/passkey\n"),
+    "sops": Case(
+        f"services:\n  core:\n    image: {CORE}:latest\nsops:\n  mac: ENC[AES256_GCM,data:x]\n", refused="sops"
+    ),
+    "commented out": Case(
+        f"services:\n  db:\n    image: mongo\n#  core:\n#    image: {CORE}:latest\n", refused="line 5"
+    ),
+    "nothing of komodo": Case("services:\n  db:\n    image: mongo\n", refused="no service in this file"),
+    "override file": Case("services:\n  core:\n    environment:\n      A: b\n", refused="no service in this file"),
+    "two cores": Case(
+        f"services:\n  a:\n    image: {CORE}:latest\n  b:\n    image: {CORE}:latest\n", refused="2 services run"
+    ),
+    "build": Case("services:\n  komodo-core:\n    build: .\n", refused="Dockerfile"),
+    "build and image": Case(f"services:\n  core:\n    build: .\n    image: {CORE}:latest\n", refused="Dockerfile"),
+    "built agent beside core": Case(
+        f"services:\n  core:\n    image: {CORE}:latest\n  periphery:\n    build:\n      context: ./p\n",
+        refused="Dockerfile",
+    ),
+    # anchors, merges, extends
+    "merge": Case(
+        f"x-base: &base\n  restart: always\nservices:\n  core:\n    <<: *base\n    image: {CORE}:latest\n", lines=4
+    ),
+    "merge first": Case(f"x-b: &b\n  image: {CORE}:latest\nservices:\n  core:\n    <<: *b\n    restart: always\n"),
+    "merge list": Case(
+        f"x-a: &a {{restart: always}}\nx-b: &b {{init: false}}\nservices:\n  core:\n    <<: [*a, *b]\n    image: {CORE}:latest\n"
+    ),
+    "merge init true": Case(f"x-a: &a\n  init: true\nservices:\n  core:\n    <<: *a\n    image: {CORE}:1\n", lines=3),
+    "merged volumes, private": Case(
+        f"x-a: &a\n  volumes:\n    - ./b:/backups\nservices:\n  core:\n    <<: *a\n    image: {CORE}:latest\n"
+    ),
+    "merged volumes, shared": Case(
+        f"x-a: &a\n  volumes:\n    - ./b:/b\nservices:\n  web:\n    <<: *a\n    image: nginx\n  core:\n    <<: *a\n"
+        f"    image: {CORE}:latest\n",
+        refused="shared",
+    ),
+    "aliased volumes, shared": Case(
+        f"services:\n  web:\n    image: nginx\n    volumes: &v\n      - a:/b\n  core:\n    image: {CORE}:latest\n    volumes: *v\n",
+        refused="shared",
+    ),
+    "aliased volumes of both": Case(
+        f"services:\n  core:\n    image: {CORE}:latest\n    volumes: &v\n      - a:/b\n  periphery:\n"
+        "    image: ghcr.io/moghtech/komodo-periphery:latest\n    volumes: *v\n",
+        images=(CORE + ":2.3.2", "ghcr.io/moghtech/komodo-periphery:2.3.2"),
+        lines=5,
+    ),
+    "anchor on the service": Case(
+        f"services:\n  core: &core\n    image: {CORE}:latest\n    volumes: &v\n      - a:/b\n"
+    ),
+    "anchor on the image": Case(f"services:\n  core:\n    image: &i {CORE}:latest\n"),
+    "image aliased from x-": Case(f"x-i: &i {CORE}:latest\nservices:\n  core:\n    image: *i\n"),
+    "volumes aliased from x-": Case(
+        f"x-v: &v\n  # b\n  - a:/b\nservices:\n  core:\n    image: {CORE}:latest\n    volumes: *v\n", lines=3
+    ),
+    "image tag in x-": Case(
+        f"x-v: &v 1.19.5\nservices:\n  core:\n    image: {CORE}:latest\n    labels:\n      v: *v\n"
+    ),
+    "service by merge of a service": Case(
+        f"services:\n  core: &c\n    image: {CORE}:latest\n  core-debug:\n    <<: *c\n    command: sleep\n",
+        refused="2 services run",
+    ),
+    "double merge": Case(
+        f"x-a: &a {{b: c}}\nservices:\n  core:\n    <<: *a\n    <<: *a\n    image: {CORE}:1\n", refused="lines 4 and 5"
+    ),
+    "recursive anchor": Case(f"services:\n  core: &c\n    image: {CORE}:latest\n    x-self: *c\n", refused="itself"),
+    "unknown alias": Case(f"services:\n  core:\n    image: {CORE}:latest\n    labels: *nope\n", refused="line 4"),
+    "extends same file": Case(
+        f"services:\n  base:\n    image: busybox\n    init: true\n    volumes:\n      - a:/b\n  core:\n    extends: base\n"
+        f"    image: {CORE}:latest\n",
+        lines=3,
+    ),
+    "extends elsewhere": one(CORE + ":latest", "extends:\n  file: c.yaml\n  service: base\n", refused="extends"),
+    "extends elsewhere, all there": one(
+        CORE + ":latest",
+        "init: true\nvolumes: ['./keys:/config/keys']\nextends:\n  file: c.yaml\n  service: b\n",
+        lines=1,
+    ),
+    # environment
+    "first server in a map": one(
+        CORE + ":latest",
+        "environment:\n  TZ: UTC\n  KOMODO_FIRST_SERVER: https://p:8120 # c\n  KOMODO_HOST: x\n",
+        contains=("      # KOMODO_FIRST_SERVER: https://p:8120 # c\n",),
+    ),
+    "first server in a list": one(
+        CORE + ":latest",
+        "environment:\n  - KOMODO_FIRST_SERVER=https://p:8120\n  - 'KOMODO_FIRST_SERVER_NAME=Local'\n  - A=b\n",
+        contains=("      # - KOMODO_FIRST_SERVER=https", "      # - 'KOMODO_FIRST_SERVER_NAME"),
+    ),
+    "first server alone": one(
+        CORE + ":latest",
+        "environment:\n  KOMODO_FIRST_SERVER: https://p:8120\nrestart: always\n",
+        contains=("    # environment:\n      # KOMODO",),
+    ),
+    "first server in v2": one(
+        CORE + ":2.0.0",
+        "environment:\n  KOMODO_FIRST_SERVER_NAME: Local\n",
+        contains=("      KOMODO_FIRST_SERVER_NAME: Local\n",),
+    ),
+    "first server flow": one(
+        CORE + ":latest", "environment: {KOMODO_FIRST_SERVER: x, A: b}\n", contains=("{KOMODO_FIRST",)
+    ),
+    "timezone pair": one(CORE + ":latest", "environment:\n  TZ: UTC\n  KOMODO_TIMEZONE: UTC\n", refused="two names"),
+    "timezone pair in a list": one(
+        CORE + ":latest", "environment: [TZ=UTC, KOMODO_TIMEZONE=UTC]\n", refused="two names"
+    ),
+    "timezone pair over files": one(
+        CORE + ":latest",
+        "env_file: .env\nenvironment:\n  TZ: UTC\n",
+        env={"KOMODO_TIMEZONE": "UTC"},
+        refused="two names",
+    ),
+    "env_file list": one(CORE + ":latest", "env_file:\n  - ./compose.env\n  - path: b.env\n    required: false\n"),
+    "depends_on map": one(CORE + ":latest", "depends_on:\n  db:\n    condition: service_healthy\n"),
+    "block scalar at the end": one(CORE + ":latest", "command: |\n  core\n  --x\n"),
+    # agents
+    "agent alone": Case(
+        "services:\n  periphery:\n    image: ghcr.io/moghtech/komodo-periphery:latest\n    volumes:\n      - /proc:/proc\n",
+        images=("ghcr.io/moghtech/komodo-periphery:2.3.2",),
+        lines=3,
+    ),
+    "old agent": Case(
+        "services:\n  agent:\n    image: ghcr.io/mbecker20/periphery:latest\n",
+        images=("ghcr.io/moghtech/komodo-periphery:2.3.2",),
+    ),
+    "agent with config path": Case(
+        "services:\n  p:\n    image: ghcr.io/moghtech/komodo-periphery:1\n    environment:\n      PERIPHERY_CONFIG_PATH: /x\n",
+        refused="PERIPHERY_CONFIG_PATHS",
+    ),
+    "cli beside": Case(
+        f"services:\n  core:\n    image: {CORE}:${{T:-latest}}\n  km:\n    image: ghcr.io/moghtech/komodo-cli:${{T:-latest}}\n",
+        contains=("komodo-cli:${T:-latest}", "komodo-core:${T:-2.3.2}"),
+    ),
+}
