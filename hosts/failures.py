@@ -38,6 +38,7 @@ _FULL = re.compile(
     r"^.*(?:No space left on device|Disk quota exceeded|(?:echo|printf): (?:write error|I/O error)).*$",
     re.MULTILINE,
 )
+_DENIED = re.compile(r"(?:[Pp]ermission denied|Operation not permitted|Read-only file system)$")
 _KEY_FILES = {"ssh-ed25519": "ed25519", "ssh-rsa": "rsa", "ecdsa": "ecdsa"}
 
 
@@ -157,6 +158,17 @@ def connection_lost(spec: HostSpec, script: str, error: BaseException | None, *,
     return Unreachable(f"the connection was lost while {script} ran{because}", host=spec.name, left=left)
 
 
+def killed(spec: HostSpec, script: str, signal: str) -> CommandFailed:
+    """Our code began to run on the host and was stopped there."""
+    how = f" (signal {signal})" if signal else ""
+    return CommandFailed(
+        f"{script} was killed on the host{how}",
+        code=137,
+        host=spec.name,
+        cure="by a person, or for want of memory? `dmesg | tail`; then try again",
+    )
+
+
 def no_session(spec: HostSpec, script: str, error: asyncssh.Error) -> Unreachable:
     """The connection is there, but no session on it."""
     return Unreachable(
@@ -205,8 +217,13 @@ def script_failed(spec: HostSpec, script: str, code: int, err: str, state_lock: 
             left="files are replaced whole or not at all",
             cure="df -h; df -i; make room, then try again",
         )
-    if code == NOT_ALLOWED:
-        return PermissionRefused(said or f"{script}: permission denied", host=spec.name)
+    if code == NOT_ALLOWED or (code in (1, 2, 126) and _DENIED.search(said)):
+        user = "the SSH user" if spec.sudo is Sudo.NONE else "root"
+        return PermissionRefused(
+            said or f"{script}: permission denied",
+            host=spec.name,
+            cure=f"may {user} do this there? See sudo in the fleet file",
+        )
     if code == CHANGED:
         return PlanChanged(
             said or f"{script} found something else than was planned", host=spec.name, cure="plan and approve again"

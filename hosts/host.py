@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -39,7 +39,8 @@ class Completed:
     """A script's end. `err` is cleaned: no escape sequences, nothing that looks like a secret, at most 4 KiB."""
 
     code: int
-    out: bytes
+    out: bytes = field(repr=False)
+    """May hold what a file holds, so it is not shown."""
     err: str
 
     @property
@@ -71,6 +72,7 @@ class Host:
         self._sudo_once = asyncio.Lock()
         self._sudo_good = False
         self._password: tuple[float, str] | None = None
+        self._asking = asyncio.Lock()
         self._refused: tuple[float, str, SudoFailed] | None = None
 
     async def run(
@@ -296,6 +298,9 @@ class Host:
             async with self._link.session() as connection:
                 try:
                     return await Exchange(self.spec, name, marker, become).run(connection, feed(), timeout, on_life)
+                except SudoFailed:
+                    self._sudo_good = False
+                    raise
                 except asyncssh.Error as error:
                     # Nothing was sent: the connection was dead already, or the server has no session to give.
                     if pause > _NO_SESSION_SECONDS:
@@ -315,11 +320,12 @@ class Host:
                 host=spec.name,
                 cure='sudo = { password_env = "…" } in the fleet file',
             )
-        now = time.monotonic()
-        # A command (a password store, perhaps one that asks a person) is not run for every script.
-        if self._password is None or not spec.sudo_password.command or now - self._password[0] > _SECRET_SECONDS:
-            self._password = (now, await resolve(spec.sudo_password))
-        return Become(self._password[1])
+        async with self._asking:
+            now = time.monotonic()
+            # A command (a password store, perhaps one that asks a person) is not run for every script.
+            if self._password is None or not spec.sudo_password.command or now - self._password[0] > _SECRET_SECONDS:
+                self._password = (now, await resolve(spec.sudo_password))
+            return Become(self._password[1])
 
     def _completed(self, name: str, reply: Reply, *, check: bool, left: str = "") -> Completed:
         password = self._password[1] if self._password else ""

@@ -57,9 +57,10 @@ class KnownHosts:
         """Trusted keys, trusted CA keys and revoked keys of a host. Its address is no name: only `host` counts."""
         found: list[list[asyncssh.SSHKey]] = [[], [], []]
         for loaded in self._loaded:
-            result = loaded.match(host, "", port if port != 22 else None)
-            for kind, keys in zip(found, result[:3], strict=True):
-                kind.extend(keys)
+            for name in dict.fromkeys((host, host.lower())):
+                result = loaded.match(name, "", port if port != 22 else None)
+                for kind, keys in zip(found, result[:3], strict=True):
+                    kind.extend(keys)
         return found
 
     def algorithms(self, host: str, port: int) -> list[str]:

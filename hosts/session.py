@@ -11,7 +11,7 @@ from datetime import timedelta
 
 import asyncssh
 
-from hosts.failures import connection_lost, no_shell, sudo_refused
+from hosts.failures import connection_lost, killed, no_shell, sudo_refused
 from hosts.wire import COMMAND, Answer, Become, opening
 from model.errors import CommandTimedOut, HostError
 from model.fleet import HostSpec
@@ -96,9 +96,8 @@ class Exchange:
         return broken
 
     async def _write(self, process: asyncssh.SSHClientProcess[bytes], feed: AsyncIterator[bytes]) -> None:
-        process.stdin.write(opening(self._marker, self._become))
         try:
-            async for chunk in feed:
+            async for chunk in _after(opening(self._marker, self._become), feed):
                 try:
                     process.stdin.write(chunk)
                     await process.stdin.drain()
@@ -126,12 +125,20 @@ class Exchange:
                 raise HostError(f"{self._name} printed more than {_OUT_LIMIT >> 20} MiB", host=self._spec.name)
             return Reply(self._out.code, self._out.part, self._err.part)
         status = process.exit_status
+        if broken is None and self._out.begun and (status is not None or process.exit_signal):
+            raise killed(self._spec, self._name, process.exit_signal[0] if process.exit_signal else "")
         if broken is not None or status is None or self._out.begun:
             raise connection_lost(self._spec, self._name, broken)
         talk = self._err.talk.decode(errors="replace")
         if self._become is not None and self._err.become_seen:
             raise sudo_refused(self._spec, talk, self._become.password or "")
         raise no_shell(self._spec, self._name, talk, status)
+
+
+async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in rest:
+        yield chunk
 
 
 async def _drain(

@@ -44,17 +44,19 @@ ku_launch() { # systemd | setsid
     ku_wait=0
     while [ ! -d "$ku_job_folder/claim" ]; do
         ku_wait=$((ku_wait + 1))
-        if [ "$ku_wait" -gt 100 ]; then
+        if [ "$ku_wait" -gt 120 ]; then
             kill "$ku_feeder" 2>/dev/null || :
             return 1
         fi
-        sleep 0.05 2>/dev/null || sleep 1
+        if [ "$ku_wait" -le 20 ]; then ku_pause=0.01; else ku_pause=0.05; fi
+        sleep "$ku_pause" 2>/dev/null || sleep 1
     done
 }
 
 ku_start_job() {
+    ku_own_start
     # shellcheck disable=SC2154
-    if ! { printf '%s\n' "$ku_code" >"$ku_job_folder/run.sh" && printf '%s\n' "$ku_nonce" >"$ku_job_folder/nonce"; }; then
+    if ! { printf '%s\n' "$$ $ku_start" >"$ku_job_folder/starter" && printf '%s\n' "$ku_code" >"$ku_job_folder/run.sh"; }; then
         rm -rf "$ku_job_folder"
         die 1 "could not write to $ku_job_folder; nothing was started"
     fi
@@ -102,7 +104,7 @@ while :; do
     starting)
         # Its starter is at it, or died before it began; then nothing of it ever ran.
         ku_waited=$((ku_waited + 1))
-        if [ "$ku_waited" -gt 150 ]; then
+        if [ "$ku_waited" -gt 150 ] || { [ "$ku_waited" -gt 5 ] && ku_starter_died "$ku_job_folder"; }; then
             ku_set_aside "$ku_job_folder" lost 2>/dev/null || :
             if [ -n "$ku_mine" ]; then
                 kill "$ku_feeder" 2>/dev/null || :

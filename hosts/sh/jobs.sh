@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # What is known about jobs and about the host's lock. In front of job.sh, void.sh and unlock.sh.
 #
-# JOB/ holds claim/ (made by the one runner), pid (pid, start time, boot id, start time of PID 1, process group), out,
+# JOB/ holds starter (pid, start time), claim/ (made by the one runner), pid (pid, start time, boot id, start time of PID 1, process group), out,
 # err, and at the end rc.<exit code>. STATE/lock/owner holds "<fleet> <change>" and since when.
 
 # Sets ku_leader (the process started at the given time, still there) and for a zombie ku_zombie.
@@ -25,6 +25,24 @@ ku_look_at() { # PID START
     Z | X) ku_zombie=yes ;;
     *) ku_leader=yes ;;
     esac
+}
+
+# Sets ku_start: when this shell started, as /proc tells it ("-": it does not).
+ku_own_start() {
+    ku_start=-
+    ku_stat=
+    [ ! -r "/proc/$$/stat" ] || IFS= read -r ku_stat <"/proc/$$/stat"
+    # shellcheck disable=SC2086
+    set -- ${ku_stat##*) }
+    [ $# -lt 20 ] || { shift 19 && ku_start=$1; }
+}
+
+# Is the process that made this job's folder gone, before a runner took it on?
+ku_starter_died() { # JOB
+    ku_pid=
+    { read -r ku_pid ku_start <"$1/starter"; } 2>/dev/null || return 1
+    ku_look_at "$ku_pid" "$ku_start"
+    [ -z "$ku_leader" ] && [ ! -d "$1/claim" ]
 }
 
 # Is a process of this group still there? Only asked when its leader is gone.

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import os
 from datetime import timedelta
+from importlib.util import find_spec
 
 import asyncssh
 import pytest
@@ -219,6 +220,27 @@ async def test_an_encrypted_key(ground: Ground, hosts: Hosts, monkeypatch: pytes
     await works(hosts, spec)
     with pytest.raises(AuthenticationFailed, match="encrypted"):
         await hosts.get(ground.spec(server, key_files=(str(path),)))
+
+
+async def test_an_encrypted_key_in_openssh_s_own_format(
+    ground: Ground, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ssh-keygen writes. Reading it takes the package bcrypt; without it, the message says so."""
+    path = ground.folder / "encrypted"
+    making = await asyncio.create_subprocess_exec(
+        "ssh-keygen", "-q", "-t", "ed25519", "-N", "open sesame", "-f", str(path)
+    )
+    assert await making.wait() == 0
+    path.with_name("encrypted.pub").rename(ground.folder / "elsewhere.pub")
+    ground.key = asyncssh.read_public_key(ground.folder / "elsewhere.pub")
+    server = await ground.server()
+    monkeypatch.setenv("KU_TEST_PASSPHRASE", "open sesame")
+    spec = ground.spec(server, key_files=(str(path),), passphrase=SecretRef(env="KU_TEST_PASSPHRASE"))
+    if find_spec("bcrypt"):
+        await works(hosts, spec)
+    else:
+        with pytest.raises(AuthenticationFailed, match="bcrypt is missing"):
+            await hosts.get(spec)
 
 
 async def test_a_key_in_an_agent(ground: Ground, hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hosts.host import Completed
 from hosts.pool import Hosts
 from hosts.script import Script, parse
 from hosts.wire import COMMAND
@@ -106,6 +107,17 @@ async def test_a_full_disk_is_told_by_its_message(machine: Machine) -> None:
         await machine.host.run(Script("full.sh", "echo x >/dev/full"))
 
 
+async def test_permission_denied_is_told_by_its_message(machine: Machine) -> None:
+    script = Script("t", "echo \"cp: cannot open '/etc/shadow': Permission denied\" >&2; exit 1")
+    with pytest.raises(PermissionRefused, match="/etc/shadow"):
+        await machine.host.run(script)
+
+
+async def test_a_script_that_is_killed(machine: Machine) -> None:
+    with pytest.raises(CommandFailed, match=r"victim\.sh was killed on the host \(signal KILL\)"):
+        await machine.host.run(Script("victim.sh", "kill -9 $$"))
+
+
 async def test_what_login_scripts_print_is_dropped(ground: Ground, hosts: Hosts) -> None:
     noisy = ground.folder / "noisy"
     noisy.write_text(
@@ -192,6 +204,10 @@ async def test_cancelling_leaves_the_connection_alone(machine: Machine) -> None:
         await running
     assert (await machine.host.run(Script("t", "echo ok"))).text == "ok\n"
     assert machine.server.logins == 1
+
+
+def test_output_is_not_shown_by_accident() -> None:
+    assert "hunter2" not in repr(Completed(0, b"hunter2", ""))
 
 
 async def test_clock(machine: Machine) -> None:
