@@ -20,7 +20,13 @@ said=$(docker logs "$core" 2>&1 | grep -o 'Komodo Core version: v[0-9][0-9A-Za-z
 say version "${said##*version: v}"
 
 if [ -n "$database" ]; then
-    if docker exec "$database" mongodump --version >/dev/null 2>&1; then say mongodump yes; else say mongodump no; fi
+    code=0
+    docker exec "$database" mongodump --version >/dev/null 2>&1 || code=$?
+    # 126 and 127 are docker's own words for: no such program.
+    case $code in
+    126 | 127) say mongodump no ;;
+    *) say mongodump yes ;;
+    esac
 fi
 
 cd "$directory" || die 1 "there is no $directory"

@@ -183,6 +183,7 @@ do_database() {
         tell "would drop the database and run mongorestore --drop in $db"
         return 0
     fi
+    rm -f "$here/database-restored"
     ! running "$core" || fail "Core is still running: stop it first (restore.sh stop)"
     running "$db" || run docker start "$db"
     [ "${KU_DROPPED:-no}" = yes ] || drop_everything
@@ -202,6 +203,8 @@ do_database() {
     *" 0 document(s) failed"*) ;;
     *) fail "mongorestore did not say that every document was restored; the dump is still $dump" ;;
     esac
+    # Until a Core is started on it.
+    printf '%s\n' "$dump" >"$here/database-restored"
 }
 
 do_files() {
@@ -249,7 +252,10 @@ up() {
 }
 do_start() {
     tell "starting Core $version"
-    [ "$dry" = yes ] || date -u +%Y-%m-%dT%H:%M:%SZ >"$here/old-core-started-at"
+    if [ "$dry" = no ]; then
+        rm -f "$here/database-restored"
+        date -u +%Y-%m-%dT%H:%M:%SZ >"$here/old-core-started-at"
+    fi
     up core core-v2-started
 }
 do_check() {
