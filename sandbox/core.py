@@ -312,7 +312,9 @@ class Core:
     async def _refresh(self, identity: str) -> None:
         """Forced, about 100 ms after a login."""
         await asyncio.sleep(self.world.scaled(0.1))
-        self.status[identity] = self._look_v2(identity)
+        status = self._look_v2(identity)
+        if status.state == "Ok":
+            self.status[identity] = status
 
     def _try(self, server: Document, identity: str) -> tuple[Agent | None, Refusal | None]:
         address = str(server["config"]["address"])

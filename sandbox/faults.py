@@ -9,7 +9,7 @@
 | slow | any | seconds=1, command="" | every stand-in (or the named one) takes that much longer |
 | sudo-wrong | any | | the sudo password is not any more what it was |
 | disk-full | any | path="" | downloads, pulls, dumps, `cp`, `cat >`, `tee`, `dd` fail below `path`; `df` says 0 |
-| crash-loop | server, core | version="2" | the agent of that major version exits 1 right after its start |
+| crash-loop | server, core | version="2", after=0.2 | the agent of that major version exits 1 after so many seconds |
 | agent-ignores-config | server | version="2" | the agent starts as if it had no config file |
 | old-libc | server | | agent binaries of v2 do not run there |
 | wrong-key | core | | Core's key pair is replaced behind the pinned agents' backs at its next start |

@@ -275,6 +275,8 @@ class Sandbox:
         for ssh in self._ssh.values():
             await ssh.stop()
         self._end_processes()
+        for ssh in self._ssh.values():
+            await ssh.finish()
         await self._control.stop()
         await self._site.stop()
         for host in self.hosts.values():

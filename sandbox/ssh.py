@@ -32,7 +32,6 @@ class SshHost:
         self.client_key = client_key
         self.host_key = host_key
         self.connections: set[asyncssh.SSHServerConnection] = set()
-        self.sessions = 0
         self._acceptor: asyncssh.SSHAcceptor | None = None
         self._mute: asyncio.Server | None = None
         self._running: set[asyncio.Task[None]] = set()
@@ -60,6 +59,14 @@ class SshHost:
             self._mute.close()
             self._mute = None
         self.cut()
+
+    async def finish(self) -> None:
+        """After `stop`: let the sessions' own tasks end."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=1)
+        for task in list(self._running):
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
 
     def cut(self) -> None:
         """Cut every connection, as pulling the plug does."""
@@ -103,33 +110,26 @@ class SshHost:
         if drop is not None:
             drop.options["seen"] = int(drop.options.get("seen", 0)) + 1
         dropping = drop is not None and drop.options["seen"] == int(drop.options.get("at", 1))
-        read_end, write_end = os.pipe()
+        (stdin, feed), (out, stdout), (err, stderr) = os.pipe(), os.pipe(), os.pipe()  # pipes, as sshd uses
         child = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=read_end,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            cwd=env["HOME"],
-            env=env,
-            start_new_session=True,
-            limit=1 << 20,
+            *argv, stdin=stdin, stdout=stdout, stderr=stderr, cwd=env["HOME"], env=env, start_new_session=True
         )
-        os.close(read_end)
-        self.sessions += 1
+        for fd in (stdin, stdout, stderr):
+            os.close(fd)
         host.shells.append(Recorded(host=host.name, argv=(command or "-l",), at=now(), code=0, mutating=False))
-        feeding = asyncio.ensure_future(_feed(process, write_end))
+        feeding = asyncio.ensure_future(_feed(process, feed))
         pumps = [
-            asyncio.ensure_future(_pump(child.stdout, process.stdout)),
-            asyncio.ensure_future(_pump(child.stderr, process.stderr)),
+            asyncio.ensure_future(_pump(out, process.stdout)),
+            asyncio.ensure_future(_pump(err, process.stderr)),
         ]
         if dropping and drop is not None and drop.options.get("when", "start") == "start":
             host.world.faults.strike("connection-drop", host.name)
             await asyncio.sleep(float(drop.options.get("after", 0.05)))
-            process.channel.get_connection().abort()
+            _abort(process)
         code = await child.wait()
         if dropping and drop is not None and drop.options.get("when") == "end":
             host.world.faults.strike("connection-drop", host.name)
-            process.channel.get_connection().abort()
+            _abort(process)
         await asyncio.gather(*pumps, return_exceptions=True)
         feeding.cancel()
         if host.world.faults.on("hang", host.name):
@@ -139,6 +139,12 @@ class SshHost:
                 process.exit(code)
             else:
                 process.exit_with_signal(_SIGNALS.get(-code, "KILL"))
+
+
+def _abort(process: asyncssh.SSHServerProcess[bytes]) -> None:
+    connection = process.channel.get_connection()
+    if connection is not None:
+        connection.abort()
 
 
 _SIGNALS = {1: "HUP", 2: "INT", 3: "QUIT", 6: "ABRT", 9: "KILL", 13: "PIPE", 14: "ALRM", 15: "TERM"}
@@ -227,15 +233,17 @@ async def _feed(process: asyncssh.SSHServerProcess[bytes], fd: int) -> None:
         writer.close()
 
 
-async def _pump(source: asyncio.StreamReader | None, target: Any) -> None:
-    assert source is not None
-    while True:
-        data = await source.read(65536)
-        if not data:
-            return
-        try:
+async def _pump(fd: int, target: Any) -> None:
+    """A command's output to the client, until everybody who holds the pipe has ended."""
+    loop = asyncio.get_running_loop()
+    source = asyncio.StreamReader(limit=1 << 20)
+    pipe = os.fdopen(fd, "rb", buffering=0)
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(source), pipe)
+    try:
+        while data := await source.read(65536):
             target.write(data)
             await target.drain()
-        except (OSError, asyncssh.Error):
-            # the connection is gone; the command lives on and writes into a closed pipe, as under sshd
-            return
+    except (OSError, asyncssh.Error):
+        pass  # the connection is gone: the command lives on, and writes into a closed pipe, as under sshd
+    finally:
+        transport.close()

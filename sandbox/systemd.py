@@ -193,7 +193,8 @@ class Systemd:
         return fault is not None and fault.covers(version)
 
     async def _crash(self, service: Service, agent: Agent) -> None:
-        await asyncio.sleep(0.05)
+        fault = self.host.world.faults.on("crash-loop", self.host.name)
+        await asyncio.sleep(float(fault.options.get("after", 0.2)) if fault else 0)
         if service.agent is agent:
             agent.crash()
             self._exited(service, 1)

@@ -141,7 +141,7 @@ async def test_restart_gives_a_new_invocation(fleet: Sandbox, run: Run) -> None:
 
 
 async def test_a_crash_loop_says_active_and_then_gives_up(fleet: Sandbox, run: Run) -> None:
-    fleet.fault("crash-loop", "web-1", version="1")
+    fleet.fault("crash-loop", "web-1", version="1", after=0.6)
     done = await run("web-1", "sudo -n systemctl restart periphery; systemctl is-active periphery")
     assert done.stdout == "active\n"
     service = fleet.hosts["web-1"].systemd.find("periphery")
