@@ -5,11 +5,26 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import signal
+import stat
 import sys
 from pathlib import Path
 
 from sandbox.fleet import Sandbox
+
+
+def _follow_parent(stop: asyncio.Event) -> None:
+    """Started with a pipe as standard input, this ends when the other side does, however it ends."""
+    kind = os.fstat(0).st_mode
+    if stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind):
+
+        def readable() -> None:
+            if not os.read(0, 4096):
+                asyncio.get_running_loop().remove_reader(0)
+                stop.set()
+
+        asyncio.get_running_loop().add_reader(0, readable)
 
 
 async def _run(options: argparse.Namespace) -> None:
@@ -30,6 +45,7 @@ async def _run(options: argparse.Namespace) -> None:
             sandbox.fault(name, host)
         sys.stdout.write(f"{sandbox.fleet_file}\n")
         sys.stdout.flush()
+        _follow_parent(stop)
         await stop.wait()
 
 
@@ -40,7 +56,7 @@ def main() -> None:
     parser.add_argument("--servers", type=int, default=5)
     parser.add_argument("--core-version", default="1.19.5")
     parser.add_argument("--agent-version", default="1.19.5")
-    parser.add_argument("--speed", type=float, default=1.0, help="how many times faster than a real Core's clocks")
+    parser.add_argument("--speed", type=float, default=4.0, help="how many times faster than a real Core's clocks")
     parser.add_argument("--interval", default="1-sec", help="Core's monitoring interval")
     parser.add_argument("--fault", action="append", default=[], metavar="NAME@HOST", help="see sandbox/faults.py")
     with contextlib.suppress(KeyboardInterrupt):

@@ -178,6 +178,7 @@ class Sandbox:
         folder.mkdir(parents=True, exist_ok=True)
         world = World(id=secrets.token_hex(8), net=await free_net(), speed=speed, handlers=dict(HANDLERS))
         sandbox = cls(folder, world, invent_secrets())
+        world.commands_file = folder / "commands.jsonl"
         world.api_secret = sandbox.own_secrets.api_secret
         try:
             await sandbox._build(servers, core_version, agent_version, monitoring_interval, core_url, target)

@@ -105,9 +105,10 @@ class SandboxHost:
                     at=at,
                     code=code if isinstance(code, int) else 0,
                     mutating=mutates(call.name, call.argv),
+                    took=round((now() - at).total_seconds(), 4),
                 )
                 self.commands.append(entry)
-                self.world.journal.append(entry)
+                self.world.record(entry)
         return code
 
     def full(self, path: Path | str) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sandbox.faults import Faults
@@ -28,6 +30,8 @@ class Recorded:
     at: datetime
     code: int
     mutating: bool
+    took: float = 0.0
+    """Seconds inside the sandbox."""
 
 
 @dataclass(slots=True)
@@ -48,6 +52,8 @@ class World:
     agents: dict[tuple[str, int], Agent] = field(default_factory=dict)
     """Running agents by (address, port)."""
     journal: list[Recorded] = field(default_factory=list)
+    commands_file: Path | None = None
+    """The same as lines of JSON, for whoever watches from another process."""
     defects: list[str] = field(default_factory=list)
     """Errors of the sandbox itself; a test should find none."""
     stores: dict[str, Store] = field(default_factory=dict)
@@ -55,6 +61,13 @@ class World:
     api_secret: str = ""
     """What the API key's hash in the database stands for."""
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    def record(self, entry: Recorded) -> None:
+        """Keep what a stand-in did."""
+        self.journal.append(entry)
+        if self.commands_file is not None:
+            with self.commands_file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({**asdict(entry), "at": entry.at.isoformat()}) + "\n")
 
     def scaled(self, seconds: float) -> float:
         """Real seconds for something that takes `seconds` on a real fleet."""
