@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from cli.options import output_option
-from cli.output import bad, careful, data, good, show_error, strong
+from cli.output import bad, careful, data, good, say, show_error, strong
 from komodo.diff import masked_diff
 from komodo.image import EXACT
 from komodo.public_key import validate
@@ -52,6 +52,8 @@ def edit_command(ctx: click.Context, target: str, key: str, write: bool, files: 
             show_error(error)
             ctx.exit(REFUSED)
     edits = edit_together(_read(files), target=target, key=key)
+    for forgotten in _not_given(edits):
+        say(f"note: {forgotten} lies beside the compose file: Compose fills in from it, so give it too")
     refused = any(e.refused for e in edits)
     copies = _write(edits) if write and not refused else {}
     code = REFUSED if refused else NOTHING if not any(e.changed for e in edits) else WRITTEN if write else CHANGES
@@ -77,6 +79,14 @@ def _read(files: Sequence[str]) -> list[tuple[str, str]]:
         except OSError as error:
             raise UpgradeError(f"{file} cannot be read: {error.strerror}", cure="give a file you may read") from error
     return list(found.values())
+
+
+def _not_given(edits: Sequence[FileEdit]) -> list[Path]:
+    """Env files beside a compose file that nobody spoke of: what they set counts more than what is written here."""
+    given = {Path(e.path).resolve() for e in edits}
+    folders = {Path(e.path).resolve().parent for e in edits if e.kind == "compose" and e.changed}
+    beside = [folder / name for folder in sorted(folders) for name in (".env", "compose.env")]
+    return [p for p in beside if p.is_file() and p.resolve() not in given]
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

@@ -126,6 +126,12 @@ def test_two_projects_are_kept_apart(folder: Path, tmp_path: Path) -> None:
     assert len(data["files"][1]["reasons"]) == 2
 
 
+def test_an_env_file_that_was_not_given_is_named(folder: Path) -> None:
+    result = run("--to", "2.3.2", folder / "compose.yaml")
+    assert (result.exit_code, "give it too" in result.stderr) == (5, True)
+    assert "give it too" not in run("--to", "2.3.2", folder / "compose.yaml", folder / ".env").stderr
+
+
 def test_files_of_other_kinds(folder: Path) -> None:
     (folder / "caddy.yaml").write_text("services:\n  caddy:\n    image: caddy\n")
     (folder / "core.config.toml").write_text('title = "Komodo"\n')

@@ -221,3 +221,16 @@ def test_a_pin_that_would_not_hold_is_refused() -> None:
     )
     with pytest.raises(EditRefused, match="shared"):
         pin_agent_key(shared, service="p", key=KEY)
+
+
+def test_official_files_as_windows_and_hand_made_copies_have_them(official_file: Path) -> None:
+    if official_file.parent.name != "compose" or official_file.suffix != ".yaml" or "caddy" in official_file.name:
+        pytest.skip("no compose file of Komodo's services")
+    text = official_file.read_bytes().decode()
+    plain = edit_compose(text, target="2.3.2", env={}).text
+    assert edit_compose(text.replace("\n", "\r\n"), target="2.3.2", env={}).text == plain.replace("\n", "\r\n")
+    assert edit_compose("\ufeff" + text, target="2.3.2", env={}).text == "\ufeff" + plain
+    assert edit_compose(text + "\n", target="2.3.2", env={}).text == plain + "\n"
+    wide = "\n".join(" " * (len(x) - len(x.lstrip(" "))) + x for x in text.split("\n"))
+    doubled = "\n".join(" " * (len(x) - len(x.lstrip(" "))) + x for x in plain.split("\n"))
+    assert edit_compose(wide, target="2.3.2", env={}).text == doubled
