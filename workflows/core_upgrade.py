@@ -38,6 +38,7 @@ async def upgrade(run: Run) -> None:
 async def read_running_key(run: Run) -> None:
     """Core is on the target already: its key is all that is needed."""
     run.enter(Phase.CORE)
+    run.touch(CORE)
     try:
         run.key = await steps.read_core_key(run.core_step())
     except FailureError as error:

@@ -25,11 +25,21 @@ _WAITED = ("NotProven", "CoreUnreachable")
 
 
 def look(clocks: Clocks) -> ActivityConfig:
-    """Surveys and re-checks. No heartbeat: they only read, so a second one beside the first does no harm."""
+    """Re-checks. No heartbeat: they only read, so a second one beside the first does no harm."""
     return ActivityConfig(
         start_to_close_timeout=max(timedelta(minutes=2), clocks.agent_ready),
         retry_policy=_forward(clocks),
     )
+
+
+def check(clocks: Clocks) -> ActivityConfig:
+    """Looks that may take long and say nothing meanwhile: digests of whole dumps, the checks at the end."""
+    return ActivityConfig(start_to_close_timeout=timedelta(minutes=15), retry_policy=_forward(clocks))
+
+
+def survey(clocks: Clocks) -> ActivityConfig:
+    """The first look: over slow links, at hosts nobody has talked to yet."""
+    return ActivityConfig(start_to_close_timeout=timedelta(minutes=5), retry_policy=_forward(clocks))
 
 
 def change(clocks: Clocks) -> ActivityConfig:
@@ -53,20 +63,23 @@ def start_core(clocks: Clocks) -> ActivityConfig:
 
 
 def switch(clocks: Clocks) -> ActivityConfig:
-    """Switching one agent: stop, rename, start, wait for its journal."""
-    return _mutate(clocks, clocks.agent_ready + timedelta(minutes=10), final=_WAITED)
+    """Switching one agent: stop, rename, start, wait for its journal; the official script downloads besides."""
+    return _mutate(clocks, clocks.download + clocks.agent_ready + timedelta(minutes=10), final=_WAITED)
 
 
-def verify(clocks: Clocks) -> ActivityConfig:
-    """Proof from Core's side; it polls by itself until `core_sees` is over, and then a person decides."""
-    return _mutate(clocks, clocks.core_sees + clocks.agent_ready + timedelta(minutes=2), final=_WAITED)
+def verify(clocks: Clocks, tick: timedelta) -> ActivityConfig:
+    """Proof from Core's side; it polls by itself until `core_sees` is over, and then a person decides.
+
+    `tick` is Core's monitoring interval: what was seen has to hold for one of them.
+    """
+    return _mutate(clocks, clocks.core_sees + 2 * tick + timedelta(minutes=5), final=_WAITED)
 
 
-def undo(clocks: Clocks, rounds: int, *, longest: timedelta = timedelta(minutes=20)) -> ActivityConfig:
+def undo(clocks: Clocks, rounds: int) -> ActivityConfig:
     """One round of an undo. Rounds follow each other without end; from the second on they are five minutes apart."""
     first = clocks.retry if rounds == 0 else max(clocks.retry, min(_LONGEST_UNDO_PAUSE, clocks.retry * 50))
     return ActivityConfig(
-        start_to_close_timeout=longest + clocks.agent_ready,
+        start_to_close_timeout=clocks.core_ready + clocks.agent_ready + timedelta(minutes=20),
         heartbeat_timeout=clocks.heartbeat,
         retry_policy=RetryPolicy(
             initial_interval=first, maximum_interval=max(first, _LONGEST_UNDO_PAUSE), maximum_attempts=UNDO_ROUND

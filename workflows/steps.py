@@ -52,13 +52,13 @@ async def act(name: str, arg: object, result: type[_T], config: ActivityConfig, 
 
 def survey_core(fleet: FleetSpec) -> Awaitable[CoreFacts]:
     """Core, its project, its database, as found."""
-    return act("survey_core", SurveyCore(fleet=fleet), CoreFacts, options.look(fleet.clocks), "look at Core")
+    return act("survey_core", SurveyCore(fleet=fleet), CoreFacts, options.survey(fleet.clocks), "look at Core")
 
 
 def survey_server(fleet: FleetSpec, server: ServerSpec) -> Awaitable[ServerFacts]:
     """One agent's machine, as found."""
     survey = SurveyServer(server=server, target=fleet.target, fleet=fleet.name, agent=fleet.agent, clocks=fleet.clocks)
-    return act("survey_server", survey, ServerFacts, options.look(fleet.clocks), f"look at {server.name}")
+    return act("survey_server", survey, ServerFacts, options.survey(fleet.clocks), f"look at {server.name}")
 
 
 def recheck_core(step: CoreStep) -> Awaitable[Recheck]:
@@ -74,7 +74,7 @@ def recheck_server(step: ServerStep) -> Awaitable[Recheck]:
 
 def check_rollback(step: CoreStep) -> Awaitable[Recheck]:
     """What makes the way back impossible."""
-    return act("check_rollback", step, Recheck, options.look(step.fleet.clocks), "is all there for the way back?")
+    return act("check_rollback", step, Recheck, options.check(step.fleet.clocks), "is all there for the way back?")
 
 
 # --- Core -------------------------------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def switch_core_agent(step: CoreStep) -> Awaitable[Switched]:
 
 def post_checks(step: CoreStep) -> Awaitable[PostChecks]:
     """The guide's checklist from Core's side."""
-    return act("post_checks", step, PostChecks, options.look(step.fleet.clocks), "post-upgrade checks")
+    return act("post_checks", step, PostChecks, options.check(step.fleet.clocks), "post-upgrade checks")
 
 
 # --- Core, the way back -----------------------------------------------------------------------------------------------
@@ -180,7 +180,8 @@ def switch_server(step: ServerStep) -> Awaitable[Switched]:
 def verify_server(check: VerifyServer) -> Awaitable[Proof]:
     """Fresh proof that Core talks to the agent."""
     summary = f"does Core see {check.server.name}?"
-    return act("verify_server", check, Proof, options.verify(check.fleet.clocks), summary)
+    config = options.verify(check.fleet.clocks, check.core.monitoring_interval)
+    return act("verify_server", check, Proof, config, summary)
 
 
 def restore_server(step: ServerStep, rounds: int = 0) -> Awaitable[Restored]:

@@ -195,7 +195,7 @@ class Doubles:
             self._make("recheck_core", core, Recheck, lambda _: still),
             self._make("recheck_server", server, Recheck, lambda _: still),
             self._make("check_rollback", core, Recheck, lambda _: still),
-            self._make("back_up_core", core, Backup, lambda _: _backup("core")),
+            self._make("back_up_core", core, Backup, lambda _: backup_of("core")),
             self._make("dump_database", core, DumpFacts, _dump),
             self._make("stage_core", core, StagedCore, lambda _: StagedCore(images=("new",), keepers=("keep-1",))),
             self._make("stop_core", core, Done, lambda _: done),
@@ -209,7 +209,7 @@ class Doubles:
             self._make("start_old_core", core, CoreStarted, lambda _: old),
             self._make("return_to_new_core", core, CoreStarted, lambda _: started),
             self._make("restore_core_agent", core, Restored, lambda _: _restored()),
-            self._make("back_up_server", server, Backup, lambda step: _backup(step.server.name)),
+            self._make("back_up_server", server, Backup, lambda step: backup_of(step.server.name)),
             self._make("stage_server", server, StagedAgent, _stage),
             self._make("switch_server", server, Switched, lambda _: _switched()),
             self._make("verify_server", VerifyServer, Proof, _proof),
@@ -256,7 +256,7 @@ def _target(given: Any) -> tuple[str, int]:
     return (op.target, op.attempt) if op else ("core", 0)
 
 
-def _backup(host: str) -> Backup:
+def backup_of(host: str) -> Backup:
     folder = f"/var/lib/komodo-upgrade/prod/{CHANGE}"
     return Backup(host=host, folder=folder, files=(), restore_command=f"sudo sh {folder}/restore.sh", taken_at=NOW)
 

@@ -7,6 +7,7 @@ import importlib.metadata
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from temporalio import workflow
@@ -32,8 +33,11 @@ PATIENCE = 20.0
 
 
 def _binary(distribution: str, name: str) -> str:
-    files = importlib.metadata.distribution(distribution).files or []
-    return str(next(f for f in files if f.name == name).locate().resolve())  # type: ignore[union-attr]
+    """Packages put the servers into the environment's bin folder, which PATH need not know."""
+    for file in importlib.metadata.distribution(distribution).files or []:
+        if file.name == name:
+            return str(Path(str(file.locate())).resolve())
+    raise AssertionError(f"{distribution} has no {name}")
 
 
 async def skipping_server() -> WorkflowEnvironment:
@@ -94,7 +98,8 @@ class Talk:
         self.handle = handle
 
     async def progress(self) -> FleetProgress:
-        return await self.handle.query("progress", result_type=FleetProgress)
+        progress: FleetProgress = await self.handle.query("progress", result_type=FleetProgress)
+        return progress
 
     async def until(self, true: Callable[[FleetProgress], bool], what: str) -> FleetProgress:
         deadline = time.monotonic() + PATIENCE
@@ -126,4 +131,5 @@ class Talk:
         return await asyncio.wait_for(self.handle.result(), 60)
 
     async def result_now(self) -> FleetResult:
-        return await self.handle.query("result", result_type=FleetResult)
+        result: FleetResult = await self.handle.query("result", result_type=FleetResult)
+        return result

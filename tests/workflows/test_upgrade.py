@@ -138,6 +138,7 @@ async def test_a_later_start_goes_on_where_the_last_one_ended(run: Driver, doubl
     for name in ("stop_core", "dump_database", "back_up_core", "stage_core", "start_core"):
         assert doubles.count(name) == 0, f"{name} although Core is on the target"
     assert doubles.count("read_core_key") == 1
+    assert doubles.count("release_host", "core") == 1, "reading the key took the host's lock"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,149 @@
+"""Replay a recorded history and compare every input that the workflow sends with the one in the history.
+
+Temporal's own replayer compares types and ids, never inputs: a step sent to another server would go unseen.
+Run as a program with history files; prints one line per difference.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from temporalio import workflow
+from temporalio.api.common.v1 import Payload
+from temporalio.client import WorkflowHistory
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.worker import (
+    Interceptor,
+    Replayer,
+    SignalChildWorkflowInput,
+    StartActivityInput,
+    StartChildWorkflowInput,
+    WorkflowInboundInterceptor,
+    WorkflowInterceptorClassInput,
+    WorkflowOutboundInterceptor,
+)
+
+from tests.workflows.driver import WORKFLOWS, strict_sandbox
+
+CONVERTER = pydantic_data_converter.payload_converter
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One thing that a workflow sent, or that a history says it sent."""
+
+    kind: str
+    name: str
+    payloads: Sequence[Payload]
+    types: Sequence[type] = ()
+
+    def values(self, types: Sequence[type]) -> Any:
+        """As today's types read and write it, so that a field which is new, with its default, is no difference."""
+        today = CONVERTER.to_payloads(CONVERTER.from_payloads(self.payloads, list(types)))
+        return [json.loads(payload.data) for payload in today]
+
+
+class Recording(Interceptor):
+    """Keeps what a replayed workflow sends, in order."""
+
+    def __init__(self) -> None:
+        self.sent: list[Sent] = []
+
+    def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> type[WorkflowInboundInterceptor]:  # noqa: A002
+        input.unsafe_extern_functions["keep_sent"] = self._keep
+        return _Inbound
+
+    def _keep(self, kind: str, name: str, args: Sequence[Any]) -> None:
+        self.sent.append(Sent(kind, name, CONVERTER.to_payloads(args), [type(arg) for arg in args]))
+
+
+class _Inbound(WorkflowInboundInterceptor):
+    def init(self, outbound: WorkflowOutboundInterceptor) -> None:
+        super().init(_Outbound(outbound))
+
+
+class _Outbound(WorkflowOutboundInterceptor):
+    def start_activity(self, input: StartActivityInput) -> workflow.ActivityHandle[Any]:  # noqa: A002
+        _keep("activity", input.activity, input.args)
+        return super().start_activity(input)
+
+    async def start_child_workflow(self, input: StartChildWorkflowInput) -> workflow.ChildWorkflowHandle[Any, Any]:  # noqa: A002
+        _keep("child", input.workflow, input.args)
+        return await super().start_child_workflow(input)
+
+    async def signal_child_workflow(self, input: SignalChildWorkflowInput) -> None:  # noqa: A002
+        _keep("signal", input.signal, input.args)
+        await super().signal_child_workflow(input)
+
+
+def _keep(kind: str, name: str, args: Sequence[Any]) -> None:
+    workflow.extern_functions()["keep_sent"](kind, name, args)
+
+
+def recorded(history: WorkflowHistory) -> list[Sent]:
+    """What the history says was sent."""
+    sent: list[Sent] = []
+    for event in history.events:
+        if event.HasField("activity_task_scheduled_event_attributes"):
+            activity = event.activity_task_scheduled_event_attributes
+            sent.append(Sent("activity", activity.activity_type.name, activity.input.payloads))
+        elif event.HasField("start_child_workflow_execution_initiated_event_attributes"):
+            child = event.start_child_workflow_execution_initiated_event_attributes
+            sent.append(Sent("child", child.workflow_type.name, child.input.payloads))
+        elif event.HasField("signal_external_workflow_execution_initiated_event_attributes"):
+            signal = event.signal_external_workflow_execution_initiated_event_attributes
+            sent.append(Sent("signal", signal.signal_name, signal.input.payloads))
+    return sent
+
+
+async def differences(text: str) -> list[str]:
+    """One line per difference between a history and what today's code makes of it. Raises what Replayer finds."""
+    history = WorkflowHistory.from_json("komodo-upgrade/prod", text)
+    recording = Recording()
+    replayer = Replayer(
+        workflows=WORKFLOWS,
+        data_converter=pydantic_data_converter,
+        interceptors=[recording],
+        workflow_runner=strict_sandbox(),
+    )
+    await replayer.replay_workflow(history)
+    wanted, got = recorded(history), recording.sent
+    found = [] if len(wanted) == len(got) else [f"{len(got)} things sent, {len(wanted)} recorded"]
+    for number, (then, now) in enumerate(zip(wanted, got, strict=False), start=1):
+        if (then.kind, then.name) != (now.kind, now.name):
+            found.append(f"#{number} was {then.kind} {then.name}, is {now.kind} {now.name}")
+            continue
+        before, after = then.values(now.types), now.values(now.types)
+        if before != after:
+            found.append(f"#{number} {now.kind} {now.name}: {_where(before, after)}")
+    return found
+
+
+def _where(then: Any, now: Any, path: str = "") -> str:
+    """The first place where two JSON values differ."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        for key in sorted({*then, *now}):
+            if then.get(key) != now.get(key):
+                return _where(then.get(key), now.get(key), f"{path}.{key}")
+    if isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
+        for index, (a, b) in enumerate(zip(then, now, strict=True)):
+            if a != b:
+                return _where(a, b, f"{path}[{index}]")
+    return f"{path or 'input'}: {str(then)[:80]} -> {str(now)[:80]}"
+
+
+async def main(paths: Sequence[str]) -> int:
+    texts = {Path(path).name: Path(path).read_text() for path in paths}  # noqa: ASYNC240 - nothing else runs here
+    lines = [f"{name}: {line}" for name, text in texts.items() for line in await differences(text)]
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    return 1 if lines else 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main(sys.argv[1:])))
