@@ -27,7 +27,7 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 	@touch $@
 
 lock: ## Write requirements.lock anew from pyproject.toml's ranges
-	$(BIN)/pip-compile --quiet --extra dev --all-build-deps --allow-unsafe --generate-hashes --strip-extras \
+	$(BIN)/python -m piptools compile --quiet --extra dev --all-build-deps --allow-unsafe --generate-hashes --strip-extras \
 	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml
 
 clean:

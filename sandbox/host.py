@@ -129,6 +129,8 @@ _SYSTEMCTL = frozenset({"start", "stop", "restart", "try-restart", "enable", "di
 def mutates(name: str, argv: list[str]) -> bool:
     """Whether a command changes something (mongodump inside `docker exec` counts: it is dear)."""
     plain = [a for a in argv if not a.startswith("-")]
+    if argv[-1:] == ["--version"]:
+        return False
     if name == "systemctl":
         return bool(_SYSTEMCTL.intersection(plain[:1]))
     if name == "docker" and plain[:1] == ["compose"]:
