@@ -89,12 +89,12 @@ def edit_compose(text: str, *, target: str, env: Mapping[str, str], keys_mount: 
     documents = load(text, snippet=snippet)
     try:
         plan = _plan(documents, text, env, target, keys_mount, snippet)
+        result = apply(text, plan.changes.splices)
+        prove(text, result, documents, plan.changes, snippet)
+        _prove_done(result, plan, env, target, keys_mount, snippet)
     except EditRefused as error:
         error.snippet = error.snippet or snippet
         raise
-    result = apply(text, plan.changes.splices)
-    prove(text, result, documents, plan.changes, snippet)
-    _prove_done(result, plan, env, target, keys_mount, snippet)
     return _result(result, plan)
 
 
@@ -168,6 +168,7 @@ def _plan_init(text: str, service: Service, env: Mapping[str, str], plan: _Plan)
     value = own[2] if own else service.inherited("init")
     if isinstance(value, ScalarNode) and resolve(value.value, env).strip().lower() in _TRUE:
         return
+    _refuse_leak(service, plan)
     why = "v1's files lack it, and without it zombie processes pile up"
     if own is not None and own[0] is service.node:
         _replace_init(text, service, own[2], plan.changes)
@@ -188,6 +189,11 @@ def _replace_init(text: str, service: Service, value: Node, changes: Changes) ->
     else:
         changes.splices.append(Splice(start=value.start_mark.index, end=value.end_mark.index, text="true"))
     changes.scalars[id(value)] = scalar("true", BOOL)
+
+
+def _refuse_leak(service: Service, plan: _Plan) -> None:
+    if not plan.found.private(service.node):
+        raise EditRefused(f"other services take over {service.name} by an anchor: they would change too")
 
 
 def _refuse_unseen(service: Service, key: str) -> None:
@@ -226,6 +232,7 @@ def _add_mount(documents: list[Node], text: str, service: Service, item: str, pl
     changes, indent = plan.changes, list_indent(documents, service.node)
     own = service.own("volumes")
     if own is None or (is_null(own[2]) and own[0] is not service.node):
+        _refuse_leak(service, plan)
         lines = ["volumes:", f"{' ' * indent}- {item}"]
         add_key(text, service.node, "volumes", ("seq", SEQ, (scalar(item),)), lines, f'volumes: ["{item}"]', changes)
     elif id(own[2]) not in changes.first_items and id(own[2]) not in changes.scalars:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from komodo.compose_environment import Setting, set_value, settings
-from komodo.compose_insert import add_item, add_key, prefix
+from komodo.compose_insert import add_item, add_key, in_front, prefix
 from komodo.compose_mounts import list_indent
 from komodo.compose_prove import prove
 from komodo.compose_services import owners_of, services_in
@@ -44,11 +44,11 @@ def pin_agent_key(text: str, *, service: str, key: str, env: Mapping[str, str] |
     changes = Changes()
     try:
         _plan(text, documents, node, service, key, known, changes)
+        result = apply(text, changes.splices)
+        prove(text, result, documents, changes, snippet)
     except EditRefused as error:
         error.snippet = error.snippet or snippet
         raise
-    result = apply(text, changes.splices)
-    prove(text, result, documents, changes, snippet)
     return Edited(text=result, reasons=tuple(changes.reasons))
 
 
@@ -119,7 +119,8 @@ def _komodo(documents: list[Node], service: str) -> frozenset[str]:
 
 def _refuse_shared(documents: list[Node], node: MappingNode, service: str) -> None:
     found = effective(node, "environment")
-    if found and owners_of(documents).get(id(found[2]), frozenset()) - _komodo(documents, service):
+    grows = found[2] if found else node
+    if owners_of(documents).get(id(grows), frozenset()) - _komodo(documents, service):
         raise EditRefused(f"the environment of {service} is shared with other services by an anchor")
 
 
@@ -145,7 +146,7 @@ def _add(text: str, documents: list[Node], node: MappingNode, key: str, changes:
         indent = prefix(text, value.value[0][0].start_mark.index)
         if indent.strip(" "):
             raise EditRefused("the environment does not stand on lines of its own")
-        changes.splices.append(lines_after(text, name.start_mark.index, [f"{indent}{line}"]))
+        changes.splices.append(in_front(text, name, value.value[0][0], f"{indent}{line}"))
         changes.added[id(value)] = [(NAME, scalar(key))]
     else:
         raise EditRefused("the environment is neither a map nor a list")

@@ -64,7 +64,7 @@ def _toml_kind(name: str, text: str) -> FileKind:
 def refuse_unreadable(text: str, *, snippet: str) -> None:
     """Raise EditRefused for texts that are not what the machine reads: encrypted files, templates, odd line breaks."""
     if re.search(r"^[ \t]*[\"']?sops(?:_mac|_version|_lastmodified)?[\"']?[ \t]*[=:]", text, re.MULTILINE) and (
-        "ENC[" in text or "mac" in text
+        "ENC[" in text or re.search(r"^(?:sops_mac|[ \t]+[\"']?mac[\"']?[ \t]*[:=])", text, re.MULTILINE)
     ):
         raise EditRefused(
             "this file is encrypted by sops: any edit from outside breaks its checksum (MAC), and sops refuses it then",

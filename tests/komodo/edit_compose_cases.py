@@ -249,6 +249,19 @@ CASES: dict[str, Case] = {
         f"services:\n  core: &c\n    image: {CORE}:latest\n  core-debug:\n    <<: *c\n    command: sleep\n",
         refused="2 services run",
     ),
+    "core taken over by another service": Case(
+        f"services:\n  core: &c\n    image: {CORE}:${{TAG}}\n    restart: always\n  web:\n    <<: *c\n    image: nginx\n",
+        {"TAG": "latest"},
+        refused="shared with other services",
+    ),
+    "core taken over by its agent": Case(
+        f"services:\n  core: &c\n    image: {CORE}:${{TAG}}\n    restart: always\n  p:\n    <<: *c\n"
+        "    image: ghcr.io/moghtech/komodo-periphery:${TAG}\n",
+        {"TAG": "latest"},
+        images=(CORE + ":2.3.2", "ghcr.io/moghtech/komodo-periphery:2.3.2"),
+        lines=3,
+    ),
+    "a service called sops": Case(f"services:\n  sops:\n    image: machine\n  core:\n    image: {CORE}:latest\n"),
     "double merge": Case(
         f"x-a: &a {{b: c}}\nservices:\n  core:\n    <<: *a\n    <<: *a\n    image: {CORE}:1\n", refused="lines 4 and 5"
     ),

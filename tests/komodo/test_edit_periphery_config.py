@@ -177,7 +177,7 @@ def test_every_other_byte_is_the_same(top: list[str], tables: list[str], newline
     was = old.pop("core_public_keys", None)
     assert new == old
     if was is None:
-        if newline == "\r\n" and text:
+        if "\r\n" in text:
             assert "\n" not in edited.replace("\r\n", "")
         a, b = text.split(newline), edited.replace("\r\n", "\n").split("\n")
         a = [line for part in a for line in part.split("\n")]
