@@ -38,6 +38,8 @@ def add_key(
     """
     image = pair(node, "image")
     place = inner(text, image[1]) if image else None
+    if image and place and place[0] < image[0].end_mark.index:
+        place = None  # an alias: its value stands at the anchor, somewhere above
     if is_flow(node):
         end = image[1].end_mark.index if image else 0
         if not image or not place:
@@ -79,8 +81,16 @@ def add_item(text: str, key: Node, value: Node, item: str, indent: int, changes:
         dash = re.fullmatch(r"( *)-[ \t]+(?:.*)", prefix(text, value.value[0].start_mark.index))
         if dash is None or value.value[0].start_mark.line == key.start_mark.line:
             raise EditRefused(f"the items of {key.value} do not stand on lines of their own")
-        changes.splices.append(lines_after(text, key.start_mark.index, [f"{dash[1]}- {item}"]))
+        changes.splices.append(in_front(text, key, value.value[0], f"{dash[1]}- {item}"))
     changes.first_items.setdefault(id(value), []).insert(0, scalar(item))
+
+
+def in_front(text: str, key: Node, first: Node, line: str) -> Splice:
+    """A line behind the key's, so that comments stay with what they describe; at an alias's anchor before the first."""
+    at = first.start_mark.index
+    if at > key.end_mark.index:
+        return lines_after(text, key.start_mark.index, [line])
+    return Splice(start=line_start(text, at), end=line_start(text, at), text=line + newline_of(text, at))
 
 
 def declare_volume(text: str, documents: Sequence[Node], name: str, changes: Changes) -> None:

@@ -259,7 +259,10 @@ CASES: dict[str, Case] = {
         "    image: ghcr.io/moghtech/komodo-periphery:${TAG}\n",
         {"TAG": "latest"},
         images=(CORE + ":2.3.2", "ghcr.io/moghtech/komodo-periphery:2.3.2"),
-        lines=3,
+    ),
+    "core on target taken over": Case(
+        f"services:\n  core: &c\n    image: {CORE}:2.3.2\n  web:\n    <<: *c\n    image: nginx\n",
+        refused="they would change too",
     ),
     "a service called sops": Case(f"services:\n  sops:\n    image: machine\n  core:\n    image: {CORE}:latest\n"),
     "double merge": Case(
