@@ -280,7 +280,8 @@ class Agent:
             return Refusal(failure, ("decrypt error",))
         wanted = self.config.core_public_keys or []
         known = [keys.check_core_key(text, self.locate)[0] for text in wanted]
-        if not wanted or core.public_key in known:
+        spoiled = not self.container and self.world.faults.on("wrong-key", self.host.name) is not None
+        if not spoiled and (not wanted or core.public_key in known):
             return None
         rule = (
             "Ensure public key matches one of the 'core_public_keys' in periphery config (PERIPHERY_CORE_PUBLIC_KEYS)"

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.compose_model import ComposeError, Project, Service, as_map, load
+from sandbox.docker_images import pull_image
+from sandbox.docker_words import options, status
 from sandbox.engine import Container, Engine, Mount, Spec
 from sandbox.standin import Call
 
@@ -20,8 +22,6 @@ _LABEL = "com.docker.compose."
 
 async def run(call: Call, engine: Engine, argv: list[str]) -> int:
     """`docker compose [-p P] [-f F]… [--env-file E] COMMAND …`."""
-    from sandbox.docker_cli import options
-
     valued = "-p --project-name -f --file --env-file --project-directory --profile --ansi --progress --parallel"
     found, words = options(argv, valued, first=True)
     if not words:
@@ -127,8 +127,6 @@ def _collect(project: Project, name: str, order: list[str], *, deep: bool) -> No
 
 
 async def _ensure_image(call: Call, engine: Engine, service: Service, *, pull: str) -> str:
-    from sandbox.docker_cli import pull_image
-
     if engine.store.find(service.image) is not None and pull != "always":
         return ""
     if pull == "never":
@@ -278,8 +276,6 @@ async def _restart(
 
 
 async def _ps(call: Call, engine: Engine, project: Project, flags: dict[str, list[str]], services: list[str]) -> int:
-    from sandbox.docker_cli import status
-
     everything = "-a" in flags or "--all" in flags
     listed = [
         c

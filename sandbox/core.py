@@ -264,7 +264,8 @@ class Core:
             elif self.major == 1:
                 self.status[identity] = self._look_v1(server)
             else:
-                self.status[identity] = self._look_v2(identity)
+                stale = self._stale(self.reach(server["config"].get("address") or "")[1])
+                self.status[identity] = stale or self._look_v2(identity)
 
     def _look_v1(self, server: Document) -> Status:
         _, agent = self.reach(server["config"]["address"])
@@ -277,6 +278,15 @@ class Core:
         if link.agent is not None and link.agent.sessions.get(self.host_part) == identity:
             return Status("Ok", link.agent.version, link.agent.public_key, refreshed=time.time(), agent=link.agent)
         return Status(err=link.error)
+
+    def _stale(self, agent: Agent | None) -> Status | None:
+        """Fault wrong-key on a server: for a while Core still tells of a login that is not true any more."""
+        if agent is None or not agent.running:
+            return None
+        fault = self.world.faults.on("wrong-key", agent.host.name)
+        if fault is None or agent.container or time.time() - agent.started > float(fault.options.get("stale", 2)):
+            return None
+        return Status("Ok", agent.version, agent.public_key, refreshed=agent.started - 1, agent=agent)
 
     async def _keep_connected(self) -> None:
         """A v2 Core's connections: lost ones are tried at once, then every 5 s."""
@@ -308,6 +318,8 @@ class Core:
         link.next_try = moment + self.world.scaled(RETRY)
         if link.agent is not None:
             self._tasks.append(self.world.spawn(self._refresh(identity)))
+        elif stale := self._stale(self.reach(server["config"]["address"])[1]):
+            self.status[identity] = stale
 
     async def _refresh(self, identity: str) -> None:
         """Forced, about 100 ms after a login."""

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from sandbox import compose_cli, docker_exec, docker_files, gotemplate
+from sandbox import compose_cli, docker_exec, docker_files, docker_images, gotemplate
+from sandbox.docker_images import pull_image
+from sandbox.docker_words import missing, options, print_values, status
 from sandbox.engine import Container, Engine, Spec
-from sandbox.images import split
 from sandbox.standin import Call
 from sandbox.world import now
-
-PULL_SECONDS = 1.5
-"""How long a pull takes at speed 1."""
 
 Command = Callable[[Call, Engine, list[str]], Awaitable[int]]
 
@@ -44,36 +39,6 @@ async def run(call: Call) -> int:
     call.err(
         f"docker: unknown command: docker {words[0] if words else ''}\n\nRun 'docker --help' for more information\n"
     )
-    return 1
-
-
-def options(argv: list[str], valued: str, *, first: bool = False) -> tuple[dict[str, list[str]], list[str]]:
-    """Options and words; `valued` lists the options with a value. `first`: options end at the first word."""
-    known = set(valued.split())
-    found: dict[str, list[str]] = {}
-    words: list[str] = []
-    rest = list(argv)
-    while rest:
-        word = rest.pop(0)
-        name, equals, value = word.partition("=")
-        if not word.startswith("-") or word == "-":
-            words.append(word)
-            if first:
-                return found, words + rest
-        elif name in known:
-            value = value if equals else (rest.pop(0) if rest else "")
-            found.setdefault(name, []).append(value)
-        elif word.startswith("--"):
-            found.setdefault(name, []).append(value)
-        else:
-            for letter in word[1:]:
-                found.setdefault(f"-{letter}", []).append("")
-    return found, words
-
-
-def missing(call: Call, reference: str) -> int:
-    """No such container."""
-    call.err(f"Error response from daemon: No such container: {reference}\n")
     return 1
 
 
@@ -139,16 +104,6 @@ def _row(engine: Engine, container: Container, *, whole: bool) -> dict[str, str]
     }
 
 
-def status(container: Container) -> str:
-    """As in the STATUS column."""
-    if container.status == "running" and container.started:
-        return f"Up {max(int((now() - container.started).total_seconds()), 1)} seconds"
-    if container.status == "created":
-        return "Created"
-    prefix = "Restarting" if container.status == "restarting" else "Exited"
-    return f"{prefix} ({container.exit_code}) 1 second ago"
-
-
 async def _inspect(call: Call, engine: Engine, argv: list[str]) -> int:
     found, names = options(argv, "-f --format --type")
     kind = (found.get("--type") or [""])[0]
@@ -164,89 +119,7 @@ async def _inspect(call: Call, engine: Engine, argv: list[str]) -> int:
             what = {"container": "container", "image": "image"}.get(kind, "object")
             call.err(f"Error: No such {what}: {name}\n")
             code = 1
-    return _print(call, found, values, code)
-
-
-def _print(call: Call, found: dict[str, list[str]], values: list[dict[str, Any]], code: int) -> int:
-    template = (found.get("-f", []) + found.get("--format", []) + [""])[0]
-    if template and template != "json":
-        call.out("".join(gotemplate.render(template, v) + "\n" for v in values))
-    elif template == "json":
-        call.out(json.dumps(values) + "\n")
-    else:
-        call.out(json.dumps(values, indent=4) + "\n")
-    return code
-
-
-async def _image_inspect(call: Call, engine: Engine, argv: list[str]) -> int:
-    found, names = options(argv, "-f --format")
-    values, code = [], 0
-    for name in names:
-        image = engine.store.find(name)
-        if image is None:
-            call.err(f"Error response from daemon: No such image: {name}\n")
-            code = 1
-        else:
-            values.append(image.inspect())
-    return _print(call, found, values, code)
-
-
-async def _images(call: Call, engine: Engine, argv: list[str]) -> int:
-    found, _ = options(argv, "--format -f --filter")
-    rows = [
-        {"ID": image.id if "--no-trunc" in found else image.id[7:19], "Repository": image.repository, "Tag": tag,
-         "Digest": image.digest, "CreatedAt": image.inspect()["Created"], "Size": "301MB"}
-        for image in engine.store.images.values()
-        for tag in sorted(image.tags) or ["<none>"]
-    ]  # fmt: skip
-    if "-q" in found:
-        call.out("".join(f"{row['ID']}\n" for row in rows))
-        return 0
-    template = (found.get("--format") or ["{{.Repository}}   {{.Tag}}   {{.ID}}   {{.Size}}"])[0]
-    call.out("".join(gotemplate.render("{{json .}}" if template == "json" else template, r) + "\n" for r in rows))
-    return 0
-
-
-async def pull_image(engine: Engine, reference: str) -> str:
-    """Pull; returns the daemon's complaint, empty when it is here now."""
-    world = engine.host.world
-    repository, tag, digest = split(reference)
-    site = repository.split("/")[0] if "." in repository.split("/")[0] else "registry-1.docker.io"
-    await asyncio.sleep(world.scaled(PULL_SECONDS) if engine.store.find(reference) is None else 0.01)
-    if world.faults.strike("pull-fails", engine.host.name):
-        return f'Get "https://{site}/v2/": context deadline exceeded (Client.Timeout exceeded while awaiting headers)'
-    image = engine.store.published(reference)
-    if image is None:
-        return f'failed to resolve reference "{repository}:{tag or digest}": {repository}:{tag or digest}: not found'
-    if engine.host.full(engine.folder):
-        return f"write {engine.folder}/tmp/GetImageBlob12345: no space left on device"
-    engine.store.add(image)
-    return ""
-
-
-async def _pull(call: Call, engine: Engine, argv: list[str]) -> int:
-    found, names = options(argv, "--platform")
-    quiet = "-q" in found or "--quiet" in found
-    reference = names[0]
-    repository, tag, digest = split(reference)
-    before = engine.store.find(reference)
-    before_id = before.id if before else ""
-    if not quiet and not digest:
-        if ":" not in reference.rpartition("/")[2]:
-            call.out("Using default tag: latest\n")
-        call.out(f"{tag}: Pulling from {repository.removeprefix('ghcr.io/')}\n")
-    complaint = await pull_image(engine, reference)
-    if complaint:
-        call.err(f"Error response from daemon: {complaint}\n")
-        return 1
-    image = engine.store.find(reference)
-    assert image is not None
-    if not quiet:
-        word = "Image is up to date" if image.id == before_id else "Downloaded newer image"
-        call.out(f"Digest: {image.digest}\nStatus: {word} for {reference}\n")
-    full = reference if "/" in reference else f"docker.io/library/{reference}"
-    call.out(f"{full if ':' in full.rpartition('/')[2] or digest else full + ':latest'}\n")
-    return 0
+    return print_values(call, found, values, code)
 
 
 async def _create(call: Call, engine: Engine, argv: list[str]) -> int:
@@ -367,43 +240,36 @@ async def _volume_inspect(call: Call, engine: Engine, argv: list[str]) -> int:
         else:
             call.err(f"Error response from daemon: get {name}: no such volume\n")
             code = 1
-    return _print(call, found, values, code)
-
-
-async def _tag(call: Call, engine: Engine, argv: list[str]) -> int:
-    image = engine.store.find(argv[0]) if len(argv) == 2 else None
-    if image is None:
-        call.err(f"Error response from daemon: No such image: {argv[0] if argv else ''}\n")
-        return 1
-    engine.store.tag(image, argv[1])
-    return 0
-
-
-async def _rmi(call: Call, engine: Engine, argv: list[str]) -> int:
-    _, names = options(argv, "")
-    for name in names:
-        image = engine.store.find(name)
-        if image is None:
-            call.err(f"Error response from daemon: No such image: {name}\n")
-            return 1
-        users = [c for c in engine.containers.values() if c.image is image]
-        if users:
-            call.err(
-                f'Error response from daemon: conflict: unable to remove repository reference "{name}" (must force)'
-                f" - container {users[0].id[:12]} is using its referenced image {image.id[7:19]}\n"
-            )
-            return 1
-        del engine.store.images[image.id]
-        call.out(f"Untagged: {name}\nDeleted: {image.id}\n")
-    return 0
+    return print_values(call, found, values, code)
 
 
 _COMMANDS: dict[str, Command] = {
-    "ps": _ps, "container ls": _ps, "inspect": _inspect, "container inspect": _inspect,
-    "image inspect": _image_inspect, "images": _images, "image ls": _images, "pull": _pull, "image pull": _pull,
-    "create": _create, "container create": _create, "rm": _remove, "container rm": _remove,
-    "start": _life("start"), "stop": _life("stop"), "restart": _life("restart"), "kill": _life("kill"),
-    "logs": _logs, "container logs": _logs, "version": _version, "volume inspect": _volume_inspect,
-    "tag": _tag, "image tag": _tag, "rmi": _rmi, "image rm": _rmi,
-    "cp": docker_files.copy, "exec": docker_exec.run, "compose": compose_cli.run,
-}  # fmt: skip
+    "ps": _ps,
+    "container ls": _ps,
+    "inspect": _inspect,
+    "container inspect": _inspect,
+    "image inspect": docker_images.inspect,
+    "images": docker_images.listing,
+    "image ls": docker_images.listing,
+    "pull": docker_images.pull,
+    "image pull": docker_images.pull,
+    "create": _create,
+    "container create": _create,
+    "rm": _remove,
+    "container rm": _remove,
+    "start": _life("start"),
+    "stop": _life("stop"),
+    "restart": _life("restart"),
+    "kill": _life("kill"),
+    "logs": _logs,
+    "container logs": _logs,
+    "version": _version,
+    "volume inspect": _volume_inspect,
+    "tag": docker_images.tag,
+    "image tag": docker_images.tag,
+    "rmi": docker_images.remove,
+    "image rm": docker_images.remove,
+    "cp": docker_files.copy,
+    "exec": docker_exec.run,
+    "compose": compose_cli.run,
+}

@@ -7,14 +7,13 @@ import shutil
 from pathlib import Path
 
 from sandbox import mongo_tools
+from sandbox.docker_words import missing, options
 from sandbox.engine import Container, Engine
 from sandbox.standin import Call
 
 
 async def run(call: Call, engine: Engine, argv: list[str]) -> int:
     """`docker exec [-i] [-t] [-e K=V] [-u USER] CONTAINER CMD …`."""
-    from sandbox.docker_cli import missing, options
-
     found, words = options(argv, "-e --env -u --user -w --workdir --env-file", first=True)
     if len(words) < 2:
         call.err("docker: 'docker exec' requires at least 2 arguments\n")

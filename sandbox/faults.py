@@ -13,6 +13,7 @@
 | agent-ignores-config | server | version="2" | the agent starts as if it had no config file |
 | old-libc | server | | agent binaries of v2 do not run there |
 | wrong-key | core | | Core's key pair is replaced behind the pinned agents' backs at its next start |
+| wrong-key | server | stale=2 | Core's key is refused as if another were pinned, behind a stale Ok of so many seconds |
 | core-never-up | core | version="2" | Core of that major version never answers |
 | core-v2-broken | core | | v2 answers /version; every server stays NotOk with `err: null`, for ever |
 | dump-empty | core | | mongodump of a wrong database: exit 0, nothing in it |

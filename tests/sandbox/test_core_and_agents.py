@@ -95,6 +95,30 @@ async def test_passkeys(v2: Sandbox) -> None:
     assert sum("Core failed to login to connection | Invalid passkey" in line for line in v2.logs("nas")) == 1
 
 
+async def test_a_wrong_key_behind_a_stale_ok(v2: Sandbox) -> None:
+    v2.fault("wrong-key", "web-1", stale=1)
+    await restart(v2, "web-1", version="2.3.2", config=pinned(v2, "web-1", core_of(v2).public_key))
+    await until(lambda: (status(v2, "web-1").state, status(v2, "web-1").version) == ("Ok", "2.3.2"))
+    assert not any("Logged in" in line for line in v2.logs("web-1"))
+    await until(lambda: status(v2, "web-1").state == "NotOk")
+    assert "is invalid" in str(status(v2, "web-1").err)
+
+
+async def test_an_agent_that_ignores_its_config(v2: Sandbox) -> None:
+    """It runs, logs in, and is open to anyone: only its own log tells."""
+    v2.fault("agent-ignores-config", "web-1")
+    await restart(v2, "web-1", version="2.3.2", config=pinned(v2, "web-1", core_of(v2).public_key))
+    await until(lambda: status(v2, "web-1").state == "Ok")
+    assert any("core_public_keys: None, passkeys: None" in line for line in v2.logs("web-1"))
+
+
+async def test_a_binary_that_does_not_run_here(v2: Sandbox) -> None:
+    v2.fault("old-libc", "web-1")
+    await restart(v2, "web-1", version="2.3.2")
+    assert v2.agent_version("web-1") == ""
+    assert any("GLIBC_2.34' not found" in line for line in v2.logs("web-1"))
+
+
 async def test_v2_agents_and_v1_core(tmp_path: Path) -> None:
     async with await Sandbox.start(tmp_path, servers=2, agent_version="2.3.2", speed=20) as sandbox:
         await until(lambda: status(sandbox, "web-1").state == "NotOk")
