@@ -64,8 +64,8 @@ class Periphery:
         except CommandFailed as error:
             raise _explained(error, host, undo) from None
         said = parse(done.text)
-        state = await _settled(host, step, said["invocation"][0], said["settled"][0])
-        _prove(host, step, state, said["settled"][0], undo)
+        settled, state = await _settled(host, step, said["invocation"][0], said["settled"][0])
+        _prove(host, step, state, settled, undo)
         return Switched(
             version=state.log.version,
             invocation=state.invocation,
@@ -235,11 +235,17 @@ def _explained(error: CommandFailed, host: Host, undo: str) -> ArtifactError | C
     return error
 
 
-async def _settled(host: Host, step: ServerStep, invocation: str, settled: str) -> AgentState:
-    """The state a moment after the start, with the journal of the run that the job saw."""
+async def _settled(host: Host, step: ServerStep, invocation: str, settled: str) -> tuple[str, AgentState]:
+    """How the start ended, and the state a moment later: a crash loop says `active` right after each of its starts."""
     if settled == "yes":
         await _pause(min(SETTLING, 2 * step.clocks.poll))
-    return await agent_state(host, step.facts.unit, invocation)
+    state = await agent_state(host, step.facts.unit, invocation)
+    if state.invocation == invocation or settled != "yes":
+        return settled, state
+    if state.restarts == 0 and state.active == "active":
+        # Nothing failed: a person, or the machine, has started it anew since this step was done.
+        return settled, await agent_state(host, step.facts.unit)
+    return f"systemd has restarted it {state.restarts} times since", state
 
 
 async def _pause(duration: timedelta) -> None:

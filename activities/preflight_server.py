@@ -12,6 +12,7 @@ from hosts.host import Host
 from hosts.pool import Hosts
 from hosts.script import Script, parse
 from komodo.agent_facts import server_facts
+from komodo.agent_findings import BINARY_BYTES
 from komodo.agent_survey import ConfigFile, Survey, from_error, one, settings_of, unit_of
 from komodo.logs import RunLog
 from komodo.releases import guide_suffix, version_said
@@ -57,6 +58,11 @@ class PreflightServer:
                 drift.append(f"{facts.name}: {path} is gone")
             elif seen[path].sha256 != sha256:
                 drift.append(f"{facts.name}: {path} was changed since the plan was made")
+        state_dir = step.server.host.state_dir
+        files = parse((await host.run(Script.load("komodo.sh", "survey_files.sh"), state_dir, "-", facts.binary)).text)
+        for key, where in (("free_binary", facts.binary), ("free_state", state_dir)):
+            if (free := int(one(files, key) or 0)) < BINARY_BYTES:
+                drift.append(f"{facts.name}: only {free // 2**20} MiB are free where {where} lies")
         said = parse((await host.run(Script.load("komodo.sh", "survey_server.sh"), facts.unit)).text)
         unit = unit_of(said, step.server)
         if unit.path != facts.unit_path or unit.drop_ins != facts.drop_ins:

@@ -21,7 +21,6 @@ from hosts.pool import Hosts
 from komodo import logs
 from komodo.core_api import CoreApi, ServerView
 from komodo.logs import RunLog
-from komodo.releases import FIRST_V2, version_of
 from model.errors import AgentNotStarted, CoreApiError, CoreRefused, HostError, NotProven, UpgradeError
 from model.steps import Proof, VerifyServer
 
@@ -220,7 +219,7 @@ def _missing(verify: VerifyServer, view: ServerView) -> str:
     if view.state != "Ok":
         if view.err:
             return f"Core says {view.state}: {logs.cleaned(view.err)}"
-        v2 = (version_of(verify.core.version) or FIRST_V2) >= FIRST_V2 and view.has_err_field and verify.key
+        v2 = view.has_err_field and verify.key
         hint = " and gives no reason; if all servers are so, KOMODO_HOST is no absolute URL" if v2 else ""
         return f"Core says {view.state}{hint}"
     if view.version != verify.expected_version:

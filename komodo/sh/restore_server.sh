@@ -133,7 +133,7 @@ while :; do
     exit 0
   fi
   [ "$(date +%s)" -lt "$ends" ] || break
-  sleep 0.5
+  sleep 0.5 2>/dev/null || sleep 1
 done
 echo "restore.sh: the files are back, but within $wait s the journal of $unit did not say that v$version runs" >&2
 echo "  look: journalctl -u $unit -n 50" >&2

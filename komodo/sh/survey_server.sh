@@ -48,19 +48,23 @@ agent_pid() {
   done
 }
 
-if command -v docker >/dev/null 2>&1; then
-  ids=$(docker ps -a --no-trunc --format '{{.ID}}' 2>/dev/null || :)
-  if [ -n "$ids" ]; then
-    # shellcheck disable=SC2086 # one word per container
-    docker inspect $ids 2>/dev/null | sed -n 's/.*"Image": "\([^"]*periphery[^"]*\)".*/\1/p' | sort -u |
-      sed "s/^/container$tab/" || :
+# elsewhere: what else an agent could be, where there is no such unit
+elsewhere() {
+  if command -v docker >/dev/null 2>&1; then
+    ids=$(docker ps -a --no-trunc --format '{{.ID}}' 2>/dev/null || :)
+    if [ -n "$ids" ]; then
+      # shellcheck disable=SC2086 # one word per container
+      docker inspect $ids 2>/dev/null | sed -n 's/.*"Image": "\([^"]*periphery[^"]*\)".*/\1/p' | sort -u |
+        sed "s/^/container$tab/" || :
+    fi
   fi
-fi
-for file in /root/.config/systemd/user/periphery.service /home/*/.config/systemd/user/periphery.service; do
-  if [ -f "$file" ]; then say user_unit "$file"; fi
-done
+  for file in /root/.config/systemd/user/periphery.service /home/*/.config/systemd/user/periphery.service; do
+    if [ -f "$file" ]; then say user_unit "$file"; fi
+  done
+}
 
 if ! command -v systemctl >/dev/null 2>&1; then
+  elsewhere
   exit 0
 fi
 properties=Id,LoadState,ActiveState,SubState,UnitFileState,FragmentPath,DropInPaths,ExecStart,Environment
@@ -69,6 +73,11 @@ shown=$(systemctl show --no-pager -p "$properties" "$unit" 2>/dev/null || :)
 printf '%s\n' "$shown" | sed "s/^/show$tab/"
 
 one() { printf '%s\n' "$shown" | sed -n "s/^$1=//p"; }
+
+if [ "$(one LoadState)" = not-found ] || [ -z "$(one FragmentPath)" ]; then
+  elsewhere
+  exit 0
+fi
 
 # shellcheck disable=SC2094 # the name is only printed
 one EnvironmentFiles | sed 's/ (ignore_errors=[a-z]*)$//' | while IFS= read -r file; do

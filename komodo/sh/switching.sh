@@ -67,7 +67,7 @@ await_run() {
       settled=late
       break
     fi
-    sleep 0.2
+    sleep 0.2 2>/dev/null || sleep 1
   done
   say settled "$settled"
   say silent "$(printf '%s %s\n' "$(clock)" "$stopped" | awk '{ printf "%.2f\n", ($1 > $2 ? $1 - $2 : 0) }')"

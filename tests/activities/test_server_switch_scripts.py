@@ -1,0 +1,148 @@
+"""The switch of an agent, alone under dash: also when it is killed anywhere and run again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hosts.script import parse
+from tests.activities.machine import (
+    KEYED,
+    NEW,
+    OLD,
+    PLAIN,
+    SETUP,
+    Machine,
+    agent,
+    back_up,
+    build,
+    by_script,
+    restore,
+    sha,
+    switch,
+)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return build(tmp_path)
+
+
+def test_switch_puts_config_and_binary_in_place_and_waits_for_the_journal(machine: Machine) -> None:
+    back_up(machine)
+    done = switch(machine)
+    assert done.returncode == 0, done.stderr
+    said = parse(done.stdout)
+    assert said["settled"] == ["yes"]
+    assert said["invocation"] == ["run2"]
+    assert float(said["silent"][0]) < 30
+    assert (machine.binary.read_text(), machine.config.read_text()) == (agent(NEW), KEYED)
+    assert (machine.binary.stat().st_mode & 0o777, machine.config.stat().st_mode & 0o777) == (0o755, 0o640)
+    assert "core_public_keys" in machine.state("journal.run2")
+    assert "secret-1" not in done.stdout + done.stderr
+    left = [p.name for p in (*machine.binary.parent.iterdir(), *machine.config.parent.iterdir())]
+    assert sorted(left) == ["periphery", "periphery.config.toml", "periphery.config.toml.bak_v1"]
+    assert not list(machine.folder.glob("*.text"))
+
+
+def test_switch_again_changes_nothing_more(machine: Machine) -> None:
+    back_up(machine)
+    switch(machine)
+    starts = machine.calls("start")
+    again = switch(machine)
+    assert again.returncode == 0, again.stderr
+    assert parse(again.stdout)["invocation"] == ["run2"]
+    assert machine.calls("start") == starts
+
+
+KILLS = {"cp": 2, "chmod": 2, "sync": 3, "mv": 6, "systemctl": 9, "rm": 3}
+
+
+@pytest.mark.parametrize(("command", "when"), [(c, n) for c, most in KILLS.items() for n in range(1, most + 1)])
+def test_switch_killed_anywhere_is_finished_by_the_next_call(machine: Machine, command: str, when: int) -> None:
+    """The n-th call of a command kills the script, once before and once after the command took effect."""
+    back_up(machine)
+    real = machine.root / "bin" / command
+    inner = f"{machine.root}/bin/real-{command}" if real.exists() else f"/usr/bin/{command}"
+    if real.exists():
+        real.rename(inner)
+    counter = machine.root / "counter"
+    after = "" if when % 2 else f'{inner} "$@"'
+    real.write_text(
+        f"#!/bin/sh\nn=$(($(cat {counter} 2>/dev/null || echo 0) + 1)); echo $n >{counter}\n"
+        f'if [ "$n" = {when} ]; then {after or ":"}; kill -9 $PPID; exit 137; fi\nexec {inner} "$@"\n'
+    )
+    real.chmod(0o755)
+    switch(machine)
+    real.unlink()
+    if Path(inner).parent == machine.root / "bin":
+        Path(inner).rename(real)
+    done = switch(machine)
+    assert done.returncode == 0, done.stderr
+    assert parse(done.stdout)["settled"] == ["yes"]
+    assert (machine.binary.read_text(), machine.config.read_text()) == (agent(NEW), KEYED)
+    assert machine.state("ActiveState") == "active"
+    assert f"version: v{NEW}" in machine.state(f"journal.{machine.state('InvocationID')}")
+    back = restore(machine)
+    assert back.returncode == 0, back.stderr
+    assert (machine.binary.read_text(), machine.config.read_text()) == (agent(OLD), PLAIN)
+
+
+@pytest.mark.parametrize(("what", "code"), [("config", 72), ("binary", 72), ("text", 74)])
+def test_switch_refuses_what_was_not_planned(machine: Machine, what: str, code: int) -> None:
+    back_up(machine)
+    if what == "config":
+        machine.config.write_text("by somebody else\n")
+    elif what == "binary":
+        machine.binary.write_text(agent("1.18.0"))
+    before = (machine.binary.read_text(), machine.config.read_text())
+    done = switch(machine, config=KEYED[:5] if what == "text" else KEYED)
+    assert done.returncode == code, done.stderr
+    assert (machine.binary.read_text(), machine.config.read_text()) == before
+    assert machine.state("InvocationID") == "run1"
+    left = {p.name for p in (*machine.binary.parent.iterdir(), *machine.config.parent.iterdir())}
+    assert left == {"periphery", "periphery.config.toml", "periphery.config.toml.bak_v1"}
+
+
+def test_an_agent_that_fails_is_reported_not_hidden(machine: Machine) -> None:
+    back_up(machine)
+    machine.set("crash", NEW)
+    done = switch(machine)
+    assert done.returncode == 0, done.stderr
+    assert parse(done.stdout)["settled"] == ["failed"]
+    back = restore(machine)
+    assert back.returncode == 0, back.stderr
+    assert f"version: v{OLD}" in back.stdout
+
+
+def test_the_official_script_finds_the_config_in_place_and_is_checked(machine: Machine) -> None:
+    back_up(machine)
+    done = by_script(machine, SETUP)
+    assert done.returncode == 0, done.stderr
+    said = parse(done.stdout)
+    assert (said["settled"], said["invocation"]) == (["yes"], ["run2"])
+    assert said["sha256"] == [sha(agent(NEW))]
+    assert "core_public_keys" in machine.state("journal.run2")
+    again = by_script(machine, "import sys\nsys.exit('not run twice')\n")
+    assert again.returncode == 0, again.stderr
+    assert restore(machine).returncode == 0
+    assert machine.binary.read_text() == agent(OLD)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "untouched"),
+    [
+        ("<html>rate limited</html>", 76, True),
+        ("import os\nos.remove({binary!r})\nraise SystemExit(1)\n", 76, False),
+        ("import os\n", 78, False),
+    ],
+)
+def test_an_official_script_that_fails_can_be_undone(machine: Machine, text: str, code: int, untouched: bool) -> None:
+    back_up(machine)
+    done = by_script(machine, text)
+    assert done.returncode == code, done.stderr
+    assert (machine.state("ActiveState") == "active" and machine.config.read_text() == PLAIN) is untouched
+    back = restore(machine)
+    assert back.returncode == 0, back.stderr
+    assert (machine.binary.read_text(), machine.config.read_text()) == (agent(OLD), PLAIN)

@@ -1,0 +1,109 @@
+"""What counts as proof of a server, from both sides, against the sandbox."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from model.errors import (
+    NotProven,
+)
+from model.steps import Operation, ServerStep, Switched
+from tests.activities.server_fleet import CHANGE, NEW, OLD, WRONG, Fleet, fleet_of
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
+    """Core is on v2 already, the one agent still on v1."""
+    async with fleet_of(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def old(tmp_path: Path) -> AsyncIterator[Fleet]:
+    """Core and its one agent on v1."""
+    async with fleet_of(tmp_path, core_version=OLD) as made:
+        yield made
+
+
+async def test_a_wrong_key_behind_a_stale_ok_is_not_proven(fleet: Fleet) -> None:
+    """The agent was Ok a moment ago, and Core still says so: the agent's own log unmasks it."""
+    step = await fleet.ready("web-1")
+    good = await fleet.switch(step)
+    await fleet.verify(step, good)
+    fleet = fleet.short()
+    config = fleet.config("web-1")
+    config.write_text(config.read_text().replace(fleet.key, WRONG))
+    systemd = fleet.sandbox.hosts["web-1"].systemd
+    service = systemd.find("periphery.service")
+    assert service is not None
+    await systemd.stop(service)
+    await systemd.start(service)
+    with pytest.raises(NotProven) as caught:
+        await fleet.verify(replace(step, key=WRONG), replace(good, invocation=service.invocation))
+    assert "another Core's key" in str(caught.value)
+    assert not caught.value.transient
+
+
+async def test_an_agent_on_passkeys_is_not_proven(fleet: Fleet) -> None:
+    step = await fleet.ready("web-1")
+    switched = await fleet.switch(step)
+    fleet = fleet.short()
+    config = fleet.config("web-1")
+    config.write_text("\n".join(x for x in config.read_text().splitlines() if not x.startswith("core_public_keys")))
+    systemd = fleet.sandbox.hosts["web-1"].systemd
+    service = systemd.find("periphery.service")
+    assert service is not None
+    await systemd.stop(service)
+    await systemd.start(service)
+    with pytest.raises(NotProven) as caught:
+        await fleet.verify(step, switched)
+    assert "without Core's key" in str(caught.value)
+
+
+async def test_without_an_api_key_the_journal_speaks_and_says_what_is_open(fleet: Fleet) -> None:
+    step = await fleet.ready("web-1")
+    switched = await fleet.switch(step)
+    proof = await fleet.verify(step, switched, core=replace(fleet.core, api=False))
+    assert not proof.by_core
+    assert "Logged in" in proof.line
+    assert "API key" in proof.unverified[0]
+
+
+async def test_on_the_way_back_v1_core_is_the_witness(old: Fleet) -> None:
+    service = old.sandbox.hosts["web-1"].systemd.find("periphery.service")
+    assert service is not None
+    now = datetime.now(UTC)
+    step = ServerStep(
+        op=Operation(change=CHANGE, fleet="sandbox", target="web-1"),
+        server=old.server("web-1"),
+        facts=await old.survey("web-1"),
+        target=NEW,
+    )
+    back = Switched(version=OLD, invocation="", started_at=now, port_silent=timedelta(), lines=())
+    core = replace(old.core, version=OLD)
+    proof = await old.verify(step, back, core=core, expected_version=OLD, key="")
+    assert proof.by_core
+    assert f"version: v{OLD}" in proof.line
+    alone = await old.verify(step, back, core=replace(core, api=False), expected_version=OLD, key="")
+    assert not alone.by_core
+    assert alone.unverified
+    with pytest.raises(NotProven) as caught:
+        await old.short().verify(step, back, core=core, expected_version="1.18.4", key="")
+    assert OLD in str(caught.value)
+
+
+async def test_the_agent_in_cores_project_is_judged_by_its_containers_log(fleet: Fleet) -> None:
+    """It is on v2, Ok for Core, and on passkeys: not proven."""
+    step = await fleet.step("web-1")
+    begun = datetime.now(UTC) - timedelta(minutes=5)
+    running = Switched(version=NEW, invocation="", started_at=begun, port_silent=timedelta(), lines=())
+    local = replace(step.server, name="Local")
+    with pytest.raises(NotProven) as caught:
+        await fleet.short().verify(step, running, server=local, container="komodo-periphery-1")
+    assert "without Core's key" in str(caught.value)
+    assert "docker logs" in str(caught.value) or caught.value.cure
