@@ -26,12 +26,15 @@ async def agent_proof(host: Host, step: CoreStep, agent: ServiceFacts, key: str,
     clocks = step.fleet.clocks
     run = logs.RunLog()
     now: Container | None = None
+    before = ""
 
     async def ready() -> bool:
-        nonlocal run, now
+        nonlocal run, now, before
         now = (await inspect(host, agent.container)).get(agent.container)
-        if now is None or not now.running:
-            return False
+        held = now is not None and now.running and now.started_at == before
+        before = now.started_at if now else ""
+        if now is None or not held:
+            return False  # one look later it must still be the same run: a crash loop runs at times, too
         run = logs.parse_run(logs.last_run(await log_of(host, agent.container, since(now, started))))
         return run.version == step.fleet.target and bool(run.listening or (run.config and run.config.core_addresses))
 
@@ -67,10 +70,10 @@ async def wait_for_core(hosts: Hosts, host: Host, step: CoreStep, version: str, 
     service = need(step.facts.core)
     clocks = step.fleet.clocks
     said = "it does not answer"
-    broken = ""
+    broken = before = ""
 
     async def ready() -> bool:
-        nonlocal said, broken
+        nonlocal said, broken, before
         now = (await inspect(host, service.container)).get(service.container)
         if now is None:
             said = f"there is no container {service.container}"
@@ -79,6 +82,7 @@ async def wait_for_core(hosts: Hosts, host: Host, step: CoreStep, version: str, 
             said = f"it ended with code {now.exit_code} and was restarted {now.restarts} times"
             broken = said if now.restarts >= _RESTARTS else ""
             return bool(broken)
+        held, before = now.started_at == before, now.started_at
         try:
             async with core_api(hosts, step.fleet.core, step.facts) as api:
                 answers = await _version_of(host, service, api, started)
@@ -87,7 +91,7 @@ async def wait_for_core(hosts: Hosts, host: Host, step: CoreStep, version: str, 
                     return False
                 if api.has_key:
                     await api.list_servers()
-                return True
+                return held
         except (CoreUnreachable, HostError) as error:
             said = error.what
             return False

@@ -350,7 +350,7 @@ def _container(entry: Mapping[str, Any]) -> Container:
         name=name,
         image=str(config.get("Image", "")),
         image_id=str(entry.get("Image", "")),
-        running=bool(state.get("Running")),
+        running=bool(state.get("Running")) and not state.get("Restarting"),  # docker says both in a crash loop
         restarts=int(entry.get("RestartCount") or 0),
         started_at=str(state.get("StartedAt", "")),
         exit_code=int(state.get("ExitCode") or 0),

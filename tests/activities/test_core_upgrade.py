@@ -1,0 +1,361 @@
+"""Core's upgrade and its way back over real SSH against the sandbox: as it should go, repeated, and with faults."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from model.errors import (
+    AgentNotStarted,
+    CommandFailed,
+    DatabaseError,
+    DiskFull,
+    DownloadFailed,
+    DumpRejected,
+    HostError,
+    KeyRejected,
+    PlanChanged,
+    UpgradeError,
+)
+from tests.activities.core_fleet import Bench, bench, codes, refusals
+
+
+@pytest.fixture
+async def b(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with bench(tmp_path) as made:
+        yield made
+
+
+async def test_there_and_back(b: Bench):
+    compose_before = (b.project / "mongo.compose.yaml").read_text()
+    env_before = (b.project / "compose.env").read_text()
+    database = b.restarted("komodo-mongo-1")
+    servers_before = sorted(str(d) for d in b.sandbox.store.databases["komodo"]["Server"].documents)
+
+    final = await b.upgraded()
+
+    assert b.sandbox.core is not None
+    assert b.sandbox.core.version == "2.3.2"
+    assert b.restarted("komodo-mongo-1") == database
+    switched = b.results[-1]
+    assert switched.version == "2.3.2"
+    assert b.step.key in "\n".join(switched.lines)
+    assert b.step.key in (b.project / "mongo.compose.yaml").read_text()
+    assert (b.project / "mongo.compose.yaml.bak_v1").read_text() == compose_before
+    assert (b.project / "compose.env.bak_v1").read_text() == env_before
+    assert oct((b.project / "keys").stat().st_mode & 0o777) == "0o700"
+    assert (b.folder / "core.key").read_bytes() == (b.project / "keys" / "core.key").read_bytes()
+    assert oct(b.folder.stat().st_mode & 0o777) == "0o700"
+    assert json.loads((b.folder / "manifest.json").read_text())["from"] == "1.19.5"
+    await _repeat_the_switch(b)
+    checks = await b.report.post_checks(b.step)
+    assert "action-v1-style" in {f.code for f in checks.findings}
+    assert not {f.code for f in checks.findings} & {"no-init", "keys-not-kept", "core-version", "core-key-open"}
+    again = await b.survey()
+    assert again.current
+    assert again.edits == ()
+    assert refusals(again) == []
+
+    b.next_attempt()
+    back = replace(b.step, dump=final)
+    assert (await b.back.check_rollback(back)).drift == ()
+    await b.core.stop_core(back)
+    pre = await b.backup.dump_database(replace(back, label="pre_rollback"))
+    assert "Swarm" in {c.name for c in pre.collections}
+    await b.back.restore_database(back)
+    assert "Swarm" not in b.sandbox.store.databases["komodo"]
+    await b.back.restore_core_files(back)
+    started = await b.back.start_old_core(back)
+    restored = await b.back.restore_core_agent(back)
+
+    assert (started.version, restored.version) == ("1.19.5", "1.19.5")
+    assert (b.project / "mongo.compose.yaml").read_text() == compose_before
+    assert (b.project / "compose.env").read_text() == env_before
+    assert sorted(str(d) for d in b.sandbox.store.databases["komodo"]["Server"].documents) == servers_before
+    assert not refusals(await b.survey())
+    said = repr(b.results) + repr([r.argv for r in b.sandbox.journal])
+    assert not [s for s in b.sandbox.secrets if s in said]
+
+
+async def _repeat_the_switch(b: Bench) -> None:
+    """As after a worker that died before it could tell: the same facts, and nothing is done twice."""
+    before = [b.ran(w) for w in ("up", "stop", "mongodump", "create", "pull")]
+    assert await b.core.write_core_files(b.step) == b.results[5]
+    assert (await b.core.start_core(b.step)).started_at == b.results[6].started_at
+    assert (await b.core.read_core_key(b.step)).public_key == b.step.key
+    assert (await b.core.switch_core_agent(b.step)).invocation == b.results[8].invocation
+    assert [b.ran(w) for w in ("up", "stop", "mongodump", "create", "pull")] == before
+
+
+async def test_a_repeated_dump_is_the_same_dump(b: Bench):
+    await b.backed_up()
+    step = replace(b.step, label="before")
+    one = await b.backup.dump_database(step)
+    assert await b.backup.dump_database(step) == one
+    assert b.ran("mongodump", "--archive") == 1
+    assert await b.backup.back_up_core(b.step) == b.step.backup
+    await b.core.stop_core(b.step)
+    final = replace(b.step, label="final")
+    two = await b.backup.dump_database(final)
+    assert await b.backup.dump_database(final) == two
+    assert {c.name: c.documents for c in two.collections}["Server"] == 2
+
+
+async def test_by_hand_with_neither_worker_nor_temporal(b: Bench):
+    await b.upgraded()
+    shown = await b.by_hand(f"sudo sh {b.folder}/restore.sh --dry-run")
+    assert shown.exit_status == 0, shown.stderr
+    assert "would run" in str(shown.stdout)
+    assert b.sandbox.core is not None
+    assert b.sandbox.core.version == "2.3.2"
+
+    done = await b.by_hand(f"sudo sh {b.folder}/restore.sh")
+
+    assert done.exit_status == 0, f"{done.stdout}\n{done.stderr}"
+    assert b.sandbox.core is not None
+    assert b.sandbox.core.version == "1.19.5"
+    facts = await b.survey()
+    assert (facts.version, facts.api, refusals(facts)) == ("1.19.5", True, [])
+    said = f"{done.stdout}{done.stderr}{[r.argv for r in b.sandbox.journal]}"
+    assert not [s for s in b.sandbox.secrets if s in said]
+    once_more = await b.by_hand(f"sudo sh {b.folder}/restore.sh files")
+    assert "is as it was" in str(once_more.stdout)
+
+
+async def test_by_hand_before_the_new_version_ever_ran(b: Bench):
+    await b.quiet()
+    done = await b.by_hand(f"sudo sh {b.folder}/restore.sh")
+    assert done.exit_status == 0, f"{done.stdout}\n{done.stderr}"
+    assert "the database is as it was" in str(done.stdout)
+    assert b.ran("mongorestore") == 0
+    assert not refusals(await b.survey())
+
+
+# --- dumps that prove nothing -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "words"),
+    [
+        ("dump-empty", DumpRejected, "wrote an empty archive"),
+        ("dump-truncated", DumpRejected, "cut off or damaged"),
+        ("disk-full", DiskFull, ""),
+        ("dump-fails", CommandFailed, "mongodump"),
+    ],
+)
+async def test_a_bad_dump(b: Bench, fault: str, error: type[UpgradeError], words: str):
+    await b.backed_up()
+    step = replace(b.step, label="before")
+    b.sandbox.fault(fault, "core")
+    with pytest.raises(error) as caught:
+        await b.backup.dump_database(step)
+    assert words in str(caught.value)
+    assert not [s for s in b.sandbox.secrets if s in str(caught.value)]
+    assert [p.name for p in (b.folder / "dumps").glob("*")] == []
+    b.sandbox.heal()
+    assert (await b.backup.dump_database(step)).documents > 50
+
+
+async def test_no_final_dump_while_core_runs(b: Bench):
+    await b.backed_up()
+    with pytest.raises(HostError, match="quiet database only"):
+        await b.backup.dump_database(replace(b.step, label="final"))
+
+
+# --- before the switch ------------------------------------------------------------------------------------------------
+
+
+async def test_a_file_edited_meanwhile_stops_everything(b: Bench):
+    await b.staged()
+    env = b.project / "compose.env"
+    env.write_text(env.read_text() + "# edited\n")
+    drift = (await b.preflight.recheck_core(b.step)).drift
+    assert [d for d in drift if "compose.env was edited" in d]
+    before = (b.project / "mongo.compose.yaml").read_text()
+    with pytest.raises(PlanChanged, match=r"compose\.env"):
+        await b.core.write_core_files(b.step)
+    b.next_attempt()
+    with pytest.raises(PlanChanged):
+        await b.core.stage_core(b.step)
+    assert env.read_text().endswith("# edited\n")
+    assert "init" not in before
+
+
+async def test_an_image_that_cannot_be_pulled(b: Bench):
+    await b.backed_up()
+    b.sandbox.fault("pull-fails", "core")
+    with pytest.raises(DownloadFailed, match="nothing was changed") as caught:
+        await b.core.stage_core(b.step)
+    assert caught.value.transient
+    b.sandbox.heal()
+    staged = await b.core.stage_core(b.step)
+    assert staged.images == ("ghcr.io/moghtech/komodo-core:2.3.2", "ghcr.io/moghtech/komodo-periphery:2.3.2")
+    assert len(staged.keepers) == 4
+
+
+# --- a Core that does not come up -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [("core-never-up", "does not work in 2.3.2"), ("up-does-nothing", "compose did not start Core")],
+)
+async def test_a_core_that_does_not_come_up(b: Bench, fault: str, words: str):
+    b.clocks(core_ready=timedelta(seconds=3))
+    await b.quiet()
+    await b.core.write_core_files(b.step)
+    b.sandbox.fault(fault, "core")
+    with pytest.raises(CommandFailed, match=words) as caught:
+        await b.core.start_core(b.step)
+    assert "next:" in str(caught.value)
+    assert not [s for s in b.sandbox.secrets if s in str(caught.value)]
+
+
+async def test_a_core_that_answers_but_does_not_work_and_the_way_back(b: Bench, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("activities.core_proof._SILENT", timedelta(seconds=2))
+    final = await b.quiet()
+    await b.core.write_core_files(b.step)
+    b.sandbox.fault("core-v2-broken", "core")
+    with pytest.raises(CommandFailed, match="KOMODO_HOST must be an absolute URL"):
+        await b.core.start_core(b.step)
+    b.sandbox.heal()
+    b.next_attempt()
+    back = replace(b.step, dump=final)
+    await b.core.stop_core(back)
+    await b.back.restore_database(back)
+    await b.back.restore_core_files(back)
+    assert (await b.back.start_old_core(back)).version == "1.19.5"
+    assert not refusals(await b.survey())
+
+
+async def test_the_undo_of_a_stop(b: Bench):
+    await b.staged()
+    core = b.restarted("komodo-core-1")
+    await b.core.stop_core(b.step)
+    started = await b.back.start_old_core(b.step)
+    assert started.version == "1.19.5"
+    assert b.restarted("komodo-core-1") == core
+    # The undo voided the mark: the same step stops it anew.
+    await b.core.stop_core(b.step)
+    assert b.ran("stop", "core") == 2
+
+
+async def test_a_key_that_is_not_certain(b: Bench):
+    await b.quiet()
+    await b.core.write_core_files(b.step)
+    await b.core.start_core(b.step)
+    stale = "MCowBQYDK2VuAyEAhixFldecUM47tVbkdqhhYn6H1pCbHFsT+Zgz0B2XdgY="
+    public = b.project / "keys" / "core.pub"
+    public.write_text(f"-----BEGIN PUBLIC KEY-----\n{stale}\n-----END PUBLIC KEY-----\n")
+    with pytest.raises(KeyRejected, match="not certain"):
+        await b.core.read_core_key(b.step)
+    public.unlink()
+    assert (await b.core.read_core_key(b.step)).public_key != stale
+
+
+async def _agent_there_and_back(b: Bench) -> None:
+    """The agent in Core's project is undone alone, while Core and its files stay in the new version."""
+    restored = await b.back.restore_core_agent(b.step)
+    assert (restored.version, b.sandbox.core and b.sandbox.core.version) == ("1.19.5", "2.3.2")
+    b.next_attempt()
+    b.sandbox.fault("crash-loop", "core")
+    b.clocks(agent_ready=timedelta(seconds=2))
+    with pytest.raises(AgentNotStarted):
+        await b.core.switch_core_agent(b.step)
+    b.sandbox.heal()
+    b.clocks(agent_ready=timedelta(seconds=10))
+    b.next_attempt()
+    assert (await b.core.switch_core_agent(b.step)).version == "2.3.2"
+
+
+async def test_a_way_back_that_fails_leads_forward_again(b: Bench):
+    final = await b.upgraded()
+    await _agent_there_and_back(b)
+    b.next_attempt()
+    back = replace(b.step, dump=final)
+    await b.core.stop_core(back)
+    pre = await b.backup.dump_database(replace(back, label="pre_rollback"))
+    b.sandbox.fault("restore-fails", "core", times=1)
+    with pytest.raises(DatabaseError, match="could not be restored"):
+        await b.back.restore_database(back)
+    await b.back.restore_core_files(back)
+    started = await b.back.return_to_new_core(replace(b.step, dump=pre))
+    assert started.version == "2.3.2"
+    assert (await b.survey()).current
+
+
+async def test_a_way_back_without_its_dump_is_refused(b: Bench):
+    final = await b.upgraded()
+    next((b.folder / "dumps").glob("final*")).unlink()
+    (b.folder / "files" / "compose.env").write_text("other\n")
+    drift = (await b.back.check_rollback(replace(b.step, dump=final))).drift
+    assert [d for d in drift if d.endswith("final.archive.gz is gone")]
+    assert [d for d in drift if "compose.env is not what was saved" in d]
+
+
+# --- preflight --------------------------------------------------------------------------------------------------------
+
+
+async def test_without_an_api_key(b: Bench):
+    b.fleet = replace(b.fleet, core=replace(b.fleet.core, api_key=None, api_secret=None))
+    facts = await b.survey()
+    assert refusals(facts) == []
+    assert {"no-api-key", "action-v1-style"} <= codes(facts)
+    assert not facts.api
+    assert facts.version == "1.19.5"
+    assert {s.name for s in facts.servers} == {"Local", "web-1"}
+    assert facts.agent_server == "Local"
+
+
+async def test_a_server_without_a_fate_and_one_unknown(b: Bench):
+    other = replace(b.fleet.servers[0], name="Web-1")
+    b.fleet = replace(b.fleet, servers=(other,), leave_behind=("gone",))
+    assert {f.code: f.severity for f in (await b.survey()).findings if f.subject in ("web-1", "Web-1", "gone")} == {
+        "server-without-fate": "refuse",
+        "server-unknown": "refuse",
+        "left-behind-unknown": "warn",
+    }
+    b.fleet = replace(b.fleet, servers=(), leave_behind=("web-1",))
+    assert refusals(await b.survey()) == []
+
+
+async def test_a_wrong_key_is_refused_once(b: Bench):
+    secret = b.sandbox.folder / "secrets" / "api_secret"
+    secret.write_text("S_wrong_S")
+    facts = await b.survey()
+    assert "api-refused" in codes(facts)
+    assert "S_wrong_S" not in repr(facts)
+    assert {s.name for s in facts.servers} == {"Local", "web-1"}
+
+
+async def test_a_core_host_that_cannot_be_reached(b: Bench):
+    b.sandbox.fault("unreachable", "core")
+    await b.sandbox.settled()
+    facts = await b.survey()
+    assert not facts.reachable
+    assert codes(facts) == {"unreachable"}
+
+
+async def test_host_without_scheme_is_refused_before_anything(tmp_path: Path):
+    async with bench(tmp_path, core_url="komodo.example.com") as b:
+        assert "host-not-url" in {f.code for f in refusals(await b.survey())}
+
+
+async def test_a_report_lies_in_the_run_folder(b: Bench):
+    from model.steps import Notice, SaveReport
+
+    await b.backed_up()
+    report = SaveReport(op=b.step.op, core=b.fleet.core, markdown="# ü\n", json="{}\n")
+    await b.report.save_report(report)
+    assert (b.folder / "report.md").read_text() == "# ü\n"
+    out = b.folder / "said"
+    sent = await b.report.notify(Notice(fleet="f", subject="s", text="t", command=f"cat > '{out}'"))
+    assert out.read_text() == "s\n\nt\n"
+    assert sent.facts[1] == "handed to the notify command"
+    failed = await b.report.notify(Notice(fleet="f", subject="s", text="t", command="exit 3"))
+    assert "exit code 3" in failed.facts[1]
