@@ -35,8 +35,8 @@ class Survey:
     target: str
     fleet: str
     agent: AgentRelease
-    machine: Said
-    """What survey_server.sh said."""
+    machine: Said = field(repr=False)
+    """What survey_server.sh said; a unit's Environment= may hold passkeys."""
     files: Said = field(default_factory=dict)
     """What survey_files.sh said."""
     configs: tuple[ConfigFile, ...] = ()

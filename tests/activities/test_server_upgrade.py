@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
+import signal
 import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -19,6 +21,7 @@ from model.errors import (
     AgentNotStarted,
     ConfigNotLoaded,
     DiskFull,
+    JobLost,
     KeyRejected,
     PlanChanged,
 )
@@ -270,3 +273,25 @@ async def test_nothing_secret_is_left_on_the_host_or_in_an_error(fleet: Fleet) -
     for secret in fleet.sandbox.secrets:
         assert secret not in written
         assert secret not in argv
+
+
+async def test_a_job_that_is_killed_is_said_to_be_lost_and_then_finished(fleet: Fleet) -> None:
+    """As after a power cut: no exit code. Retried by Temporal, the step looks at the state and goes on."""
+    step = await fleet.ready("web-1")
+    fleet.sandbox.fault("slow", "web-1", seconds=2, command="systemctl")
+    task = asyncio.ensure_future(fleet.switch(step))
+    record = Path(step.op.folder(step.server.host.state_dir), "jobs/web-1/1/switch/pid")
+    deadline = asyncio.get_running_loop().time() + 20
+    while not await asyncio.to_thread(record.is_file):
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.05)
+    pid, *_, group = (await asyncio.to_thread(record.read_text)).split()
+    assert pid == group, "the job leads a process group of its own: only that is ended here"
+    os.killpg(int(group), signal.SIGKILL)
+    with pytest.raises(JobLost) as caught:
+        await task
+    assert caught.value.transient
+    fleet.sandbox.heal("slow")
+    assert (await fleet.switch(step)).version == NEW
+    ran = [r.argv[:2] for r in fleet.sandbox.mutations("web-1")]
+    assert ran.count(("systemctl", "start")) == 1
