@@ -8,6 +8,7 @@ begun by the old code are still running somewhere.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sys
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ async def record(folder: Path, release: str, name: str) -> list[Path]:
             part = re.sub(r"[^a-z0-9]+", "-", workflow_id.removeprefix("komodo-")).strip("-")
             path = folder / f"{release}.{name}.{part}.json"
             with path.open("x") as file:
-                file.write(history.to_json())
+                file.write(json.dumps(history.to_json_dict(), separators=(",", ":")) + "\n")
             written.append(path)
     return written
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -12,6 +13,7 @@ from model.decisions import Control, ControlVerb, Decision, Recorded, Verdict
 from model.progress import FleetState, ServerState
 from tests.workflows.doubles import Doubles, broken, fleet
 from tests.workflows.driver import Driver, Talk
+from workflows.options import WINDOW
 
 
 async def test_messages_that_open_nothing(run: Driver, doubles: Doubles) -> None:
@@ -145,6 +147,19 @@ async def test_stop_lets_the_server_in_the_middle_finish(run: Driver, doubles: D
     assert "stopped by ann: dinner" in result.detail
     assert all(r.keepers == () for r in doubles.inputs("release_host")), "the keepers hold the way back"
     assert doubles.count("save_report") == 1
+
+
+async def test_in_a_big_wave_stop_holds_those_beyond_the_window(run: Driver, doubles: Doubles) -> None:
+    holds = [doubles.hold("switch_server", f"web-{i}") for i in range(2, WINDOW + 2)]
+    talk = await run.upgrade(fleet(WINDOW + 3, approve="core-only", wave=str(WINDOW + 2)))
+    await talk.answer("core")
+    await asyncio.wait_for(asyncio.gather(*(hold.begun.wait() for hold in holds)), 60)
+    await talk.control(ControlVerb.STOP)
+    await talk.until(lambda p: p.stopping, "stopping")
+    for hold in holds:
+        hold.go.set()
+    result = await talk.result()
+    assert [o.state for o in result.servers] == [ServerState.UPGRADED] * (WINDOW + 1) + [ServerState.STOPPED] * 2
 
 
 async def test_stop_when_nothing_is_left_to_start_is_no_failure(run: Driver, doubles: Doubles) -> None:
