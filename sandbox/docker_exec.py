@@ -32,7 +32,8 @@ async def program(call: Call, engine: Engine, container: Container, argv: list[s
     """Run one program in a container."""
     name = Path(argv[0]).name
     role = container.image.program
-    if role == "mongo" and name in {"mongodump", "mongorestore", "mongosh"}:
+    bare = call.host.world.faults.on("no-mongodump", call.host.name) is not None
+    if role == "mongo" and name in {"mongodump", "mongorestore", "mongosh"} and not bare:
         if argv[1:] == ["--version"]:
             call.out(f"{name} version: 100.12.0\n")
             return 0

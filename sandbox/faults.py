@@ -6,6 +6,7 @@
 | hang | any | | new connections are accepted and never answered, commands never end |
 | host-key-changed | any | | the host shows another key from now on |
 | connection-drop | any | at=1, when="start"/"end" | the connection is cut at the n-th command; what it began lives on |
+| connection-drop | any | on="systemctl stop" | the same, when a stand-in's command begins like this |
 | slow | any | seconds=1, command="" | every stand-in (or the named one) takes that much longer |
 | sudo-wrong | any | | the sudo password is not any more what it was |
 | disk-full | any | path="" | downloads, pulls, dumps, `cp`, `cat >`, `tee`, `dd` fail below `path`; `df` says 0 |
@@ -16,6 +17,7 @@
 | wrong-key | server | stale=2 | Core's key is refused as if another were pinned, behind a stale Ok of so many seconds |
 | core-never-up | core | version="2" | Core of that major version never answers |
 | core-v2-broken | core | | v2 answers /version; every server stays NotOk with `err: null`, for ever |
+| no-mongodump | core | | the database's image has no mongodump |
 | dump-empty | core | | mongodump of a wrong database: exit 0, nothing in it |
 | dump-truncated | core | | mongodump exits 0, half of the archive is missing |
 | dump-hangs | core | | mongodump never ends |

@@ -34,7 +34,7 @@ from sandbox.seed_files import NAMES, SHAPES, Secrets, write_agent, write_projec
 from sandbox.ssh import SshHost
 from sandbox.standin import Call, ControlSocket
 from sandbox.web import Request, Response, WebServer
-from sandbox.world import Recorded, World
+from sandbox.world import Recorded, World, now
 
 CORE = "core"
 API_KEY = "K-sandbox-komodo-upgrade"
@@ -54,6 +54,7 @@ class Sandbox:
         self._sockets = Path(tempfile.mkdtemp(prefix="kus-"))
         self._control = ControlSocket(str(self._sockets / "s"), world.hosts)
         self._site = WebServer(self._release_site)
+        world.watchers.append(self._drop_on_command)
         self._changes: list[asyncio.Task[Any]] = []
         self._client_key = asyncssh.generate_private_key("ssh-ed25519")
 
@@ -137,6 +138,44 @@ class Sandbox:
         """Cut every open SSH connection now."""
         for one in self._named(host):
             self._ssh[one.name].cut()
+
+    def prune_images(self) -> list[str]:
+        """What Komodo itself does every day: images that no container uses are gone. Returns their references."""
+        used = {c.image.id for c in self.engine.containers.values()}
+        images = self.engine.store.images
+        gone = [image for image in images.values() if image.id not in used]
+        for image in gone:
+            del images[image.id]
+        return sorted(f"{image.repository}:{tag}" for image in gone for tag in image.tags)
+
+    async def reboot(self, host: str) -> None:
+        """Power off and on: every process gone, units and containers back, connections cut."""
+        machine = self.hosts[host]
+        self._ssh[host].cut()
+        self._end_processes(host)
+        machine.sudo_seen.clear()
+        for service in machine.systemd.services.values():
+            await machine.systemd.stop(service)
+        engine = machine.docker
+        running = [c for c in engine.containers.values() if c.wanted] if engine else []
+        for container in running:
+            assert engine is not None
+            await engine.stop(container)
+        machine.booted = now().timestamp()
+        for service in machine.systemd.services.values():
+            if machine.systemd.enabled(service) == "enabled":
+                await machine.systemd.start(service)
+        for container in running:
+            if engine is not None and container.spec.restart in {"unless-stopped", "always"}:
+                await engine.start(container)
+
+    def _drop_on_command(self, host: str, argv: tuple[str, ...]) -> None:
+        """Fault connection-drop with `on`."""
+        fault = self.world.faults.on("connection-drop", host)
+        wanted = str(fault.options.get("on", "")) if fault else ""
+        if wanted and " ".join(argv).startswith(wanted):
+            self.world.faults.strike("connection-drop", host)
+            self._ssh[host].cut()
 
     async def settled(self) -> None:
         """Wait until what `fault` and `heal` began is done."""
@@ -287,8 +326,10 @@ class Sandbox:
         await self.world.cancel_all()
         shutil.rmtree(self._sockets, ignore_errors=True)
 
-    def _end_processes(self) -> None:
+    def _end_processes(self, host: str = "") -> None:
         mark = f"KU_SANDBOX={self.world.id}".encode()
+        if host:
+            mark = f"KU_SANDBOX_ROOT={self.hosts[host].root}".encode()
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if mark in (process / "environ").read_bytes().split(b"\0"):

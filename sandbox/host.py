@@ -87,6 +87,8 @@ class SandboxHost:
 
     async def dispatch(self, call: Call) -> int | Become:
         """Run one stand-in's command and record it."""
+        for watcher in list(self.world.watchers):
+            watcher(self.name, (call.name, *call.argv))
         slow = self.world.faults.on("slow", self.name)
         if slow and slow.options.get("command", "") in ("", call.name):
             await asyncio.sleep(float(slow.options.get("seconds", 1)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,6 +54,8 @@ class World:
     journal: list[Recorded] = field(default_factory=list)
     commands_file: Path | None = None
     """The same as lines of JSON, for whoever watches from another process."""
+    watchers: list[Callable[[str, tuple[str, ...]], None]] = field(default_factory=list)
+    """Told host and command line of each stand-in, before it does anything."""
     defects: list[str] = field(default_factory=list)
     """Errors of the sandbox itself; a test should find none."""
     stores: dict[str, Store] = field(default_factory=dict)

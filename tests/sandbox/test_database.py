@@ -158,6 +158,9 @@ async def test_dump_faults(fleet: Sandbox, run: Run) -> None:
     fleet.fault("dump-empty", "core", times=1)
     empty = await run("core", command, secret)
     assert (empty.exit_status, empty.stderr) == (0, "")
+    fleet.fault("no-mongodump", "core")
+    assert "executable file not found" in str((await run("core", command, secret)).stderr)
+    fleet.heal("no-mongodump")
     fleet.fault("dump-fails", "core", times=1)
     assert (await run("core", command, secret)).exit_status == 1
     fleet.fault("disk-full", "core")

@@ -130,6 +130,15 @@ async def test_keepers_cp_exec_and_logs(fleet: Sandbox, run: Run) -> None:
     assert "Komodo Core starting on http://[::]:9120" in str(tail.stdout)
 
 
+async def test_images_that_nobody_holds_are_pruned(fleet: Sandbox, run: Run) -> None:
+    for name in ("core", "periphery"):
+        await run("core", f"sudo -n docker pull ghcr.io/moghtech/komodo-{name}:2.3.2")
+    await run("core", "sudo -n docker create --name keep-1 ghcr.io/moghtech/komodo-core:2.3.2")
+    assert fleet.prune_images() == ["ghcr.io/moghtech/komodo-periphery:2.3.2"]
+    gone = await run("core", "sudo -n docker image inspect ghcr.io/moghtech/komodo-periphery:2.3.2")
+    assert gone.exit_status == 1
+
+
 @pytest.mark.parametrize("fault", ["pull-fails", "up-does-nothing"])
 async def test_docker_faults(fleet: Sandbox, run: Run, fault: str) -> None:
     before = (await inspect(run, "komodo-core-1"))["Id"]

@@ -35,6 +35,32 @@ async def test_a_background_job_outlives_its_session(fleet: Sandbox, run: Run) -
     await until((root / "home/ops/late").is_file)
 
 
+async def test_a_connection_drops_when_a_command_runs(fleet: Sandbox) -> None:
+    seen: list[tuple[str, ...]] = []
+    fleet.world.watchers.append(lambda _host, argv: seen.append(argv))
+    fleet.fault("connection-drop", "web-1", on="systemctl stop", times=1)
+    connection = await connect(fleet, "web-1")
+    assert (await connection.run("systemctl is-active periphery")).exit_status == 0
+    cut = await connection.run("sudo -n systemctl stop periphery; touch ~/after")
+    assert cut.exit_status is None
+    await until((fleet.hosts["web-1"].root / "home/ops/after").exists)
+    assert fleet.agent_version("web-1") == ""
+    assert ("systemctl", "stop", "periphery") in seen
+
+
+async def test_reboot(fleet: Sandbox, run: Run) -> None:
+    before = await run("web-1", "systemctl show -p UserspaceTimestamp")
+    job = await run("web-1", "setsid sh -c 'sleep 1; touch ~/late' </dev/null >/dev/null 2>&1 & echo $!")
+    await fleet.reboot("web-1")
+    await fleet.reboot("core")
+    async with await connect(fleet, "web-1") as connection:
+        after = await connection.run("systemctl show -p UserspaceTimestamp; systemctl is-active periphery")
+        assert str(before.stdout) not in str(after.stdout)
+        assert str(after.stdout).endswith("active\n")
+    assert await asyncio.to_thread(_ended, int(str(job.stdout)))
+    await until(lambda: fleet.core is not None and fleet.core.listening)
+
+
 async def test_wrong_client_key_and_changed_host_key(fleet: Sandbox) -> None:
     host = fleet.hosts["web-1"]
     stranger = asyncssh.generate_private_key("ssh-ed25519")
@@ -80,9 +106,6 @@ async def test_a_connection_drops_and_what_it_started_lives_on(fleet: Sandbox) -
     await until((fleet.hosts["web-1"].root / "home/ops/lived").is_file)
     async with await connect(fleet, "web-1") as again:
         assert (await again.run("true")).exit_status == 0
-
-
-SUDO = """printf '%s\\n' "$1" | sudo -S -p '' -v && sudo -n id -u"""
 
 
 async def test_sudo_with_password(fleet: Sandbox, run: Run) -> None:
