@@ -93,8 +93,9 @@ def fill(store: Store, database: str, servers: list[tuple[str, str]], api_key: s
     image = {"type": "Image", "params": {"image": "busybox"}}
     store.insert(database, "Deployment", [resource("Deployment", "pinger", {"server_id": str(second["_id"]),
                                                                             "image": image})])  # fmt: skip
-    store.insert(database, "Procedure", _procedures())
-    store.insert(database, "Tag", [{"_id": bson.ObjectId(), "name": "system", "owner": "System", "color": "Red"}])
+    tag = bson.ObjectId()
+    store.insert(database, "Procedure", _procedures(str(tag)))
+    store.insert(database, "Tag", [{"_id": tag, "name": "system", "owner": "System", "color": "Red"}])
     variable = {"name": "GREETING", "value": "hello from v1", "description": "", "is_secret": False}
     store.insert(database, "Variable", [{"_id": bson.ObjectId(), **variable}])
     store.insert(database, "Update", _updates(str(admin), documents, stack, at))
@@ -117,7 +118,7 @@ def _user(identity: bson.ObjectId, at: int) -> Document:
     }  # fmt: skip
 
 
-def _procedures() -> list[Document]:
+def _procedures(tag: str) -> list[Document]:
     def stage(name: str, kind: str, params: Document) -> Document:
         return {"name": name, "enabled": True, "executions": [{"execution": {"type": kind, "params": params},
                                                                "enabled": True}]}  # fmt: skip
@@ -126,11 +127,10 @@ def _procedures() -> list[Document]:
     update = {"stages": [stage("Stage 1", "GlobalAutoUpdate", {})], "schedule": "Every day at 03:00"}
     nightly = {"stages": [stage("restart", "RestartStack", {"stack": "web", "services": []}),
                           stage("report", "RunAction", {"action": "disk-report"})]}  # fmt: skip
-    return [
-        resource("Procedure", "Backup Core Database", backup),
-        resource("Procedure", "Global Auto Update", update),
-        resource("Procedure", "nightly", nightly),
-    ]
+    made = [resource("Procedure", "Backup Core Database", backup), resource("Procedure", "Global Auto Update", update)]
+    for procedure in made:  # those that Komodo itself makes at its first start
+        procedure["tags"] = [tag]
+    return [*made, resource("Procedure", "nightly", nightly)]
 
 
 def _updates(user: str, servers: list[Document], stack: Document, at: int) -> list[Document]:
