@@ -1,0 +1,222 @@
+"""Scripts of Core's host alone under dash, with a docker that writes down what it is asked and what it is fed."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hosts.script import Script, packaged
+
+FAKE_DOCKER = """#!/bin/sh
+# Records argv, one call a line, and standard input of execs.
+printf '%s\\n' "${0##*/} $*" >>"$FAKE/calls"
+case $* in
+"inspect -f "*) cat "$FAKE/env" ;;
+"inspect "*db) printf '[{"Id": "abc", "State": {"Running": true}}]\\n' ;;
+inspect*) printf '[{"Id": "abc", "State": {"Running": false}}]\\n' ;;
+*mongosh\\ --version*) [ -e "$FAKE/mongosh" ] || exit 126 ;;
+*mongosh*) cat >"$FAKE/mongosh.stdin" ;;
+*mongorestore*) cat >"$FAKE/mongorestore.stdin"; cat "$FAKE/said" >&2 ;;
+*mongodump*) cat >"$FAKE/mongodump.stdin"; cat "$FAKE/archive"; cat "$FAKE/said" >&2; exit "$(cat "$FAKE/code")" ;;
+esac
+"""
+
+
+class Stage:
+    """A run folder and a fake docker in PATH."""
+
+    def __init__(self, folder: Path) -> None:
+        self.run = folder / "run"
+        self.fake = folder / "fake"
+        (self.run / "dumps").mkdir(parents=True)
+        (self.run / "files").mkdir()
+        self.fake.mkdir()
+        for name in ("docker", "docker-compose"):
+            (self.fake / name).write_text(FAKE_DOCKER)
+            (self.fake / name).chmod(0o755)
+        (self.fake / "code").write_text("0")
+        (self.fake / "env").write_text("A=1\n")
+        (self.fake / "archive").write_bytes(gzip.compress(b"archive"))
+        (self.fake / "said").write_text("7 document(s) restored successfully. 0 document(s) failed to restore.\n")
+        (self.run / "restore.sh").write_text(packaged("komodo.sh", "restore_core.sh"))
+        (self.run / "dumps" / "final.archive.gz").write_bytes(gzip.compress(b"archive"))
+        (self.run / "core-v2-started").touch()
+
+    def list(self, *lines: str) -> None:
+        basis = (
+            "version\t1.19.5", "compose\tdocker compose", "project\tkomodo", f"directory\t{self.run}",
+            "core_service\tcore", "core_container\tcore", "core_image\tk:1", "core_image_id\tsha256:abc",
+            "db_container\tdb", "db_name\tkomodo", "db_port\t27017", "db_auth_source\tadmin",
+            "db_uri\tmongodb://us%40er@127.0.0.1:27017/?authSource=admin",
+        )  # fmt: skip
+        (self.run / "restore.list").write_text("\n".join((*basis, *lines)) + "\n")
+
+    def sh(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        env = {**os.environ, "PATH": f"{self.fake}:/usr/bin:/bin", "FAKE": str(self.fake)}
+        return subprocess.run([shutil.which("dash") or "sh", *words], input=stdin, capture_output=True, env=env)
+
+    def restore(self, *words: str) -> subprocess.CompletedProcess[bytes]:
+        return self.sh(str(self.run / "restore.sh"), *words)
+
+    def dump(self) -> subprocess.CompletedProcess[bytes]:
+        text = "set -eu\n" + Script.load("komodo.sh", "dump_database.sh").text
+        return self.sh("-c", text, "x", str(self.run), "final", "db", "mongodb://u@h/", "komodo", "login", stdin=b"p")
+
+    @property
+    def calls(self) -> str:
+        return (self.fake / "calls").read_text()
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path)
+
+
+PASSWORD = 'p@ss:w/o rd"x\\y%'
+ENCODED = "p%40ss%3Aw%2Fo%20rd%22x%5Cy%25"
+
+
+@pytest.mark.parametrize("source", ["uri", "variable", "file", "initdb"])
+def test_the_password_reaches_mongorestore_on_its_standard_input_only(stage: Stage, source: str):
+    (stage.fake / "mongosh").touch()
+    lines = ["db_user\tus@er"]
+    if source == "uri":
+        (stage.fake / "env").write_text(f"KOMODO_DATABASE_URI=mongodb://us%40er:{ENCODED}@mongo:27017/x?a=b\n")
+        lines.append("db_uri_variable\tKOMODO_DATABASE_URI")
+    elif source == "file":
+        (stage.run / "pw").write_text(PASSWORD + "\n")
+        lines.append(f"db_password_file\t{stage.run}/pw")
+    else:
+        name = "KOMODO_DATABASE_PASSWORD" if source == "variable" else "MONGO_INITDB_ROOT_PASSWORD"
+        (stage.fake / "env").write_text(f"{name}={PASSWORD}\n")
+        lines.append("db_password_variable\tKOMODO_DATABASE_PASSWORD")
+    stage.list(*lines)
+    done = stage.restore("database")
+    assert done.returncode == 0, done.stderr
+    fed = (stage.fake / "mongorestore.stdin").read_text()
+    assert fed == 'password: "p@ss:w/o rd\\"x\\\\y%"\n'
+    shell = (stage.fake / "mongosh.stdin").read_text()
+    assert f"mongodb://us%40er:{ENCODED}@127.0.0.1:27017/komodo?authSource=admin" in shell
+    assert "db.dropDatabase()" in shell
+    said = stage.calls + done.stdout.decode() + done.stderr.decode()
+    assert PASSWORD not in said
+    assert ENCODED not in said
+    assert "mongodb://us%40er@127.0.0.1:27017/" in stage.calls
+    assert (stage.run / "database-restored").read_text() == f"{stage.run}/dumps/final.archive.gz\n"
+
+
+@pytest.mark.parametrize(
+    "said", ["0 document(s) restored successfully. 0 document(s) failed", "1 … 3 document(s) failed"]
+)
+def test_a_restore_that_did_not_restore_is_no_success(stage: Stage, said: str):
+    stage.list()
+    (stage.fake / "said").write_text(said)
+    done = stage.restore("database")
+    assert done.returncode == 1
+    assert b"the dump is still" in done.stderr
+    assert not (stage.run / "database-restored").exists()
+
+
+def test_the_database_is_left_alone_where_the_new_version_never_ran(stage: Stage):
+    stage.list()
+    (stage.run / "core-v2-started").unlink()
+    assert b"the database is as it was" in stage.restore("database").stdout
+    assert not (stage.fake / "calls").exists()
+
+
+def test_a_damaged_dump_is_not_restored(stage: Stage):
+    stage.list()
+    (stage.run / "dumps" / "final.archive.gz").write_bytes(gzip.compress(os.urandom(4000))[:2000])
+    done = stage.restore("database")
+    assert done.returncode == 1
+    assert b"is damaged" in done.stderr
+
+
+def test_the_newest_final_dump_counts(stage: Stage):
+    stage.list()
+    (stage.run / "dumps" / "final.2.archive.gz").write_bytes(gzip.compress(b"newer"))
+    assert b"from " + str(stage.run / "dumps" / "final.2.archive.gz").encode() in stage.restore("database").stdout
+
+
+def test_compose_is_called_as_it_was_found(stage: Stage):
+    stage.list("compose_file\t/a/x.yaml", "compose_file\t/a/y z.yaml", "env_file\t/a/.env", "project_directory\t/a")
+    assert stage.restore("stop").returncode == 0
+    words = "compose -p komodo -f /a/x.yaml -f /a/y z.yaml --env-file /a/.env --project-directory"
+    assert f"docker {words} {stage.run} stop core\n" in stage.calls
+    text = (stage.run / "restore.list").read_text().replace("compose\tdocker compose", "compose\tdocker-compose")
+    (stage.run / "restore.list").write_text(text)
+    stage.restore("stop")
+    assert "docker-compose -p komodo" in stage.calls
+
+
+def test_files_come_back_with_owner_and_mode(stage: Stage):
+    live = stage.run / "compose.env"
+    live.write_text("new\n")
+    live.chmod(0o640)
+    saved = stage.run / "files" / "compose.env"
+    saved.write_text("old\n")
+    stage.list(f"saved\t{hashlib.sha256(b'old' + bytes([10])).hexdigest()}\tcompose.env\t{live}")
+    shown = stage.restore("--dry-run", "files")
+    assert b"restoring" in shown.stdout
+    assert live.read_text() == "new\n"
+    assert stage.restore("files").returncode == 0
+    assert (live.read_text(), oct(live.stat().st_mode & 0o777)) == ("old\n", "0o640")
+    saved.write_text("tampered\n")
+    live.write_text("new\n")
+    done = stage.restore("files")
+    assert done.returncode == 1
+    assert b"is not what was saved" in done.stderr
+    assert live.read_text() == "new\n"
+
+
+def test_usage(stage: Stage):
+    stage.list()
+    assert stage.restore("everything").returncode == 2
+
+
+def test_a_dump_never_overwrites_another(stage: Stage):
+    (stage.fake / "said").write_text("done dumping komodo.Server (3 documents)\n")
+    done = stage.dump()
+    assert done.returncode == 0, done.stderr
+    assert f"path\t{stage.run}/dumps/final.2.archive.gz" in done.stdout.decode()
+    assert "dumped\tkomodo.Server (3 documents)" in done.stdout.decode()
+    assert (stage.fake / "mongodump.stdin").read_text() == "p"
+    assert gzip.decompress((stage.run / "dumps" / "final.archive.gz").read_bytes()) == b"archive"
+
+
+@pytest.mark.parametrize(
+    ("archive", "said", "code", "expected"),
+    [
+        (gzip.compress(b"x"), "", 0, 65),
+        (gzip.compress(b"x"), "done dumping other.Server (3 documents)", 0, 65),
+        (gzip.compress(os.urandom(999))[:500], "done dumping komodo.Server (3 documents)", 0, 65),
+        (b"", "Failed: mongodb://u:geheim@h: no", 1, 1),
+        (b"", "Failed: write /dev/stdout: no space left on device", 1, 70),
+    ],
+)
+def test_a_dump_that_proves_nothing_is_not_kept(stage: Stage, archive: bytes, said: str, code: int, expected: int):
+    (stage.fake / "archive").write_bytes(archive)
+    (stage.fake / "said").write_text(said + "\n")
+    (stage.fake / "code").write_text(str(code))
+    done = stage.dump()
+    assert done.returncode == expected
+    assert b"geheim" not in done.stderr
+    assert [p.name for p in (stage.run / "dumps").iterdir()] == ["final.archive.gz"]
+
+
+def test_parts_arrive_whole_or_not_at_all(stage: Stage):
+    text = "set -eu\n" + Script.load("komodo.sh", "save_report.sh").text
+    done = stage.sh("-c", text, "x", str(stage.run), "4", "3", stdin="ü\n!{}\n".encode())
+    assert done.returncode == 0, done.stderr
+    assert (stage.run / "report.md").read_text() == "ü\n!"
+    assert json.loads((stage.run / "report.json").read_text()) == {}
+    short = stage.sh("-c", text, "x", str(stage.run), "4", "9", stdin="ü\n!{}\n".encode())
+    assert short.returncode == 74
+    assert not [p for p in stage.run.iterdir() if "parts" in p.name or p.name.endswith(".part")]
