@@ -7,50 +7,39 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib
-import inspect
 import logging
 import os
-import pkgutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
-from hosts.pool import Hosts
 from temporalio import activity, workflow
 from temporalio.client import Client
 from temporalio.worker import PollerBehaviorAutoscaling, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
-import workflows
 from activities import registry
 from activities.boundary import Boundary
+from hosts.pool import Hosts
 from model.errors import TemporalUnavailable, UpgradeError
 from model.fleet import TASK_QUEUE
 from service import logs
 from service.connection import configured, connect
+from workflows.check_fleet import CheckFleet
+from workflows.rollback_fleet import RollbackFleet
+from workflows.upgrade_fleet import UpgradeFleet
+from workflows.upgrade_server import UpgradeServer
 
 log = logging.getLogger("komodo_upgrade.worker")
+
+WORKFLOWS = (CheckFleet, UpgradeFleet, UpgradeServer, RollbackFleet)
 
 GRACE = timedelta(seconds=30)
 """From SIGTERM until activities are cancelled; whoever stops the worker waits longer (deploy/: 45 s)."""
 _CONNECT_ATTEMPTS = 5
-
-
-def workflow_classes() -> list[type[Any]]:
-    """Every workflow of the room `workflows`."""
-    found: dict[str, type[Any]] = {}
-    for info in pkgutil.iter_modules(workflows.__path__):
-        module = importlib.import_module(f"workflows.{info.name}")
-        for _, kind in inspect.getmembers(module, inspect.isclass):
-            definition = vars(kind).get("__temporal_workflow_definition")
-            if definition is not None and definition.name:
-                found[definition.name] = kind
-    return [found[name] for name in sorted(found)]
 
 
 @asynccontextmanager
@@ -65,7 +54,7 @@ async def serving(client: Client, *, task_queue: str = TASK_QUEUE) -> AsyncItera
     worker = Worker(
         client,
         task_queue=task_queue,
-        workflows=workflow_classes(),
+        workflows=WORKFLOWS,
         activities=methods,
         interceptors=[Boundary()],
         workflow_runner=SandboxedWorkflowRunner(

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import activities
+from activities.artifacts import Artifacts
+from activities.backup import CoreBackup
+from activities.core import Core
+from activities.periphery import Periphery
+from activities.preflight_core import PreflightCore
+from activities.preflight_server import PreflightServer
+from activities.report import Report
+from activities.rollback import CoreRollback
+from activities.server_backup import ServerBackup
+from activities.verify import Verify
+from hosts.pool import Hosts
+
+SUBJECTS = (
+    PreflightCore,
+    PreflightServer,
+    CoreBackup,
+    ServerBackup,
+    Artifacts,
+    Core,
+    Periphery,
+    Verify,
+    CoreRollback,
+    Report,
+)
 
 NAMES = (
     "survey_core",
@@ -42,33 +63,23 @@ NAMES = (
 """What the workflows call. One that no worker knows is retried by Temporal for ever, so the worker checks at start."""
 
 
-def build(hosts: Any) -> list[Callable[..., Any]]:
+def build(hosts: Hosts) -> list[Callable[..., Any]]:
     """All activities as bound methods; `hosts` is the pool of connections they share."""
-    methods: list[Callable[..., Any]] = []
-    for kind in _classes():
-        wants = inspect.signature(kind).parameters
-        instance = kind(hosts) if wants else kind()
-        methods += [member for _, member in inspect.getmembers(instance, callable) if _is_activity(member)]
-    return methods
+    instances = [subject(hosts) for subject in SUBJECTS]
+    return [method for instance in instances for _, method in inspect.getmembers(instance, _is_activity)]
 
 
 def missing(methods: list[Callable[..., Any]]) -> list[str]:
     """Names of NAMES that `methods` lack."""
-    have = {_definition(method).name for method in methods}
+    have = {name_of(method) for method in methods}
     return [name for name in NAMES if name not in have]
 
 
-def _classes() -> Iterator[type[Any]]:
-    for info in pkgutil.iter_modules(activities.__path__):
-        module = importlib.import_module(f"activities.{info.name}")
-        for _, kind in inspect.getmembers(module, inspect.isclass):
-            if kind.__module__ == module.__name__ and any(_is_activity(m) for m in vars(kind).values()):
-                yield kind
+def name_of(method: Callable[..., Any]) -> str:
+    """Under which workflows call it."""
+    definition: Any = getattr(method, "__temporal_activity_definition", None)
+    return str(definition.name)
 
 
 def _is_activity(member: Any) -> bool:
-    return callable(member) and _definition(member) is not None
-
-
-def _definition(member: Any) -> Any:
-    return getattr(member, "__temporal_activity_definition", None)
+    return inspect.ismethod(member) and hasattr(member, "__temporal_activity_definition")

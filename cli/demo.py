@@ -18,6 +18,7 @@ from cli.options import output_option
 from cli.output import data, good, on_terminal, run, say, strong, wants_json
 
 if TYPE_CHECKING:
+    from cli.session import Session
     from model.decisions import Gate, Verdict
     from model.progress import FleetResult
     from service.state import StateDir
@@ -89,7 +90,7 @@ async def _demo(wishes: Wishes) -> int:
             await asyncio.to_thread(_clean, folder)
     took = time.monotonic() - began
     say()
-    say(f"{good('done')} in {took:.0f} s; the report: {strong(str(paths[0]))}")
+    say(f"{good('done')} in {took:.0f} s; report: {strong(str(paths[0]))}")
     if wishes.keep:
         say(f"kept: {folder} (the hosts' folders, Temporal's database, the logs)")
     if wants_json():
@@ -100,7 +101,6 @@ async def _demo(wishes: Wishes) -> int:
 async def _play(folder: Path, wishes: Wishes) -> FleetResult | None:
     from cli import table
     from cli.follow import Follower, Manner
-    from cli.session import open_session
     from cli.start import begin
     from cli.target import Target
     from cli.upgrade import Upgrade
@@ -109,9 +109,9 @@ async def _play(folder: Path, wishes: Wishes) -> FleetResult | None:
 
     say(f"a simulated fleet of one Core and {wishes.servers} servers, and a Temporal server of its own …")
     state = StateDir(folder / "service").make()
-    async with _fleet(folder / "fleet", wishes) as fleet_file, _service(state):
+    async with _service(state) as connecting, _fleet(folder / "fleet", wishes) as fleet_file:
         fleet = await asyncio.to_thread(load, fleet_file)
-        session = await open_session(state=state)
+        session = await connecting
         await session.share_secrets(fleet)
         upgrade = Upgrade(session.client, fleet.name)
         await begin(session, fleet)
@@ -153,13 +153,17 @@ class _Approver:
 
 
 @contextlib.asynccontextmanager
-async def _service(state: StateDir) -> AsyncIterator[None]:
-    """The demo's own Temporal server and worker, gone afterwards."""
+async def _service(state: StateDir) -> AsyncIterator[asyncio.Task[Session]]:
+    """The demo's own Temporal server and worker, gone afterwards. They start while the fleet does."""
+    from cli.session import open_session
     from service import embedded
 
+    connecting = asyncio.create_task(open_session(state=state))
     try:
-        yield
+        yield connecting
     finally:
+        with contextlib.suppress(Exception):  # an error of the start was raised where the session was wanted
+            await connecting
         await embedded.stop(state, force=True)
 
 

@@ -35,6 +35,8 @@ class Manner:
     decide: Decide | None = None
     """Answers by itself (the demo only)."""
     timeout: timedelta | None = None
+    known_gate: str = ""
+    """Not met again: the caller has just dealt with it."""
     every: float = LOOK_EVERY
     summary: bool = True
 
@@ -48,7 +50,7 @@ class Follower:
         self.manner = manner
         self.result: FleetResult | None = None
         self._last: FleetProgress | None = None
-        self._shown_gate = ""
+        self._shown_gate = manner.known_gate
         self._silent_since = 0.0
         self._live: Any = None
 

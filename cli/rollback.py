@@ -40,7 +40,7 @@ def rollback_command(
       komodo-upgrade rollback prod --plan
       komodo-upgrade rollback prod
       komodo-upgrade rollback prod web-3         # at the open failure gate of web-3, or after the end
-      komodo-upgrade approve prod --gate rollback --confirm prod
+      komodo-upgrade approve prod --confirm prod # the gate that it opens
     """
     target = resolve(arguments, servers=True)
     ask = on_terminal() and not (detach or wait) and not wants_json()
@@ -115,9 +115,11 @@ class _Flow:
                 return 0
             self._show(rollback_request(result, self.target.fleet or await fleet_of(session.client, found)))
             return 0
+        open_before = (await upgrade.progress()).gate
         control = Control(verb=ControlVerb.ROLLBACK, actor=actor(), reason=self.reason)
         gates.tell(await upgrade.control(control), "rollback: the upgrade turns back at its next safe point")
-        return await self._follow(upgrade)
+        # The gate that was open when the rollback was asked for is not the one to answer now.
+        return await self._follow(upgrade, known_gate=open_before.id if open_before else "")
 
     async def _closed(self, session: Session, upgrade: Upgrade) -> int:
         from cli.looking_back import PARTIAL, fleet_of, to_undo
@@ -178,9 +180,9 @@ class _Flow:
         text = "\n".join([strong(f"rollback of upgrade {request.change}"), *(f"  • {fact}" for fact in facts)])
         data({"change": request.change, "servers": request.servers, "core": request.core, "facts": facts}, text)
 
-    async def _follow(self, upgrade: Upgrade) -> int:
+    async def _follow(self, upgrade: Upgrade, known_gate: str = "") -> int:
         from cli.follow import Follower, Manner
 
-        manner = Manner(ask=self.ask, leave_at_gate=not self.wait, timeout=self.timeout)
+        manner = Manner(ask=self.ask, leave_at_gate=not self.wait, timeout=self.timeout, known_gate=known_gate)
         target = Target(self.target.name, self.target.fleet)
         return await Follower(upgrade, target, manner).follow()

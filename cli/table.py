@@ -131,5 +131,6 @@ def result_lines(result: FleetResult, target: Target) -> Iterator[str]:
     for name, state, version, detail in rows:
         first = detail.splitlines()[0] if detail else ""
         yield f"  {name:<{width}}  {state.value:<19} {version:<8} {first}".rstrip()
-    yield from (f"  refused: {f.subject}: {f.text}{f' → {f.cure}' if f.cure else ''}" for f in result.refusals)
+    untold = [f for f in result.refusals if f.text not in result.detail]
+    yield from (f"  refused: {f.subject}: {f.text}{f' → {f.cure}' if f.cure else ''}" for f in untold)
     yield f"the whole report: komodo-upgrade report {target.argument}".rstrip()

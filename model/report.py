@@ -104,7 +104,7 @@ def _server(outcome: ServerOutcome, result: FleetResult) -> str:
         lines.append(f"- out of Core's sight for {span(outcome.proof.dark)}")
     if outcome.attempt > 1:
         lines.append(f"- attempts: {outcome.attempt}")
-    lines += _way_back(outcome.backup)
+    lines += _way_back(outcome.backup, done=outcome.state is ServerState.ROLLED_BACK)
     check = check_command(outcome, result)
     if check:
         lines.append(f"- look yourself: `{check}`")
@@ -118,7 +118,7 @@ def _core(result: FleetResult) -> str:
     if result.key:
         lines.append(f"- public key: `{result.key.public_key}` (agreed by {', '.join(result.key.sources)})")
     lines += [_dump(dump) for dump in result.dumps]
-    lines += _way_back(result.core_backup)
+    lines += _way_back(result.core_backup, done=result.core_state is ServerState.ROLLED_BACK)
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
@@ -172,18 +172,25 @@ def _tomorrow(result: FleetResult) -> Iterator[str]:
 
 def _backups(result: FleetResult) -> Iterator[str]:
     places = [("Core", result.core_backup), *((o.name, o.backup) for o in _outcomes(result))]
-    existing = [(name, backup) for name, backup in places if backup]
-    if not existing:
+    # The agent in Core's project shares Core's folder: each folder is named once.
+    folders: dict[tuple[str, str], Backup] = {}
+    names: dict[tuple[str, str], list[str]] = {}
+    for name, backup in places:
+        if backup:
+            folders.setdefault((backup.host, backup.folder), backup)
+            names.setdefault((backup.host, backup.folder), []).append(name)
+    for place, backup in folders.items():
+        label = ", ".join(names[place])
+        yield f"{label}: `{backup.folder}` on {backup.host}"
+        yield from (f"{label}: {file.note}" for file in backup.files if file.note)
+        yield from (f"{label}: {note}" for note in backup.notes)
+    if not folders:
         return
-    for name, backup in existing:
-        yield f"{name}: `{backup.folder}` on {backup.host}"
-        yield from (f"{name}: {file.note}" for file in backup.files if file.note)
-        yield from (f"{name}: {note}" for note in backup.notes)
     when = result.ended_at + KEEP_BACKUPS
+    seen = ", and until every point of Tomorrow was seen" if any(_tomorrow(result)) else ""
     yield (
-        f"keep them until {when:%Y-%m-%d} at least, and until every point of Tomorrow was seen; "
-        "then remove these folders and the `*.bak_*` files beside the originals. "
-        "After that there is no way back to the old version."
+        f"keep them until {when:%Y-%m-%d} at least{seen}; then remove these folders and the `*.bak_*` files beside "
+        "the originals. After that there is no way back to the old version."
     )
 
 
@@ -198,13 +205,12 @@ def _shown(result: FleetResult) -> list[ServerOutcome]:
     return [o for o in _outcomes(result) if o.detail or o.proof or o.backup or o.state in _CHANGED]
 
 
-def _way_back(backup: Backup | None) -> list[str]:
+def _way_back(backup: Backup | None, *, done: bool) -> list[str]:
+    """`done`: it was gone already."""
     if backup is None:
         return []
-    return [
-        f"- backup: `{backup.folder}` ({len(backup.files)} files, {moment(backup.taken_at)})",
-        f"- way back, typed on {backup.host}: `{backup.restore_command}`",
-    ]
+    lines = [f"- backup: `{backup.folder}` ({len(backup.files)} files, {moment(backup.taken_at)})"]
+    return lines if done else [*lines, f"- way back, typed on {backup.host}: `{backup.restore_command}`"]
 
 
 def _dump(dump: DumpFacts) -> str:

@@ -68,6 +68,9 @@ class Child:
             loop.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await loop
+        # Told before anybody starts the next one: who waits for that one must not see this one's readiness.
+        self.ready, self.pid, self.identity = False, 0, ""
+        self._changed()
 
     async def restart(self) -> None:
         """Stop and start."""

@@ -19,7 +19,7 @@ from service import systemd
 from service.connection import connect
 from service.control import ask
 from service.fingerprints import fingerprint, referenced
-from service.processes import identity
+from service.processes import identity, is_alive
 from service.state import Running, StateDir
 from service.upgrades import running as running_upgrades
 from service.version import code, release
@@ -125,7 +125,7 @@ async def wait_for_worker(state: StateDir) -> Running:
     """Until the worker polls."""
     deadline = time.monotonic() + START_PATIENCE.total_seconds()
     while True:
-        now = state.read()
+        now = _current(state)
         if now.worker_ready and state.supervised():
             return now
         if time.monotonic() > deadline:
@@ -135,9 +135,9 @@ async def wait_for_worker(state: StateDir) -> Running:
 
 async def stop(state: StateDir, *, force: bool = False) -> bool:
     """Drain and stop. False: nothing ran. Raises ServiceRefused while an upgrade runs, unless forced."""
-    if not state.root.exists() or not state.supervised():
+    if not state.supervised():
         return False
-    now = state.read()
+    now = _current(state)
     if not force and now.address and now.phase in {"ready", "refusing"}:
         names = [run.fleet for run in await running_upgrades(await client(state, now))]
         if names:
@@ -146,15 +146,17 @@ async def stop(state: StateDir, *, force: bool = False) -> bool:
                 left="nothing was stopped",
                 cure="let it end, or `komodo-upgrade down --force`: it goes on after the next `komodo-upgrade up`",
             )
-    if now.control:
-        await ask(now.control, "stop")
     deadline = time.monotonic() + STOP_PATIENCE.total_seconds()
+    asked = False
     while state.supervised():
+        now = _current(state)
+        if now.control and not asked:
+            # One that is just starting has no socket yet.
+            await ask(now.control, "stop")
+            asked = True
         if time.monotonic() > deadline:
-            raise ServiceRefused(
-                f"the supervisor (pid {now.pid}) does not end",
-                cure=f"read {state.log('supervisor')}; then kill {now.pid}",
-            )
+            cure = f"read {state.log('supervisor')}; then kill {now.pid}"
+            raise ServiceRefused(f"the supervisor (pid {now.pid}) does not end", cure=cure)
         await asyncio.sleep(0.05)
     return True
 
@@ -173,16 +175,22 @@ async def _settled(state: StateDir, deadline: float, pid: int = 0) -> Running:
     seen = False
     while time.monotonic() < deadline:
         alive = state.supervised()
-        now = state.read()
+        now = _current(state)
         if alive and now.phase in {"ready", "refusing"} and (now.worker_ready or now.phase == "refusing"):
             return now
         if not alive and (seen or (pid and not identity(pid))):
-            return now
+            return state.read()
         seen = seen or alive
         if alive and now.restarts.get("worker", 0) >= 3:
             raise _not_started(state)
         await asyncio.sleep(0.05)
     raise _not_started(state)
+
+
+def _current(state: StateDir) -> Running:
+    """What the living supervisor wrote. A new one holds its lock a moment before it replaces the old one's words."""
+    now = state.read()
+    return now if is_alive(now.pid, now.identity) else Running()
 
 
 async def _replaceable(now: Running, say: Say) -> bool:

@@ -105,6 +105,8 @@ class StateDir:
 
     def supervised(self) -> bool:
         """A supervisor holds its lock right now: the only sign of life that cannot be stale."""
+        if not self.root.is_dir():
+            return False
         with contextlib.suppress(BlockingIOError), self.lock("supervisor"):
             return False
         return True
