@@ -16,7 +16,7 @@ from typing import TypeVar
 from temporalio import activity
 
 from activities.agent_host import agent_state, beating
-from activities.core_access import beat, core_api, log_of
+from activities.core_access import beat, core_api, log_of, moment
 from hosts.pool import Hosts
 from komodo import logs
 from komodo.core_api import CoreApi, ServerView
@@ -92,7 +92,7 @@ class Verify:
                 if good_since is None:
                     good_since, confirmed = now, datetime.now(UTC)
                 if look.fresh or now - good_since >= tick.total_seconds():
-                    return self._proof(verify, api, look, confirmed)
+                    return await self._proof(verify, api, look, confirmed)
             if now >= end and good_since is None:
                 raise self._not_proven(verify, look)
             await asyncio.sleep(clocks.poll.total_seconds())
@@ -132,15 +132,27 @@ class Verify:
         line = next((line for line in journal.log.proof if "version:" in line), "")
         return Proof(by_core=False, line=line, confirmed_at=datetime.now(UTC), unverified=(NOT_BY_CORE,))
 
-    def _proof(self, verify: VerifyServer, api: CoreApi | None, look: _Look, confirmed: datetime) -> Proof:
-        dark = max(confirmed - verify.switched.started_at, timedelta())
+    async def _proof(self, verify: VerifyServer, api: CoreApi | None, look: _Look, confirmed: datetime) -> Proof:
         return Proof(
             by_core=api is not None,
             line=look.line,
             confirmed_at=confirmed,
-            dark=dark if api is not None else timedelta(),
+            dark=await self._dark(verify, confirmed) if api is not None else timedelta(),
             unverified=() if api is not None else (NOT_BY_CORE,),
         )
+
+    async def _dark(self, verify: VerifyServer, confirmed: datetime) -> timedelta:
+        """How long Core did not see the server. Not from the server's own switch: a v1 agent is lost with v1 Core.
+
+        From when this change stopped Core, by its host's clock. Where Core was upgraded by an earlier run, at least
+        since the server's own switch.
+        """
+        host = await self._hosts.get(verify.fleet.core.host)
+        noted = await host.read(f"{verify.op.folder(verify.fleet.core.host.state_dir)}/core-stopped-at")
+        if noted is None:
+            return max(confirmed - verify.switched.started_at, timedelta())
+        ago = await host.clock() - moment(noted.data.decode())
+        return max(ago - (datetime.now(UTC) - confirmed), timedelta())
 
     def _not_proven(self, verify: VerifyServer, look: _Look) -> NotProven:
         waited = verify.fleet.clocks.core_sees.total_seconds()

@@ -74,6 +74,22 @@ async def test_without_an_api_key_the_journal_speaks_and_says_what_is_open(fleet
     assert "API key" in proof.unverified[0]
 
 
+def _core_was_stopped(folder: Path, *, ago: timedelta) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "core-stopped-at").write_text(f"{datetime.now(UTC) - ago:%Y-%m-%dT%H:%M:%SZ}\n")
+
+
+async def test_a_server_is_dark_from_when_core_was_stopped(fleet: Fleet) -> None:
+    """Not from its own switch: the last of many servers waits longest."""
+    step = await fleet.ready("web-1")
+    switched = await fleet.switch(step)
+    alone = await fleet.verify(step, switched)
+    assert alone.dark < timedelta(seconds=60)
+    _core_was_stopped(Path(step.op.folder(fleet.spec.core.host.state_dir)), ago=timedelta(seconds=600))
+    proof = await fleet.verify(step, switched)
+    assert timedelta(seconds=590) < proof.dark < timedelta(seconds=660)
+
+
 async def test_on_the_way_back_v1_core_is_the_witness(old: Fleet) -> None:
     service = old.sandbox.hosts["web-1"].systemd.find("periphery.service")
     assert service is not None
