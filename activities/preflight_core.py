@@ -171,17 +171,20 @@ class PreflightCore:
     def _finished(self, look: Look, facts: CoreFacts, known: tuple[KnownServer, ...]) -> CoreFacts:
         edits = look.edits.planned() if look.edits else ()
         version = look.version
-        # No edit, no refusal about the files, the target's version: nothing to do here.
-        current = bool(look.edits) and not edits and version == look.fleet.target
+        # Of Core itself; its project's agent may still be without the key.
+        current = bool(look.edits) and all(e.with_key for e in edits) and version == look.fleet.target
         findings = look.findings
         if current:
             findings = [f for f in findings if f.code not in ("no-mongodump", "no-space")]
+        if current and edits and look.agent:
+            text = f"{look.agent.name}, the agent in Core's project, does not have Core's key: it logs in by passkey"
+            findings.append(warn("agent-without-key", text, "pin the key: komodo-upgrade edit --core-public-key"))
         return replace(
             facts,
             current=current,
             version=version,
             core=_service(look, look.core, version),
-            agent=_service(look, look.agent, ""),
+            agent=_service(look, look.agent, next((s.version for s in known if s.name == facts.agent_server), "")),
             edits=edits,
             keys_dir=look.edits.keys_dir if look.edits else "",
             servers=known or facts.servers,

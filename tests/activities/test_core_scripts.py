@@ -84,7 +84,7 @@ ENCODED = "p%40ss%3Aw%2Fo%20rd%22x%5Cy%25"
 
 
 @pytest.mark.parametrize("source", ["uri", "variable", "file", "initdb"])
-def test_the_password_reaches_mongorestore_on_its_standard_input_only(stage: Stage, source: str):
+def test_the_password_reaches_mongorestore_on_its_standard_input_only(stage: Stage, source: str) -> None:
     (stage.fake / "mongosh").touch()
     lines = ["db_user\tus@er"]
     if source == "uri":
@@ -115,7 +115,7 @@ def test_the_password_reaches_mongorestore_on_its_standard_input_only(stage: Sta
 @pytest.mark.parametrize(
     "said", ["0 document(s) restored successfully. 0 document(s) failed", "1 … 3 document(s) failed"]
 )
-def test_a_restore_that_did_not_restore_is_no_success(stage: Stage, said: str):
+def test_a_restore_that_did_not_restore_is_no_success(stage: Stage, said: str) -> None:
     stage.list()
     (stage.fake / "said").write_text(said)
     done = stage.restore("database")
@@ -124,14 +124,14 @@ def test_a_restore_that_did_not_restore_is_no_success(stage: Stage, said: str):
     assert not (stage.run / "database-restored").exists()
 
 
-def test_the_database_is_left_alone_where_the_new_version_never_ran(stage: Stage):
+def test_the_database_is_left_alone_where_the_new_version_never_ran(stage: Stage) -> None:
     stage.list()
     (stage.run / "core-v2-started").unlink()
     assert b"the database is as it was" in stage.restore("database").stdout
     assert not (stage.fake / "calls").exists()
 
 
-def test_a_damaged_dump_is_not_restored(stage: Stage):
+def test_a_damaged_dump_is_not_restored(stage: Stage) -> None:
     stage.list()
     (stage.run / "dumps" / "final.archive.gz").write_bytes(gzip.compress(os.urandom(4000))[:2000])
     done = stage.restore("database")
@@ -139,13 +139,13 @@ def test_a_damaged_dump_is_not_restored(stage: Stage):
     assert b"is damaged" in done.stderr
 
 
-def test_the_newest_final_dump_counts(stage: Stage):
+def test_the_newest_final_dump_counts(stage: Stage) -> None:
     stage.list()
     (stage.run / "dumps" / "final.2.archive.gz").write_bytes(gzip.compress(b"newer"))
     assert b"from " + str(stage.run / "dumps" / "final.2.archive.gz").encode() in stage.restore("database").stdout
 
 
-def test_compose_is_called_as_it_was_found(stage: Stage):
+def test_compose_is_called_as_it_was_found(stage: Stage) -> None:
     stage.list("compose_file\t/a/x.yaml", "compose_file\t/a/y z.yaml", "env_file\t/a/.env", "project_directory\t/a")
     assert stage.restore("stop").returncode == 0
     words = "compose -p komodo -f /a/x.yaml -f /a/y z.yaml --env-file /a/.env --project-directory"
@@ -156,7 +156,7 @@ def test_compose_is_called_as_it_was_found(stage: Stage):
     assert "docker-compose -p komodo" in stage.calls
 
 
-def test_files_come_back_with_owner_and_mode(stage: Stage):
+def test_files_come_back_with_owner_and_mode(stage: Stage) -> None:
     live = stage.run / "compose.env"
     live.write_text("new\n")
     live.chmod(0o640)
@@ -176,12 +176,12 @@ def test_files_come_back_with_owner_and_mode(stage: Stage):
     assert live.read_text() == "new\n"
 
 
-def test_usage(stage: Stage):
+def test_usage(stage: Stage) -> None:
     stage.list()
     assert stage.restore("everything").returncode == 2
 
 
-def test_a_dump_never_overwrites_another(stage: Stage):
+def test_a_dump_never_overwrites_another(stage: Stage) -> None:
     (stage.fake / "said").write_text("done dumping komodo.Server (3 documents)\n")
     done = stage.dump()
     assert done.returncode == 0, done.stderr
@@ -201,7 +201,9 @@ def test_a_dump_never_overwrites_another(stage: Stage):
         (b"", "Failed: write /dev/stdout: no space left on device", 1, 70),
     ],
 )
-def test_a_dump_that_proves_nothing_is_not_kept(stage: Stage, archive: bytes, said: str, code: int, expected: int):
+def test_a_dump_that_proves_nothing_is_not_kept(
+    stage: Stage, archive: bytes, said: str, code: int, expected: int
+) -> None:
     (stage.fake / "archive").write_bytes(archive)
     (stage.fake / "said").write_text(said + "\n")
     (stage.fake / "code").write_text(str(code))
@@ -211,7 +213,7 @@ def test_a_dump_that_proves_nothing_is_not_kept(stage: Stage, archive: bytes, sa
     assert [p.name for p in (stage.run / "dumps").iterdir()] == ["final.archive.gz"]
 
 
-def test_parts_arrive_whole_or_not_at_all(stage: Stage):
+def test_parts_arrive_whole_or_not_at_all(stage: Stage) -> None:
     text = "set -eu\n" + Script.load("komodo.sh", "save_report.sh").text
     done = stage.sh("-c", text, "x", str(stage.run), "4", "3", stdin="ü\n!{}\n".encode())
     assert done.returncode == 0, done.stderr

@@ -31,7 +31,7 @@ async def b(tmp_path: Path) -> AsyncIterator[Bench]:
         yield made
 
 
-async def test_there_and_back(b: Bench):
+async def test_there_and_back(b: Bench) -> None:
     compose_before = (b.project / "mongo.compose.yaml").read_text()
     env_before = (b.project / "compose.env").read_text()
     database = b.restarted("komodo-mongo-1")
@@ -92,7 +92,7 @@ async def _repeat_the_switch(b: Bench) -> None:
     assert [b.ran(w) for w in ("up", "stop", "mongodump", "create", "pull")] == before
 
 
-async def test_a_repeated_dump_is_the_same_dump(b: Bench):
+async def test_a_repeated_dump_is_the_same_dump(b: Bench) -> None:
     await b.backed_up()
     step = replace(b.step, label="before")
     one = await b.backup.dump_database(step)
@@ -106,7 +106,7 @@ async def test_a_repeated_dump_is_the_same_dump(b: Bench):
     assert {c.name: c.documents for c in two.collections}["Server"] == 2
 
 
-async def test_by_hand_with_neither_worker_nor_temporal(b: Bench):
+async def test_by_hand_with_neither_worker_nor_temporal(b: Bench) -> None:
     await b.upgraded()
     shown = await b.by_hand(f"sudo sh {b.folder}/restore.sh --dry-run")
     assert shown.exit_status == 0, shown.stderr
@@ -116,21 +116,21 @@ async def test_by_hand_with_neither_worker_nor_temporal(b: Bench):
 
     done = await b.by_hand(f"sudo sh {b.folder}/restore.sh")
 
-    assert done.exit_status == 0, f"{done.stdout}\n{done.stderr}"
+    assert done.exit_status == 0, f"{done.stdout!r}\n{done.stderr!r}"
     assert b.sandbox.core is not None
     assert b.sandbox.core.version == "1.19.5"
     facts = await b.survey()
     assert (facts.version, facts.api, refusals(facts)) == ("1.19.5", True, [])
-    said = f"{done.stdout}{done.stderr}{[r.argv for r in b.sandbox.journal]}"
+    said = f"{done.stdout!r}{done.stderr!r}{[r.argv for r in b.sandbox.journal]}"
     assert not [s for s in b.sandbox.secrets if s in said]
     once_more = await b.by_hand(f"sudo sh {b.folder}/restore.sh files")
     assert "is as it was" in str(once_more.stdout)
 
 
-async def test_by_hand_before_the_new_version_ever_ran(b: Bench):
+async def test_by_hand_before_the_new_version_ever_ran(b: Bench) -> None:
     await b.quiet()
     done = await b.by_hand(f"sudo sh {b.folder}/restore.sh")
-    assert done.exit_status == 0, f"{done.stdout}\n{done.stderr}"
+    assert done.exit_status == 0, f"{done.stdout!r}\n{done.stderr!r}"
     assert "the database is as it was" in str(done.stdout)
     assert b.ran("mongorestore") == 0
     assert not refusals(await b.survey())
@@ -148,7 +148,7 @@ async def test_by_hand_before_the_new_version_ever_ran(b: Bench):
         ("dump-fails", CommandFailed, "mongodump"),
     ],
 )
-async def test_a_bad_dump(b: Bench, fault: str, error: type[UpgradeError], words: str):
+async def test_a_bad_dump(b: Bench, fault: str, error: type[UpgradeError], words: str) -> None:
     await b.backed_up()
     step = replace(b.step, label="before")
     b.sandbox.fault(fault, "core")
@@ -161,7 +161,7 @@ async def test_a_bad_dump(b: Bench, fault: str, error: type[UpgradeError], words
     assert (await b.backup.dump_database(step)).documents > 50
 
 
-async def test_no_final_dump_while_core_runs(b: Bench):
+async def test_no_final_dump_while_core_runs(b: Bench) -> None:
     await b.backed_up()
     with pytest.raises(HostError, match="quiet database only"):
         await b.backup.dump_database(replace(b.step, label="final"))
@@ -170,7 +170,7 @@ async def test_no_final_dump_while_core_runs(b: Bench):
 # --- before the switch ------------------------------------------------------------------------------------------------
 
 
-async def test_a_file_edited_meanwhile_stops_everything(b: Bench):
+async def test_a_file_edited_meanwhile_stops_everything(b: Bench) -> None:
     await b.staged()
     env = b.project / "compose.env"
     env.write_text(env.read_text() + "# edited\n")
@@ -186,7 +186,7 @@ async def test_a_file_edited_meanwhile_stops_everything(b: Bench):
     assert "init" not in before
 
 
-async def test_an_image_that_cannot_be_pulled(b: Bench):
+async def test_an_image_that_cannot_be_pulled(b: Bench) -> None:
     await b.backed_up()
     b.sandbox.fault("pull-fails", "core")
     with pytest.raises(DownloadFailed, match="nothing was changed") as caught:
@@ -205,7 +205,7 @@ async def test_an_image_that_cannot_be_pulled(b: Bench):
     ("fault", "words"),
     [("core-never-up", "does not work in 2.3.2"), ("up-does-nothing", "compose did not start Core")],
 )
-async def test_a_core_that_does_not_come_up(b: Bench, fault: str, words: str):
+async def test_a_core_that_does_not_come_up(b: Bench, fault: str, words: str) -> None:
     b.clocks(core_ready=timedelta(seconds=3))
     await b.quiet()
     await b.core.write_core_files(b.step)
@@ -216,7 +216,9 @@ async def test_a_core_that_does_not_come_up(b: Bench, fault: str, words: str):
     assert not [s for s in b.sandbox.secrets if s in str(caught.value)]
 
 
-async def test_a_core_that_answers_but_does_not_work_and_the_way_back(b: Bench, monkeypatch: pytest.MonkeyPatch):
+async def test_a_core_that_answers_but_does_not_work_and_the_way_back(
+    b: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("activities.core_proof._SILENT", timedelta(seconds=2))
     final = await b.quiet()
     await b.core.write_core_files(b.step)
@@ -233,7 +235,7 @@ async def test_a_core_that_answers_but_does_not_work_and_the_way_back(b: Bench, 
     assert not refusals(await b.survey())
 
 
-async def test_the_undo_of_a_stop(b: Bench):
+async def test_the_undo_of_a_stop(b: Bench) -> None:
     await b.staged()
     core = b.restarted("komodo-core-1")
     await b.core.stop_core(b.step)
@@ -245,7 +247,7 @@ async def test_the_undo_of_a_stop(b: Bench):
     assert b.ran("stop", "core") == 2
 
 
-async def test_a_key_that_is_not_certain(b: Bench):
+async def test_a_key_that_is_not_certain(b: Bench) -> None:
     await b.quiet()
     await b.core.write_core_files(b.step)
     await b.core.start_core(b.step)
@@ -273,7 +275,7 @@ async def _agent_there_and_back(b: Bench) -> None:
     assert (await b.core.switch_core_agent(b.step)).version == "2.3.2"
 
 
-async def test_a_way_back_that_fails_leads_forward_again(b: Bench):
+async def test_a_way_back_that_fails_leads_forward_again(b: Bench) -> None:
     final = await b.upgraded()
     await _agent_there_and_back(b)
     b.next_attempt()
@@ -289,7 +291,7 @@ async def test_a_way_back_that_fails_leads_forward_again(b: Bench):
     assert (await b.survey()).current
 
 
-async def test_a_way_back_without_its_dump_is_refused(b: Bench):
+async def test_a_way_back_without_its_dump_is_refused(b: Bench) -> None:
     final = await b.upgraded()
     next((b.folder / "dumps").glob("final*")).unlink()
     (b.folder / "files" / "compose.env").write_text("other\n")
@@ -301,7 +303,7 @@ async def test_a_way_back_without_its_dump_is_refused(b: Bench):
 # --- preflight --------------------------------------------------------------------------------------------------------
 
 
-async def test_without_an_api_key(b: Bench):
+async def test_without_an_api_key(b: Bench) -> None:
     b.fleet = replace(b.fleet, core=replace(b.fleet.core, api_key=None, api_secret=None))
     facts = await b.survey()
     assert refusals(facts) == []
@@ -312,7 +314,7 @@ async def test_without_an_api_key(b: Bench):
     assert facts.agent_server == "Local"
 
 
-async def test_a_server_without_a_fate_and_one_unknown(b: Bench):
+async def test_a_server_without_a_fate_and_one_unknown(b: Bench) -> None:
     other = replace(b.fleet.servers[0], name="Web-1")
     b.fleet = replace(b.fleet, servers=(other,), leave_behind=("gone",))
     assert {f.code: f.severity for f in (await b.survey()).findings if f.subject in ("web-1", "Web-1", "gone")} == {
@@ -324,7 +326,7 @@ async def test_a_server_without_a_fate_and_one_unknown(b: Bench):
     assert refusals(await b.survey()) == []
 
 
-async def test_a_wrong_key_is_refused_once(b: Bench):
+async def test_a_wrong_key_is_refused_once(b: Bench) -> None:
     secret = b.sandbox.folder / "secrets" / "api_secret"
     secret.write_text("S_wrong_S")
     facts = await b.survey()
@@ -333,7 +335,7 @@ async def test_a_wrong_key_is_refused_once(b: Bench):
     assert {s.name for s in facts.servers} == {"Local", "web-1"}
 
 
-async def test_a_core_host_that_cannot_be_reached(b: Bench):
+async def test_a_core_host_that_cannot_be_reached(b: Bench) -> None:
     b.sandbox.fault("unreachable", "core")
     await b.sandbox.settled()
     facts = await b.survey()
@@ -341,12 +343,12 @@ async def test_a_core_host_that_cannot_be_reached(b: Bench):
     assert codes(facts) == {"unreachable"}
 
 
-async def test_host_without_scheme_is_refused_before_anything(tmp_path: Path):
+async def test_host_without_scheme_is_refused_before_anything(tmp_path: Path) -> None:
     async with bench(tmp_path, core_url="komodo.example.com") as b:
         assert "host-not-url" in {f.code for f in refusals(await b.survey())}
 
 
-async def test_a_report_lies_in_the_run_folder(b: Bench):
+async def test_a_report_lies_in_the_run_folder(b: Bench) -> None:
     from model.steps import Notice, SaveReport
 
     await b.backed_up()

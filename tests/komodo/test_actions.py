@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from komodo.actions import old_calls, rewritten
 V1 = "const r = await komodo.execute_terminal({ server: 'web-1', terminal: 't', command: 'uptime' }, { onLine });\n"
 
 
-def test_the_captured_action_is_found_and_rewritten(captures):
+def test_the_captured_action_is_found_and_rewritten(captures: Path) -> None:
     entries = json.loads((captures / "core-v2.3.2-agent-v2.3.2.json").read_text())
     action = next(e["answer"][0] for e in entries if e["request"] == "POST /read/ListFullActions")
     text = action["config"]["file_contents"]
@@ -37,12 +38,12 @@ def test_the_captured_action_is_found_and_rewritten(captures):
         "",
     ],
 )
-def test_left_alone(text):
+def test_left_alone(text: str) -> None:
     assert old_calls(text) == ()
     assert rewritten(text) == text
 
 
-def test_stream_needs_a_target():
+def test_stream_needs_a_target() -> None:
     text = (
         "const s = await komodo.execute_terminal_stream({\n"
         "  server: cfg.server, // which\n  terminal: 't',\n  command: 'a, b',\n});\n"
@@ -56,14 +57,14 @@ def test_stream_needs_a_target():
     assert rewritten(new) == new
 
 
-def test_shorthand_and_quoted_keys():
+def test_shorthand_and_quoted_keys() -> None:
     new = rewritten("k.execute_terminal_stream({ server, terminal })")
     assert new == 'k.execute_terminal_stream({ target: { type: "Server", params: { server } }, terminal })'
     assert old_calls('k.execute_terminal({ "server": "a", command: "x" })')
     assert rewritten('k.execute_terminal({ "server": "a" })') == 'k.execute_server_terminal({ "server": "a" })'
 
 
-def test_create_terminal_and_what_is_gone():
+def test_create_terminal_and_what_is_gone() -> None:
     text = (
         'await komodo.write("CreateTerminal", { server: "a", name: "t", command: "bash", recreate: "Always" });\n'
         + V1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -40,7 +41,7 @@ def api_of(captures: Path, name: str, *, key: bool = True) -> tuple[CoreApi, Rep
     return CoreApi("http://127.0.0.1:9120", KEY if key else "", SECRET if key else "", transport=replay), replay
 
 
-def answering(status: int, **kwargs) -> CoreApi:
+def answering(status: int, **kwargs: Any) -> CoreApi:
     handler = httpx2.MockTransport(lambda _: httpx2.Response(status, **kwargs))
     return CoreApi("http://127.0.0.1:9120", KEY, SECRET, transport=handler)
 
@@ -54,7 +55,9 @@ def answering(status: int, **kwargs) -> CoreApi:
         ("core-v2.3.2-agent-v2.3.2", 2, "2.3.2"),
     ],
 )
-async def test_versions_are_told_apart_without_a_key(captures, name, flavour, open_version):
+async def test_versions_without_a_key(
+    captures: Path, name: str, flavour: int, open_version: str
+) -> None:
     api, replay = api_of(captures, name, key=False)
     async with api:
         assert await api.flavour() == flavour
@@ -63,7 +66,7 @@ async def test_versions_are_told_apart_without_a_key(captures, name, flavour, op
     assert not any("x-api-key" in r.headers for r in replay.seen)
 
 
-async def test_login_calls_never_carry_the_key(captures):
+async def test_login_calls_never_carry_the_key(captures: Path) -> None:
     api, replay = api_of(captures, "core-v2.3.2-agent-v2.3.2")
     async with api:
         await api.flavour()
@@ -75,7 +78,7 @@ async def test_login_calls_never_carry_the_key(captures):
     ("name", "version", "key"),
     [("core-v1.19.5-agent-v1.19.5", "1.19.5", ""), ("core-v2.3.2-agent-v2.3.2", "2.3.2", "MCowBQYDK2VuAyEA")],
 )
-async def test_reads(captures, name, version, key):
+async def test_reads(captures: Path, name: str, version: str, key: str) -> None:
     api, replay = api_of(captures, name)
     async with api:
         assert await api.version() == version
@@ -98,7 +101,7 @@ async def test_reads(captures, name, version, key):
     assert all(json.loads(r.content)["limit"] == 0 for r in listing)
 
 
-async def test_v2_error_of_a_server_is_one_line(captures):
+async def test_v2_error_of_a_server_is_one_line(captures: Path) -> None:
     api, _ = api_of(captures, "core-v2.3.2-agent-v1.19.5")
     async with api:
         servers = {s.name: s for s in await api.list_servers()}
@@ -109,13 +112,13 @@ async def test_v2_error_of_a_server_is_one_line(captures):
     assert servers["web-1"].has_err_field
 
 
-async def test_v2_0_has_no_error_field(captures):
+async def test_v2_0_has_no_error_field(captures: Path) -> None:
     api, _ = api_of(captures, "core-v2.0.0-agent-v2.3.2")
     async with api:
         assert not any(s.has_err_field or s.err for s in await api.list_servers())
 
 
-async def test_v1_on_a_v2_database_says_why_it_cannot_list(captures):
+async def test_v1_on_a_v2_database_says_why_it_cannot_list(captures: Path) -> None:
     api, _ = api_of(captures, "core-v1.19.5-on-v2-database")
     async with api:
         with pytest.raises(CoreAnswered, match="failed to pull Servers from mongo <- Kind: ") as caught:
@@ -124,14 +127,14 @@ async def test_v1_on_a_v2_database_says_why_it_cannot_list(captures):
         assert not caught.value.transient
 
 
-async def test_caller_of_v2(captures):
+async def test_caller_of_v2(captures: Path) -> None:
     api, _ = api_of(captures, "core-v2.3.2-agent-v2.3.2")
     async with api:
         caller = await api.caller()
     assert (caller.username, caller.admin) == ("admin", True)
 
 
-async def test_caller_of_v1_falls_back_to_its_own_route():
+async def test_caller_of_v1_falls_back_to_its_own_route() -> None:
     def handler(request: httpx2.Request) -> httpx2.Response:
         if request.url.path == "/user":
             return httpx2.Response(405)
@@ -144,7 +147,7 @@ async def test_caller_of_v1_falls_back_to_its_own_route():
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_refused_is_permanent_and_names_no_secret(status):
+async def test_refused_is_permanent_and_names_no_secret(status: int) -> None:
     body = {"error": f"Invalid user credentials for {KEY} {SECRET} | You have 4 attempts remaining", "trace": []}
     async with answering(status, json=body) as api:
         with pytest.raises(CoreRefused, match="4 attempts remaining") as caught:
@@ -162,7 +165,7 @@ async def test_refused_is_permanent_and_names_no_secret(status):
         ({}, "Too many attempts", 15),
     ],
 )
-async def test_busy_carries_its_own_delay(headers, error, seconds):
+async def test_busy_carries_its_own_delay(headers: dict[str, str], error: str, seconds: int) -> None:
     async with answering(429, headers=headers, json={"error": error}) as api:
         with pytest.raises(CoreBusy) as caught:
             await api.list_servers()
@@ -170,7 +173,7 @@ async def test_busy_carries_its_own_delay(headers, error, seconds):
     assert caught.value.transient
 
 
-async def test_login_wall_is_named_for_what_it_is():
+async def test_login_wall_is_named_for_what_it_is() -> None:
     async with answering(302, headers={"location": "https://sso.example.com"}) as api:
         with pytest.raises(CoreAnswered, match="login wall"):
             await api.list_servers()
@@ -182,7 +185,7 @@ async def test_login_wall_is_named_for_what_it_is():
         assert await api.flavour() is None
 
 
-async def test_no_answer_is_transient():
+async def test_no_answer_is_transient() -> None:
     def handler(_: httpx2.Request) -> httpx2.Response:
         raise httpx2.ConnectError("Connection refused")
 
@@ -192,7 +195,7 @@ async def test_no_answer_is_transient():
     assert caught.value.transient
 
 
-async def test_proxies_of_the_environment_are_ignored_for_loopback(monkeypatch):
+async def test_proxies_of_the_environment_are_ignored_for_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
     async with CoreApi("http://127.0.0.1:9", forwarded=True) as forwarded:
@@ -201,13 +204,13 @@ async def test_proxies_of_the_environment_are_ignored_for_loopback(monkeypatch):
         assert public._http.trust_env
 
 
-def test_intervals():
+def test_intervals() -> None:
     assert parse_interval("15-sec") == timedelta(seconds=15)
     assert parse_interval('"1-min"') == timedelta(minutes=1)
     assert parse_interval("nonsense") == timedelta(seconds=15)
 
 
-def test_errors_are_joined_outermost_first():
+def test_errors_are_joined_outermost_first() -> None:
     assert join_error({"error": "a", "trace": ["b", "c"]}) == "a <- b <- c"
     assert join_error(None) == ""
     assert join_error({"error": "a"}) == "a"

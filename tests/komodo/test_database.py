@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from komodo.core_settings import (
@@ -17,13 +19,13 @@ from komodo.core_settings import (
     settings_of,
 )
 from komodo.database import DatabaseLogin, differences, dumped_counts, login_of
-from komodo.project import parse_containers
+from komodo.project import Container, parse_containers
 from model.errors import DatabaseError
 from model.facts import CollectionCount
 from tests.komodo.inspected import CORE_ENV, bind, entry, text
 
 
-def core(env=None, mounts=None):
+def core(env: dict[str, str] | None = None, mounts: list[dict[str, Any]] | None = None) -> Container:
     return parse_containers(
         text([entry("c", "ghcr.io/moghtech/komodo-core:1", env=env or CORE_ENV, mounts=mounts or [])])
     )[0]
@@ -33,7 +35,7 @@ def counted(**counts: int) -> tuple[CollectionCount, ...]:
     return tuple(CollectionCount(name=n, documents=d) for n, d in sorted(counts.items()))
 
 
-def test_address_user_password():
+def test_address_user_password() -> None:
     login = login_of(address="mongo:27017", username="admin", password="p@ss word")
     assert (login.host, login.port, login.name) == ("mongo", 27017, "komodo")
     assert login.uri() == "mongodb://admin@127.0.0.1:27017/?authSource=admin"
@@ -44,11 +46,11 @@ def test_address_user_password():
     assert login_of(address="ferretdb").config() == b""
 
 
-def test_a_user_without_password_logs_in_as_nobody():
+def test_a_user_without_password_logs_in_as_nobody() -> None:
     assert login_of(address="mongo", username="admin").username == ""
 
 
-def test_uri_wins_and_is_decoded():
+def test_uri_wins_and_is_decoded() -> None:
     login = login_of(
         uri="mongodb://us%40er:p%2Fw@db:27018/komodo?authSource=other&replicaSet=rs0", address="x", name="mine"
     )
@@ -63,14 +65,14 @@ def test_uri_wins_and_is_decoded():
 @pytest.mark.parametrize(
     "uri", ["mongodb+srv://u:p@x/", "mongodb://u:p@a,b/", "mongodb://u:p@a/?tls=true", "postgres://x"]
 )
-def test_what_is_not_supported_says_so_without_the_password(uri):
+def test_what_is_not_supported_says_so_without_the_password(uri: str) -> None:
     with pytest.raises(DatabaseError) as caught:
         login_of(uri=uri)
     assert ":p@" not in str(caught.value)
 
 
 @pytest.mark.parametrize("password", ["true", "12345", "a: b", 'quo"te', "ünï", "x#y", "-"])
-def test_the_config_line_is_yaml_for_the_same_password(password):
+def test_the_config_line_is_yaml_for_the_same_password(password: str) -> None:
     from ruamel.yaml import YAML
 
     line = DatabaseLogin(host="h", username="u", password=password).config().decode()
@@ -78,7 +80,7 @@ def test_the_config_line_is_yaml_for_the_same_password(password):
     assert YAML(typ="safe").load(line) == {"password": password}
 
 
-def test_counts_of_a_dump():
+def test_counts_of_a_dump() -> None:
     stderr = (
         "2026-11-23T20:00:00.000+0000\twriting komodo.Update to archive on stdout\n"
         "2026-11-23T20:00:00.100+0000\tdone dumping komodo.Update (1500 documents)\n"
@@ -90,7 +92,7 @@ def test_counts_of_a_dump():
     assert dumped_counts("", "komodo") == ()
 
 
-def test_a_quiet_database_must_be_equal():
+def test_a_quiet_database_must_be_equal() -> None:
     one = counted(Server=3, Update=10, Tag=0)
     assert differences(counted(Server=3, Update=10), one, one, quiet=True) == ()
     assert differences(counted(Server=3, Update=9), one, one, quiet=True) == (
@@ -100,7 +102,7 @@ def test_a_quiet_database_must_be_equal():
     assert differences((), one, one, quiet=True)
 
 
-def test_a_live_database_may_move_a_little():
+def test_a_live_database_may_move_a_little() -> None:
     before, after = counted(Server=3, Stats=5000), counted(Server=3, Stats=5004)
     assert differences(counted(Server=3, Stats=5010), before, after, quiet=False) == ()
     assert differences(counted(Server=3, Stats=2000), before, after, quiet=False)
@@ -109,7 +111,7 @@ def test_a_live_database_may_move_a_little():
     )
 
 
-def test_settings_of_the_official_files():
+def test_settings_of_the_official_files() -> None:
     settings = settings_of(core(), files={})
     assert settings.database == login_of(address="mongo:27017", username="admin", password="s3cr:t/=x")
     assert settings.host_name == "demo.komo.do"
@@ -118,7 +120,7 @@ def test_settings_of_the_official_files():
     assert "s3cr:t" not in repr(settings)
 
 
-def test_old_names_files_and_toml():
+def test_old_names_files_and_toml() -> None:
     container = core(
         {
             "KOMODO_MONGO_ADDRESS": "db",
@@ -141,17 +143,17 @@ def test_old_names_files_and_toml():
 
 
 @pytest.mark.parametrize("host", ["komodo.example.com", "//x", "https://", "ftp://x", "komodo.lan:9120"])
-def test_host_that_is_no_url(host):
+def test_host_that_is_no_url(host: str) -> None:
     settings = settings_of(core({**CORE_ENV, "KOMODO_HOST": host}), files={})
     assert [f.code for f in host_findings(settings)] == ["host-not-url"]
 
 
 @pytest.mark.parametrize("host", ["https://k.lan", "http://localhost:9120", ""])
-def test_host_that_is_a_url(host):
+def test_host_that_is_a_url(host: str) -> None:
     assert host_findings(settings_of(core({**CORE_ENV, "KOMODO_HOST": host}), files={})) == []
 
 
-def test_pairs_that_end_v2():
+def test_pairs_that_end_v2() -> None:
     env = {**CORE_ENV, "KOMODO_FIRST_SERVER": "https://periphery:8120", "KOMODO_FIRST_SERVER_ADDRESS": "x"}
     assert [f.code for f in alias_findings(core(env), CORE_ALIASES)] == ["alias-pair"]
     assert alias_findings(core(env), CORE_ALIASES, commented_out=("KOMODO_FIRST_SERVER",)) == []
@@ -163,7 +165,7 @@ def test_pairs_that_end_v2():
     assert alias_findings(core(both), AGENT_ALIASES)
 
 
-def test_settings_that_change_their_meaning():
+def test_settings_that_change_their_meaning() -> None:
     bare = core({"KOMODO_DATABASE_ADDRESS": "mongo"})
     assert [f.code for f in setting_findings(bare, settings_of(bare, files={}))] == [
         "default-passkey",
@@ -185,12 +187,12 @@ def test_settings_that_change_their_meaning():
         ("https://web-1.lan", ""),
     ],
 )
-def test_addresses_that_v2_refuses(address, words):
+def test_addresses_that_v2_refuses(address: str, words: str) -> None:
     problem = address_problem(address)
     assert words in problem
     assert bool(problem) is bool(words)
 
 
-def test_one_agent_behind_two_addresses():
+def test_one_agent_behind_two_addresses() -> None:
     assert agent_of("https://web-1:8120") == agent_of("https://WEB-1:8120/") == "web-1:8120"
     assert agent_of("") == ""

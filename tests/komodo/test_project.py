@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -28,11 +29,11 @@ from tests.komodo.inspected import CORE_ENV, V1_LABELS, bind, entry, official, t
 SPEC = CoreSpec(host=HostSpec(name="core", address="core"))
 
 
-def spec(**kwargs) -> CoreSpec:
+def spec(**kwargs: Any) -> CoreSpec:
     return CoreSpec(host=SPEC.host, **kwargs)
 
 
-def found(entries, which: CoreSpec = SPEC) -> Container:
+def found(entries: list[dict[str, Any]], which: CoreSpec = SPEC) -> Container:
     core = find_core(parse_containers(text(entries)), which)
     assert isinstance(core, Container), core
     return core
@@ -52,11 +53,11 @@ def found(entries, which: CoreSpec = SPEC) -> Container:
         ("ghcr.io/someone/not-komodo-core:1", ""),
     ],
 )
-def test_images(image, kind):
+def test_images(image: str, kind: str) -> None:
     assert image_kind(image) == kind
 
 
-def test_the_official_project():
+def test_the_official_project() -> None:
     containers = parse_containers(text(official()))
     core = found(official())
     assert (core.name, core.service, core.project) == ("komodo-core-1", "core", "komodo")
@@ -81,13 +82,13 @@ def test_the_official_project():
     assert "/run/staged/compose.env" in staged
 
 
-def test_secrets_are_in_no_repr():
+def test_secrets_are_in_no_repr() -> None:
     core = found(official())
     assert "s3cr:t" not in repr(core)
     assert core.setting("komodo_database_password") == CORE_ENV["KOMODO_DATABASE_PASSWORD"]
 
 
-def test_labels_of_docker_compose_1():
+def test_labels_of_docker_compose_1() -> None:
     core = found(official(V1_LABELS))
     labelled = labelled_project(core, SPEC)
     assert isinstance(labelled, Labelled)
@@ -98,7 +99,7 @@ def test_labels_of_docker_compose_1():
     )
 
 
-def test_several_files_and_overrides():
+def test_several_files_and_overrides() -> None:
     entries = official()
     entries[0]["Config"]["Labels"]["com.docker.compose.project.config_files"] = "/a/x.yaml,/a/y.yaml"
     labelled = labelled_project(found(entries), SPEC)
@@ -110,7 +111,7 @@ def test_several_files_and_overrides():
     assert "from [core].compose_files" in told.sources[2]
 
 
-def test_several_cores_are_refused_by_name_unless_one_runs():
+def test_several_cores_are_refused_by_name_unless_one_runs() -> None:
     entries = official()
     entries.append(entry("old-core", "ghcr.io/mbecker20/komodo:1.16", labels={}))
     refused = find_core(parse_containers(text(entries)), SPEC)
@@ -126,24 +127,24 @@ def test_several_cores_are_refused_by_name_unless_one_runs():
     assert missing.code == "core-not-found"
 
 
-def test_an_own_image_is_found_by_name_only():
+def test_an_own_image_is_found_by_name_only() -> None:
     entries = [entry("core", "registry.lan/me/own:1", service="core", env=CORE_ENV)]
     assert isinstance(find_core(parse_containers(text(entries)), SPEC), Finding)
     assert found(entries, spec(container="core")).name == "core"
 
 
-def test_a_bare_container_is_refused():
+def test_a_bare_container_is_refused() -> None:
     refused = labelled_project(found([entry("komodo", "ghcr.io/moghtech/komodo-core:1", labels={})]), SPEC)
     assert isinstance(refused, Finding)
     assert refused.code == "not-compose"
 
 
-def test_an_external_database_is_not_found():
+def test_an_external_database_is_not_found() -> None:
     containers = parse_containers(text(official()))
     assert find_database(containers, found(official()), "db.example.com", 27017) is None
 
 
-def test_database_beside_a_core_on_the_hosts_network():
+def test_database_beside_a_core_on_the_hosts_network() -> None:
     entries = [
         entry("core", "ghcr.io/moghtech/komodo-core:1", network_mode="host", networks={"host": ("", [])}),
         entry(
@@ -157,7 +158,7 @@ def test_database_beside_a_core_on_the_hosts_network():
     assert published(found(entries), 9120) == "127.0.0.1:9120"
 
 
-def test_a_stopped_core_still_tells_its_port_and_networks():
+def test_a_stopped_core_still_tells_its_port_and_networks() -> None:
     entries = official()
     entries[0]["State"]["Running"] = False
     entries[0]["NetworkSettings"]["Networks"]["komodo_default"]["IPAddress"] = ""
@@ -175,13 +176,13 @@ def test_a_stopped_core_still_tells_its_port_and_networks():
         ([], ""),
     ],
 )
-def test_published_ports(bindings, expected):
+def test_published_ports(bindings: list[dict[str, str]], expected: str) -> None:
     entries = official()
     entries[0]["HostConfig"]["PortBindings"] = {"9120/tcp": bindings}
     assert published(found(entries), 9120) == expected
 
 
-def test_a_core_that_is_a_stack_of_komodo():
+def test_a_core_that_is_a_stack_of_komodo() -> None:
     containers = parse_containers(text(official()))
     assert stack_of_komodo("/opt/komodo", containers) == ""
     assert stack_of_komodo("/etc/komodo/stacks/komodo", containers) == "/etc/komodo/stacks"
@@ -190,7 +191,7 @@ def test_a_core_that_is_a_stack_of_komodo():
     assert stack_of_komodo("/srv/komodo/stacks/core", parse_containers(text(entries))) == "/srv/komodo/stacks"
 
 
-def test_mounts_lead_to_the_host():
+def test_mounts_lead_to_the_host() -> None:
     entries = official()
     entries[0]["Mounts"] = [volume("komodo_keys", "/config/keys"), bind("/opt/komodo/cfg", "/config")]
     core = found(entries)
@@ -199,7 +200,7 @@ def test_mounts_lead_to_the_host():
     assert core.host_path("/data") == ""
 
 
-def test_the_saved_inspect_holds_no_value_of_the_environment():
+def test_the_saved_inspect_holds_no_value_of_the_environment() -> None:
     kept = without_environment(text(official()))
     assert "s3cr:t" not in kept
     assert "a_random_passkey" not in kept
