@@ -111,7 +111,10 @@ class Fleet:
 
     async def progress(self) -> FleetProgress:
         """What `status` shows."""
-        return await self.handle.query(QUERY_PROGRESS, result_type=FleetProgress, rpc_timeout=timedelta(seconds=30))
+        progress: FleetProgress = await self.handle.query(
+            QUERY_PROGRESS, result_type=FleetProgress, rpc_timeout=timedelta(seconds=30)
+        )
+        return progress
 
     async def gate(self, prefix: str) -> Gate:
         """Wait for a gate whose id begins so. An upgrade that ends instead fails the test with its own words."""
@@ -133,7 +136,8 @@ class Fleet:
     async def decide(self, gate: Gate, verdict: Verdict = Verdict.APPROVE) -> Recorded:
         """Answer a gate by the update."""
         decision = Decision(gate=gate.id, verdict=verdict, actor="ann", plan_digest=gate.plan_digest)
-        return await self.handle.execute_update(SIGNAL_DECIDE, decision, result_type=Recorded)
+        recorded: Recorded = await self.handle.execute_update(SIGNAL_DECIDE, decision, result_type=Recorded)
+        return recorded
 
     async def approve_all(self) -> FleetResult:
         """Approve whatever is asked until the end; a gate that cannot be approved fails the test."""

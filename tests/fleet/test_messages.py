@@ -17,7 +17,7 @@ from tests.fleet.test_way_back import files
 
 
 async def checked(fleet: Fleet) -> Plan:
-    result = await fleet.client.execute_workflow(
+    result: CheckResult = await fleet.client.execute_workflow(
         "CheckFleet",
         UpgradeRequest(fleet=fleet.spec, change="20261123T210000Z"),
         id=f"{workflow_id(fleet.spec.name)}/check",
