@@ -1,0 +1,117 @@
+"""A host as somebody would reach it in an afternoon: asyncssh, one connection, a script per session, nothing more.
+
+The same scripts with the same arguments and data as the tool sends. Without: a check of what arrived, values kept out
+of argument lists, the host's lock, jobs that outlive the connection, start-or-attach, typed errors, reconnecting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import shlex
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+
+from hosts.host import Completed, RemoteFile
+from hosts.script import Script
+from hosts.secrets import resolve
+from model.errors import CommandFailed
+from model.fleet import HostSpec, Sudo
+
+
+class PlainHost:
+    """Looks like hosts.Host to whoever decides what is run, so that the commands are the same by construction."""
+
+    def __init__(self, spec: HostSpec, connection: asyncssh.SSHClientConnection) -> None:
+        self.spec = spec
+        self._connection = connection
+
+    async def run(
+        self, script: Script, *args: str, data: bytes = b"", root: bool = True, check: bool = True, **_: Any
+    ) -> Completed:
+        """One session: the script as an argument of sh, the data on standard input."""
+        text = f"set -eu; umask 077; LC_ALL=C; export LC_ALL\n{script.text}"
+        command = f"sh -c {shlex.quote(text)} {shlex.join((script.name, *args))}"
+        if root and self.spec.sudo is Sudo.PASSWORDLESS:
+            command = f"sudo -n {command}"
+        elif root and self.spec.sudo is Sudo.PASSWORD and self.spec.sudo_password:
+            command = f"sudo -S -p '' {command}"
+            data = (await resolve(self.spec.sudo_password)).encode() + b"\n" + data
+        done = await self._connection.run(command, input=data, encoding=None)
+        code, out, err = done.returncode or 0, _bytes(done.stdout), _bytes(done.stderr).decode()
+        if code and check:
+            raise CommandFailed(f"{script.name}: {err}", code=code, tail=err, host=self.spec.name)
+        return Completed(code, out, err)
+
+    async def job(
+        self, _op: str, folder: str, script: Script, *args: str, data: bytes = b"", change: str, **_: Any
+    ) -> Completed:
+        """Attached, and run again whenever it is called again."""
+        return await self.run(
+            Script(script.name, f"KU_STAMP={change}\nmkdir -p {folder}\n{script.text}"), *args, data=data
+        )
+
+    async def read(self, path: str, *, limit: int = 4 * 1024 * 1024) -> RemoteFile | None:
+        """A file, or None."""
+        done = await self.run(Script.load("hosts.sh", "read.sh"), path, str(limit))
+        facts, _, data = done.out.partition(b"\n")
+        if facts == b"none":
+            return None
+        mode, owner, _size = facts.decode().split(" ")
+        return RemoteFile(path, data, hashlib.sha256(data).hexdigest(), mode.zfill(4), owner)
+
+    async def unlock(self, change: str) -> None:
+        """There is no lock; the session is made all the same."""
+        await self.run(Script("unlock", ":"), change)
+
+    async def clock(self) -> datetime:
+        """The host's time."""
+        text = (await self.run(Script.load("hosts.sh", "clock.sh"), root=False)).text
+        return datetime.fromtimestamp(float(text), UTC)
+
+    @contextlib.asynccontextmanager
+    async def forward(self, host: str, port: int) -> AsyncIterator[int]:
+        """A local port that leads to host:port."""
+        listener = await self._connection.forward_local_port("127.0.0.1", 0, host, port)
+        try:
+            yield listener.get_port()
+        finally:
+            listener.close()
+
+
+class PlainHosts:
+    """One connection per host."""
+
+    def __init__(self) -> None:
+        self._connections: dict[HostSpec, asyncio.Task[asyncssh.SSHClientConnection]] = {}
+
+    async def get(self, spec: HostSpec) -> PlainHost:
+        """The host, connected."""
+        if spec not in self._connections:
+            self._connections[spec] = asyncio.create_task(_connect(spec))
+        return PlainHost(spec, await self._connections[spec])
+
+    async def close(self) -> None:
+        """All of them."""
+        for task in self._connections.values():
+            (await task).close()
+
+
+async def _connect(spec: HostSpec) -> asyncssh.SSHClientConnection:
+    return await asyncssh.connect(
+        spec.address,
+        spec.port or 22,
+        username=spec.user or None,
+        client_keys=[str(Path(name)) for name in spec.key_files],
+        known_hosts=spec.known_hosts,
+        config=None,
+    )
+
+
+def _bytes(output: str | bytes | None) -> bytes:
+    return output.encode() if isinstance(output, str) else output or b""
