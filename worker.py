@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -28,6 +27,7 @@ from model.errors import TemporalUnavailable, UpgradeError
 from model.fleet import TASK_QUEUE
 from service import logs
 from service.connection import configured, connect
+from service.leaving import leave
 from workflows.check_fleet import CheckFleet
 from workflows.rollback_fleet import RollbackFleet
 from workflows.upgrade_fleet import UpgradeFleet
@@ -132,7 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         asyncio.run(run(ready_file=options.ready_file))
     except UpgradeError as error:
         log.error("%s", error)  # noqa: TRY400 - an expected end: words, no traceback
-        sys.exit(error.exit_code)
+        leave(error.exit_code)
+    leave(0)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import click
 
 from cli.output import no_colour, say, show_error
 from model.errors import UpgradeError
+from service.leaving import leave
 
 EXIT_CODES = """\b
 Exit codes:
@@ -126,4 +127,8 @@ def cli(ctx: click.Context) -> None:
 
 def main() -> None:
     """The command `komodo-upgrade`."""
-    cli.main(prog_name="komodo-upgrade")
+    try:
+        cli.main(prog_name="komodo-upgrade")
+    except SystemExit as end:
+        leave(end.code if isinstance(end.code, int) else int(end.code is not None))
+        raise

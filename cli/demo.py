@@ -60,7 +60,12 @@ def demo_command(servers: int, *, yes: bool, keep: bool, faults: tuple[str, ...]
     if "list" in faults:
         _list_faults()
         return
-    raise click.exceptions.Exit(run(_demo(wishes)))
+    try:
+        code = run(_demo(wishes))
+    except (KeyboardInterrupt, click.Abort):
+        say("\nthe demo ends here; its fleet and its Temporal server are gone with it")
+        code = 130
+    raise click.exceptions.Exit(code)
 
 
 def _list_faults() -> None:
@@ -118,7 +123,11 @@ async def _play(folder: Path, wishes: Wishes) -> FleetResult | None:
         if wishes.yes:
             say("gates are approved by the demo itself")
         manner = Manner(
-            ask=not wishes.yes, decide=_Approver().decide if wishes.yes else None, every=0.25, summary=False
+            ask=not wishes.yes,
+            decide=_Approver().decide if wishes.yes else None,
+            every=0.25,
+            summary=False,
+            footer="a simulated fleet; Ctrl-C ends the demo",
         )
         follower = Follower(upgrade, Target(fleet.name, fleet), manner)
         await follower.follow()
@@ -138,6 +147,7 @@ class _Approver:
         self._tried: list[str] = []
 
     async def decide(self, gate: Gate) -> Verdict | None:
+        from cli.gates import say_facts
         from model.decisions import Verdict
 
         verdict = Verdict.APPROVE
@@ -146,8 +156,7 @@ class _Approver:
             verdict = Verdict.RETRY if again else Verdict.SKIP if Verdict.SKIP in gate.verdicts else gate.verdicts[-1]
             self._tried.append(gate.subject)
         say(f"gate {gate.id}: {gate.question}")
-        for fact in gate.facts:
-            say(f"  • {fact}")
+        say_facts(gate)
         say(f"  → {verdict.value}, by the demo itself")
         return verdict
 

@@ -36,9 +36,12 @@ class Manner:
     """Answers by itself (the demo only)."""
     timeout: timedelta | None = None
     known_gate: str = ""
-    """Not met again: the caller has just dealt with it."""
-    every: float = LOOK_EVERY
+    """Not met as long as it stays the open one: the caller has just dealt with it."""
+    every: float = 0.0
+    """Seconds between two looks; 0: LOOK_EVERY."""
     summary: bool = True
+    footer: str = ""
+    """Below the live table, in place of what Ctrl-C does to a real upgrade."""
 
 
 class Follower:
@@ -50,7 +53,8 @@ class Follower:
         self.manner = manner
         self.result: FleetResult | None = None
         self._last: FleetProgress | None = None
-        self._shown_gate = manner.known_gate
+        self._shown_gate = ""
+        self._known_gate = manner.known_gate
         self._silent_since = 0.0
         self._live: Any = None
 
@@ -66,7 +70,7 @@ class Follower:
                 if deadline is not None and time.monotonic() > deadline:
                     say("the time given by --timeout is over; the upgrade goes on")
                     return OUT_OF_TIME
-                await asyncio.wait({end}, timeout=self.manner.every)
+                await asyncio.wait({end}, timeout=self.manner.every or LOOK_EVERY)
             self.result = await end
         finally:
             self._stop_live()
@@ -91,9 +95,12 @@ class Follower:
         self._silent_since = 0.0
         self._show(progress)
         self._last = progress
-        if progress.gate is None or progress.gate.id == self._shown_gate:
+        gate = progress.gate
+        if gate is None or gate.id != self._known_gate:
+            self._known_gate = ""
+        if gate is None or gate.id in (self._shown_gate, self._known_gate):
             return None
-        return await self._meet(progress.gate)
+        return await self._meet(gate)
 
     async def _meet(self, gate: Gate) -> int | None:
         self._stop_live()
@@ -124,10 +131,14 @@ class Follower:
 
                 self._live = Live(auto_refresh=False, transient=True)
                 self._live.start()
-            self._live.update(table.render(progress, self.target), refresh=True)
+            self._live.update(table.render(progress, self._footer()), refresh=True)
             return
         for line in table.changes(self._last, progress):
             say(line)
+
+    def _footer(self) -> str:
+        again = f"komodo-upgrade watch {self.target.argument}".rstrip()
+        return self.manner.footer or f"Ctrl-C leaves the watching; the upgrade goes on. Back: {again}"
 
     def _stop_live(self) -> None:
         if self._live is not None:

@@ -34,14 +34,19 @@ class Answer:
     digest: str = ""
 
 
-def show(gate: Gate, target: Target) -> None:
-    """Question, facts, and the commands that answer it, on stderr."""
+def show(gate: Gate, target: Target, *, commands: bool = True) -> None:
+    """Question, facts, and (where nobody is asked right here) the commands that answer it, on stderr."""
     say()
     say(f"{careful('waiting at gate')} {strong(gate.id)}: {gate.question}")
-    for fact in gate.facts:
-        say(f"  • {fact}")
-    for verdict in gate.verdicts:
+    say_facts(gate)
+    for verdict in gate.verdicts if commands else ():
         say(f"    {command(gate, verdict, target)}")
+
+
+def say_facts(gate: Gate) -> None:
+    """One bullet each; lines of one fact stay together."""
+    for fact in gate.facts:
+        say("  • " + fact.replace("\n", "\n    "))
 
 
 def command(gate: Gate, verdict: Verdict, target: Target) -> str:
@@ -60,7 +65,7 @@ def command(gate: Gate, verdict: Verdict, target: Target) -> str:
 
 def ask(gate: Gate, target: Target) -> tuple[Verdict, str] | None:
     """Ask on the terminal: the verdict and a typed confirmation. None: leave it open."""
-    show(gate, target)
+    show(gate, target, commands=False)
     with prompting():
         return _asked(gate, target)
 
@@ -136,7 +141,7 @@ def confirm(gate: Gate, answer: Answer, target: Target) -> bool:
     if needs_name:
         if not on_terminal():
             raise click.UsageError(f"no terminal to ask: type --confirm {gate.confirm}")
-        show(gate, target)
+        show(gate, target, commands=False)
         with prompting():
             typed = click.prompt(f"type the fleet's name ({gate.confirm}) to approve", err=True).strip()
         if typed != gate.confirm:
@@ -146,7 +151,7 @@ def confirm(gate: Gate, answer: Answer, target: Target) -> bool:
         return True
     if not on_terminal():
         raise click.UsageError(f"no terminal to ask: name the gate, --gate {gate.id}")
-    show(gate, target)
+    show(gate, target, commands=False)
     with prompting():
         return click.confirm(f"{answer.verdict.value}?", err=True)
 

@@ -74,7 +74,7 @@ def changes(before: FleetProgress | None, after: FleetProgress) -> Iterator[str]
             yield f"  {server.name}: {server.state.value}{f', {server.step}' if server.step else ''}{detail}"
 
 
-def render(progress: FleetProgress, target: Target) -> Group:
+def render(progress: FleetProgress, footer: str) -> Group:
     """The live table."""
     from rich.console import Group
     from rich.text import Text
@@ -86,12 +86,8 @@ def render(progress: FleetProgress, target: Target) -> Group:
         parts.append(Text(waits, style="yellow"))
     parts.append(_table(progress, now))
     parts += [Text(f"warning: {text}", style="yellow") for text in progress.warnings]
-    parts.append(Text(f"Ctrl-C leaves the watching; the upgrade goes on. {_again(target)}", style="dim"))
+    parts.append(Text(footer, style="dim"))
     return Group(*parts)
-
-
-def _again(target: Target) -> str:
-    return f"Back: komodo-upgrade watch {target.argument}".rstrip()
 
 
 def _table(progress: FleetProgress, now: datetime) -> Table:

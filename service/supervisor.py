@@ -24,6 +24,7 @@ from service.child import Child
 from service.control import Control
 from service.fingerprints import fingerprint
 from service.inhibit import Inhibitor
+from service.leaving import leave
 from service.state import Running, StateDir
 from service.version import code, release
 
@@ -249,6 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with state.lock("supervisor"):
             asyncio.run(_run(state, options.worker, anyway=options.anyway))
+            leave(0)
     except BlockingIOError:
         log.info("another supervisor serves %s", state.root)
         sys.exit(TAKEN)

@@ -56,6 +56,7 @@ def komodo_upgrade(service: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(ENV, str(tmp_path / "state"))
     monkeypatch.setenv("TEMPORAL_ADDRESS", service.address)
+    monkeypatch.setattr("cli.follow.LOOK_EVERY", 0.1)
     return _call
 
 

@@ -158,6 +158,10 @@ class UpgradeFleet:
     def stopped(self) -> bool:
         return any(c.verb is ControlVerb.STOP for c in self.controls)
 
+    @property
+    def turned_back(self) -> bool:
+        return any(c.verb is ControlVerb.ROLLBACK for c in self.controls)
+
     async def ask(
         self,
         gate: str,
@@ -181,7 +185,21 @@ class UpgradeFleet:
             confirm=self.request.fleet.name if confirm else "",
             subject=subject,
         )
-        await workflow.wait_condition(lambda: self.answer is not None or self.stopped)
+        await workflow.wait_condition(lambda: self.answer is not None or self.stopped or self.turned_back)
+        if self.turned_back:
+            await workflow.sleep(timedelta(milliseconds=300))  # the next safe point
+            question = Gate(
+                id="rollback/1",
+                kind=GateKind.ROLLBACK,
+                question="Roll back?",
+                facts=("nothing is lost",),
+                verdicts=ASK,
+                opened_at=workflow.now(),
+                confirm=self.request.fleet.name,
+                subject="fleet",
+            )
+            self.gate = question
+            await workflow.wait_condition(lambda: self.stopped)
         self.gate = None
         return self.answer or Decision(gate=gate, verdict=Verdict.REJECT, actor="stop")
 

@@ -389,6 +389,8 @@ def test_rollback_of_a_running_upgrade_is_asked_of_it(komodo_upgrade: Call, flee
     komodo_upgrade("start", code=6)
     asked = komodo_upgrade("rollback", "--reason", "wrong night", code=6)
     assert "accepted: rollback" in asked.stderr
+    assert "waiting at gate core" not in asked.stderr  # the one that was open before is not the one to answer
+    assert "waiting at gate rollback/1: Roll back?" in asked.stderr
     komodo_upgrade("stop")
     komodo_upgrade("status", "--wait", "--timeout", "20s", code=3)
     controls = as_json(komodo_upgrade, "report")["result"]["controls"]
