@@ -1,0 +1,34 @@
+"""`python -m tests.e2e.bed up|reset|down [SERVERS]`: the bed by hand."""
+
+from __future__ import annotations
+
+import sys
+
+from tests.e2e.bed.bed import Bed
+from tests.e2e.bed.settings import Missing, cache, machines, switch
+
+
+def main(words: list[str]) -> int:
+    """Exit code 2: this machine lacks something, and which."""
+    what, count = (words or [""])[0], int(words[1]) if len(words) > 1 else 6
+    try:
+        if what == "down":
+            Bed(servers=machines(count), switch=switch(), key="").down()
+        elif what in ("up", "build"):
+            bed = Bed.build(count)
+            if what == "up":
+                bed.up()
+                print(bed.write_access(cache() / "access"))
+        else:
+            print(__doc__, file=sys.stderr)
+            return 2
+    except Missing as error:
+        print(f"e2e bed: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
+
+

@@ -1,0 +1,224 @@
+"""The bed as tests use it: up, back to the beginning, down; looks at machines and breaks them."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.e2e.bed import ground, images, install, machines
+from tests.e2e.bed.settings import CORE, JUMP, NEW, OLD, PREFIX, Machine, Switch, cache, switch
+from tests.e2e.bed.settings import machines as servers_of
+from tests.e2e.bed.shell import docker, inside, wait_for
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass
+class Bed:
+    """A Komodo v1.19.5 fleet on this machine."""
+
+    servers: tuple[Machine, ...]
+    switch: Switch
+    key: str
+    headers: dict[str, str] = field(default_factory=dict)
+    extra: dict[str, list[str]] = field(default_factory=dict)
+    """More flags of `docker run` for a server."""
+    began: float = field(default_factory=time.monotonic)
+
+    @classmethod
+    def build(cls, count: int = 6) -> Bed:
+        """Everything made that takes long; nothing started."""
+        began = time.monotonic()
+        chosen = switch()
+        ground.prepare()
+        if not chosen.real_komodo or not chosen.real_tools:
+            from tests.e2e.standins import pack
+
+            pack.build(chosen)
+        say = _sayer(began)
+        key = images.build_all(chosen, say)
+        servers = servers_of(count)
+        key = install.build_machines(servers, chosen, key, say)
+        return cls(servers=servers, switch=chosen, key=key, began=began)
+
+    def say(self, text: str) -> None:
+        """A line of progress, with the seconds since the beginning."""
+        _sayer(self.began)(text)
+
+    def up(self) -> None:
+        """Running, fresh, all servers Ok in v1 Core's eyes."""
+        machines.remove_machines()
+        machines.network_up()
+        machines.services_up()
+        machines.start_jump()
+        machines.start_servers(self.servers, self.extra)
+        if not install.snapshot_good(self.key):
+            self.say("installing Core")
+            install.install_core(self.switch)
+            self.headers = install.seed(self.servers)
+            self.wait_ok(OLD)
+            install.take_snapshot(self.headers, self.key)
+            machines.remove_machines()
+            self.up()
+            return
+        self.headers = install.restore_core()
+        self.wait_ok(OLD)
+        self.say(f"bed is up: {len(self.servers)} servers and Core, {self.switch}")
+
+    def down(self) -> None:
+        """Nothing of it left but images and caches. Raises when something is."""
+        machines.remove_all()
+        left = machines.left_over()
+        if left:
+            raise RuntimeError(f"left over of the bed: {', '.join(left)}")
+        ground.stop_own_engine()
+
+    # --- looks --------------------------------------------------------------------------------------------------------
+
+    def server(self, name: str) -> Machine:
+        """By name."""
+        return next(s for s in self.servers if s.name == name)
+
+    def wait_ok(self, version: str, seconds: float = 120) -> None:
+        """All servers Ok with this version, as Core says."""
+        count = len(self.servers)
+        try:
+            wait_for("Core's Ok", lambda: install.all_ok(self.headers, version, count), seconds=seconds, pause=0.5)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error} Servers: {self.states()}") from error
+
+    def states(self) -> dict[str, tuple[str, str]]:
+        """Server -> (state, version) as Core says."""
+        return install.states(self.headers)
+
+    def on(self, name: str, *words: str, check: bool = True, data: str | None = None) -> str:
+        """A command as root on a machine ("core", "web-1", …)."""
+        return inside(PREFIX + name, *words, check=check, data=data)
+
+    def agent_version(self, name: str) -> str:
+        """What the agent's binary says."""
+        return self.on(name, self.server(name).binary, "--version").rpartition(" ")[2]
+
+    def agent_log(self, name: str, *, this_run: bool = True) -> str:
+        """The agent's journal, of its running process or of all."""
+        words = ["journalctl", "-u", "periphery", "-o", "cat", "--no-pager"]
+        if this_run:
+            words.append(f"_SYSTEMD_INVOCATION_ID={self.show(name, 'InvocationID')}")
+        return _ANSI.sub("", self.on(name, *words))
+
+    def show(self, name: str, field_name: str) -> str:
+        """A property of the agent's unit."""
+        return self.on(name, "systemctl", "show", "-p", field_name, "--value", "periphery")
+
+    def core_log(self) -> str:
+        """Both streams of Core's container."""
+        return _ANSI.sub("", self.on("core", "sh", "-c", "docker logs komodo-core-1 2>&1"))
+
+    def core_image(self) -> str:
+        """The image reference Core's container runs."""
+        return self.on("core", "docker", "inspect", "-f", "{{.Config.Image}}", "komodo-core-1")
+
+    def starts(self, name: str, version: str) -> int:
+        """How often an agent of this version has started, ever."""
+        return self.agent_log(name, this_run=False).count(f"Komodo Periphery version: v{version}")
+
+    def jobs(self, name: str, fleet: str) -> list[str]:
+        """Jobs the tool has begun on a host: `<target>/<attempt>/<step>` below the newest run folder."""
+        script = (
+            f"cd /var/lib/komodo-upgrade/{fleet} 2>/dev/null || exit 0; "
+            "cd \"$(ls -d 2* | tail -1)/jobs\" 2>/dev/null && find . -mindepth 3 -maxdepth 3 -type d"
+        )
+        return sorted(line.removeprefix("./") for line in self.on(name, "sh", "-c", script, check=False).split())
+
+    def run_folder(self, name: str, fleet: str) -> str:
+        """The newest run's folder on a host."""
+        return self.on(name, "sh", "-c", f"ls -d /var/lib/komodo-upgrade/{fleet}/2* | tail -1")
+
+    def configs(self) -> dict[str, str]:
+        """Server -> its config file, word for word."""
+        return {s.name: self.on(s.name, "cat", "/etc/komodo/periphery.config.toml") for s in self.servers}
+
+    # --- what a tool is given -----------------------------------------------------------------------------------------
+
+    def write_access(self, folder: Path, *, rollout: str = "", timing: str = "") -> Path:
+        """fleet.toml with all it names, as a user would have written it. Returns its path."""
+        folder.mkdir(parents=True, exist_ok=True)
+        secret = install.secrets()
+        for name, value in (("api_key", self.headers["X-Api-Key"]), ("api_secret", self.headers["X-Api-Secret"]),
+                            ("sudo_password", secret.sudo_password),
+                            ("id_ed25519", (cache() / "keys/id_ed25519").read_text())):  # fmt: skip
+            file = folder / name
+            file.touch(mode=0o600)
+            file.write_text(value if name == "id_ed25519" else f"{value}\n")
+        known = [(CORE, "core"), (JUMP, "jump"), *((s.address, s.name) for s in self.servers)]
+        lines = [f"{ip} {' '.join(images.host_key(name)[1].split()[:2])}\n" for ip, name in known]
+        (folder / "known_hosts").write_text("".join(lines))
+        file = folder / "fleet.toml"
+        file.write_text(self._fleet(rollout, timing))
+        return file
+
+    def _fleet(self, rollout: str, timing: str) -> str:
+        text = f"""[fleet]
+name = "bed"
+target = "{NEW}"
+
+[ssh]
+user = "ops"
+key_files = ["id_ed25519"]
+known_hosts = "known_hosts"
+ssh_config = "none"
+
+[core]
+host = "{CORE}"
+api_key_file = "api_key"
+api_secret_file = "api_secret"
+
+[rollout]
+{rollout or "wave = 2"}
+
+[timing]
+{timing or 'core_sees = "60s"'}
+"""
+        for server in self.servers:
+            text += f'\n[[server]]\nname = "{server.name}"\nhost = "{server.address}"\n'
+            if server.sudo_password:
+                text += 'sudo = { password_file = "sudo_password" }\n'
+            if server.jump:
+                text += f'jump = "ops@{JUMP}"\n'
+        return text
+
+    # --- what goes wrong ----------------------------------------------------------------------------------------------
+
+    def site(self, knob: str, value: str | None) -> None:
+        """`fail`, `kib_per_second` or `wrong` of the download site; None: as it was."""
+        file = cache() / "www" / knob
+        if value is None:
+            file.unlink(missing_ok=True)
+        else:
+            file.write_text(value)
+            file.chmod(0o644)
+
+    def registry(self, *, running: bool) -> None:
+        """Registry down, or up again."""
+        docker("start" if running else "stop", f"{PREFIX}registry")
+
+    def link(self, name: str, *, up: bool) -> None:
+        """A host's cable out, or in again."""
+        if up:
+            address = CORE if name == "core" else self.server(name).address
+            docker("network", "connect", "--ip", address, machines.NETWORK, PREFIX + name)
+        else:
+            docker("network", "disconnect", machines.NETWORK, PREFIX + name)
+
+    def reboot(self, name: str) -> None:
+        """From inside; waits until it has begun, not until it is back."""
+        before = docker("inspect", "-f", "{{.State.StartedAt}}", PREFIX + name)
+        self.on(name, "systemctl", "reboot", check=False)
+        wait_for("the reboot", lambda: docker("inspect", "-f", "{{.State.StartedAt}}", PREFIX + name) != before, seconds=60)
+
+
+def _sayer(began: float) -> images.Say:
+    return lambda text: print(f"[{time.monotonic() - began:6.1f} s] {text}", file=sys.stderr, flush=True)

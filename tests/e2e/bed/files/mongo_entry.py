@@ -1,0 +1,44 @@
+"""Entry point in the place of the official image `mongo`'s: makes the root user in an empty volume, then serves.
+
+mongod's flags are taken and ignored; any other command is run as it is (`docker run mongo bash`)."""
+
+import os
+import subprocess
+import sys
+import time
+
+DATA = "/data/db"
+USER, PASSWORD = os.environ.get("MONGO_INITDB_ROOT_USERNAME"), os.environ.get("MONGO_INITDB_ROOT_PASSWORD")
+# standalone: a replica set would tell drivers to come back at 0.0.0.0
+SERVER = [sys.executable, "-m", "secantus", "--port", "27017", "--storage-path", DATA, "--cache-size", "256M",
+          "--standalone"]  # fmt: skip
+
+
+def make_user() -> None:
+    import pymongo
+    import pymongo.errors
+
+    server = subprocess.Popen([*SERVER, "--host", "127.0.0.1"])
+    client = pymongo.MongoClient("mongodb://127.0.0.1:27017/?directConnection=true", serverSelectionTimeoutMS=20000)
+    for _ in range(100):
+        try:
+            client.admin.command("createUser", USER, pwd=PASSWORD, roles=[{"role": "root", "db": "admin"}])
+            break
+        except pymongo.errors.AutoReconnect:
+            time.sleep(0.2)
+    client.close()
+    server.terminate()
+    server.wait(20)
+    print("MongoDB init process complete; ready for start up.", flush=True)
+
+
+def main() -> None:
+    words = sys.argv[1:]
+    if words and not words[0].startswith("-") and words[0] != "mongod":
+        os.execvp(words[0], words)
+    if USER and PASSWORD and not os.path.exists(f"{DATA}/WiredTiger"):
+        make_user()
+    os.execv(sys.executable, [*SERVER, "--host", "0.0.0.0", *(["--auth"] if USER and PASSWORD else [])])
+
+
+main()

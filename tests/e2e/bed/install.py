@@ -1,0 +1,225 @@
+"""The installation as its owner made it: agents under systemd, Core by Compose, some content. Kept as a snapshot."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from sandbox.seed_files import Secrets, write_agent, write_project
+from tests.e2e.bed import images
+from tests.e2e.bed.machines import CORE_NAME, CORE_VOLUME, start_core, wait_booted
+from tests.e2e.bed.settings import CORE, JUMP, OLD, Machine, Switch, cache
+from tests.e2e.bed.shell import docker, inside, run, wait_for
+
+URL = f"http://{CORE}:9120"
+COMPOSE = "docker compose -p komodo -f komodo/mongo.compose.yaml --env-file komodo/compose.env"
+CORE_IMAGE, SNAPSHOT = "kue-server-core:1", "kue-snap-core:1"
+
+
+def secrets() -> Secrets:
+    """Of the installation, in the form that the files are written from."""
+    return Secrets(**images.known_secrets())
+
+
+# --- machines' images ---------------------------------------------------------------------------------------------
+
+
+def build_machines(servers: tuple[Machine, ...], switch: Switch, key: str, say: images.Say) -> str:
+    """An image for every machine. Returns a key of what went into them."""
+    agent = (switch.komodo / f"v{OLD}" / "periphery").read_bytes()
+    keys = [key]
+    for server in servers:
+        keys.append(_machine(server.name, key, say, server=server, agent=agent, switch=switch))
+    keys.append(_machine("jump", key, say))
+    keys.append(_machine("core", key, say, engine=True))
+    return hashlib.sha256("".join(keys).encode()).hexdigest()
+
+
+def _machine(
+    name: str, key: str, say: images.Say, *, server: Machine | None = None, agent: bytes = b"",
+    switch: Switch | None = None, engine: bool = False,
+) -> str:  # fmt: skip
+    """Image `kue-server-<name>:1`."""
+    setup = ["true"]
+    if server:
+        setup.append("systemctl enable periphery")
+    if server and server.sudo_password:
+        setup.append(f"echo 'ops:{secrets().sudo_password}' | chpasswd && echo 'ops ALL=(ALL) ALL' > /etc/sudoers.d/ops")
+    if server and server.jump:
+        setup.append(f"echo 'AllowUsers ops@{JUMP}' >> /etc/ssh/sshd_config.d/kue.conf")
+    if name == "jump":
+        setup.append("rm /etc/sudoers.d/ops")
+
+    def make() -> None:
+        with images.context(f"machine-{name}") as folder:
+            tree = folder / "tree"
+            ssh = tree / "etc/ssh"
+            ssh.mkdir(parents=True)
+            private, public = images.host_key(name)
+            (ssh / "ssh_host_ed25519_key").write_text(private)
+            (ssh / "ssh_host_ed25519_key.pub").write_text(public)
+            if server:
+                _agent_files(tree, server, agent, switch)
+            images.build(f"kue-server-{name}:1", "machine.Dockerfile", folder,
+                         ENGINE="yes" if engine else "no", SETUP=" && ".join(setup))  # fmt: skip
+
+    texts = [key, str(server), *setup, (images.FILES / "machine.Dockerfile").read_text(), Path(__file__).read_text()]
+    texts.append(hashlib.sha256(agent).hexdigest())
+    there = lambda: run("docker", "image", "inspect", f"kue-server-{name}:1", check=False).returncode == 0  # noqa: E731
+    return images.once(f"machine-{name}", texts, there, make, say)
+
+
+def _agent_files(tree: Path, server: Machine, agent: bytes, switch: Switch | None) -> None:
+    """Binary, config and unit, where the setup script of v1.19.5 puts them; by hand elsewhere."""
+    write_agent(tree, server.shape, binary=agent, core=CORE, secrets=secrets())
+    shutil.rmtree(tree / "etc/komodo/ssl")  # a real agent makes a certificate of its own
+    shutil.rmtree(tree / "etc/systemd/system/default.target.wants")
+    unit = tree / "etc/systemd/system/periphery.service"
+    unit.write_text(unit.read_text().replace(str(tree), ""))
+    official = switch.official / f"v{OLD}/config/periphery.config.toml" if switch and switch.official else None
+    if official and server.shape != "edited":
+        text = official.read_text()
+        if server.shape == "plain":
+            text, count = re.subn(r"^passkeys = \[\]", f'passkeys = ["{secrets().passkey}"]', text, flags=re.MULTILINE)
+            assert count == 1, f"{official} has no line `passkeys = []`"
+        (tree / "etc/komodo/periphery.config.toml").write_text(text)
+
+
+# --- Core ---------------------------------------------------------------------------------------------------------
+
+
+def write_core_project(folder: Path, switch: Switch) -> None:
+    """`opt/komodo` below `folder`: the official files filled in as their user would, or ours in their shape."""
+    write_project(folder, tag="latest", host=URL, interval="15-sec", secrets=secrets())
+    project = folder / "opt/komodo"
+    env = project / "compose.env"
+    env.write_text(env.read_text().replace(str(folder), ""))
+    if not switch.official:
+        return
+    official = switch.official / f"v{OLD}" / "compose"
+    shutil.copy2(official / "mongo.compose.yaml", project)
+    known = secrets()
+    text = (official / "compose.env").read_text()
+    for name, value in {
+        "KOMODO_HOST": URL, "KOMODO_PASSKEY": known.passkey, "KOMODO_DB_USERNAME": "komodo",
+        "KOMODO_DB_PASSWORD": known.db_password, "KOMODO_INIT_ADMIN_PASSWORD": known.admin_password,
+        "KOMODO_WEBHOOK_SECRET": known.webhook_secret, "KOMODO_JWT_SECRET": known.jwt_secret,
+    }.items():  # fmt: skip
+        text, count = re.subn(rf"^{name}=.*$", f"{name}={value}", text, flags=re.MULTILINE)
+        assert count == 1, f"the official compose.env has no line {name}="
+    env.write_text(text)
+
+
+def install_core(switch: Switch) -> None:
+    """From a new machine to a Core that answers: files copied, images pulled, project up, as the user `ops`."""
+    start_core(CORE_IMAGE)
+    wait_booted(CORE_NAME)
+    with images.context("project") as folder:
+        write_core_project(folder, switch)
+        docker("cp", f"{folder}/opt/komodo", f"{CORE_NAME}:/opt/komodo")
+    inside(CORE_NAME, "sh", "-c", "chown -R ops:ops /opt/komodo && chmod 600 /opt/komodo/compose.env")
+    wait_for("Core's engine", lambda: inside(CORE_NAME, "docker", "version", "-f", "{{.Server.Version}}"), seconds=60)
+    for command in ("pull", "up -d"):
+        inside(CORE_NAME, "su", "ops", "-c", f"cd /opt && {COMPOSE} {command}", timeout=600)
+    wait_for("Core v1 to answer", lambda: "local" in post("auth/GetLoginOptions", {}), seconds=120)
+
+
+class ApiError(OSError):
+    """Core answered with an error."""
+
+
+def post(path: str, body: dict[str, Any], headers: dict[str, str] | None = None, timeout: float = 20) -> Any:
+    """One call of Core's API."""
+    head = {"Content-Type": "application/json", **(headers or {})}
+    request = urllib.request.Request(f"{URL}/{path}", json.dumps(body).encode(), head)
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            return json.loads(answer.read() or b"null")
+    except urllib.error.HTTPError as error:
+        raise ApiError(f"{path}: HTTP {error.code}: {error.read()[:400]!r}") from None
+
+
+ACTION = """// reports the free disk space of a server, in v1's form
+await komodo.write("CreateTerminal", {{ server: "{server}", name: "disk", command: "bash", recreate: "Always" }});
+await komodo.execute_terminal({{ server: "{server}", terminal: "disk", command: "df -h /" }}, {{
+  onLine: (line) => console.log(line),
+}});
+"""
+
+
+def seed(servers: tuple[Machine, ...]) -> dict[str, str]:
+    """An API key, the servers, some content. Returns the headers of a call."""
+    login = post("auth/LoginLocalUser", {"username": "admin", "password": secrets().admin_password})
+    key = post("user/CreateApiKey", {"name": "kue", "expires": 0}, {"Authorization": login["jwt"]})
+    headers = {"X-Api-Key": key["key"], "X-Api-Secret": key["secret"]}
+    for server in servers:
+        config = {"address": f"https://{server.address}:8120", "enabled": True, "auto_prune": False}
+        post("write/CreateServer", {"name": server.name, "config": config}, headers)
+    post("write/CreateVariable", {"name": "GREETING", "value": "hello", "description": "", "is_secret": False}, headers)
+    contents = {"file_contents": ACTION.format(server=servers[0].name)}
+    post("write/CreateAction", {"name": "disk-report", "config": contents}, headers)
+    return headers
+
+
+def states(headers: dict[str, str]) -> dict[str, tuple[str, str]]:
+    """Server -> (state, version) as Core tells."""
+    listed = post("read/ListServers", {"query": {}, "limit": 0}, headers)
+    return {s["name"]: (s["info"]["state"], str(s["info"].get("version") or "").removeprefix("v")) for s in listed}
+
+
+def all_ok(headers: dict[str, str], version: str, count: int) -> bool:
+    """Every Server, `Local` included, is Ok with this version."""
+    found = states(headers)
+    return len(found) == count + 1 and all(state == ("Ok", version) for state in found.values())
+
+
+# --- snapshot -----------------------------------------------------------------------------------------------------
+
+
+def snapshot_folder() -> Path:
+    """Core's engine's data, its API key."""
+    return cache() / "snapshot"
+
+
+def take_snapshot(headers: dict[str, str], key: str) -> None:
+    """Core's machine stopped and kept: its file system as an image, its engine's data as a folder."""
+    folder = snapshot_folder()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, mode=0o700)
+    docker("update", "--restart", "no", CORE_NAME)
+    docker("stop", "-t", "30", CORE_NAME)
+    docker("commit", CORE_NAME, SNAPSHOT)
+    run("cp", "-a", docker("volume", "inspect", "-f", "{{.Mountpoint}}", CORE_VOLUME), folder / "docker")
+    (folder / "headers.json").write_text(json.dumps(headers))
+    (folder / "key").write_text(key)
+
+
+def snapshot_good(key: str) -> bool:
+    """Taken from the same inputs, and complete."""
+    file = snapshot_folder() / "key"
+    there = run("docker", "image", "inspect", SNAPSHOT, check=False).returncode == 0
+    return there and file.exists() and file.read_text() == key
+
+
+def restore_core() -> dict[str, str]:
+    """Core's machine as it was; returns the headers of an API call."""
+    docker("volume", "create", CORE_VOLUME)
+    place = Path(docker("volume", "inspect", "-f", "{{.Mountpoint}}", CORE_VOLUME))
+    place.rmdir()
+    run("cp", "-a", snapshot_folder() / "docker", place)
+    start_core(SNAPSHOT)
+    found: dict[str, str] = json.loads((snapshot_folder() / "headers.json").read_text())
+    return found
+
+
+def stamp() -> str:
+    """For names of things that must not collide."""
+    return f"{int(time.time())}-{os.getpid()}"

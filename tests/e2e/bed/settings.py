@@ -1,0 +1,121 @@
+"""Names, addresses and the switch: what the bed is made of."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+"""Of the checkout."""
+FILES = Path(__file__).parent / "files"
+PREFIX = "kue-"
+"""Every container, volume, image and network of the bed is named so, and nothing else is ever removed."""
+NETWORK = "kue-net"
+BRIDGE = "br-kue"
+SUBNET = "172.31.88"
+REGISTRY, WEB, JUMP, CORE = f"{SUBNET}.2", f"{SUBNET}.3", f"{SUBNET}.5", f"{SUBNET}.10"
+OLD, MIDDLE, NEW = "1.19.5", "2.0.0", "2.3.2"
+VERSIONS = (OLD, MIDDLE, NEW)
+TAGS = {
+    OLD: ("1.19.5", "1.19", "1", "latest"),
+    MIDDLE: ("2.0.0",),
+    NEW: ("2.3.2", "2.3", "2"),
+}
+"""Tags of the registry, moving ones included: `latest` is a v1, as on the evening before an upgrade."""
+REGISTRY_NAMES = ("ghcr.io", "registry-1.docker.io", "auth.docker.io", "index.docker.io")
+WEB_NAMES = ("github.com", "raw.githubusercontent.com", "api.github.com", "objects.githubusercontent.com")
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A server with an agent under systemd."""
+
+    name: str
+    address: str
+    shape: str
+    """plain | open (`passkeys = []`) | edited (by hand: drop-in, binary in another place)"""
+    sudo_password: bool = False
+    jump: bool = False
+    """Its sshd takes nobody but those who come from the jump host."""
+
+    @property
+    def container(self) -> str:
+        """Of the engine that runs the bed."""
+        return PREFIX + self.name
+
+    @property
+    def binary(self) -> str:
+        """Where its agent's program is."""
+        return "/opt/periphery/bin/periphery" if self.shape == "edited" else "/usr/local/bin/periphery"
+
+
+_NAMED = (
+    Machine("web-1", f"{SUBNET}.21", "plain"),
+    Machine("db-1", f"{SUBNET}.22", "plain", sudo_password=True),
+    Machine("nas", f"{SUBNET}.23", "open"),
+    Machine("build-1", f"{SUBNET}.24", "edited"),
+    Machine("web-2", f"{SUBNET}.25", "plain", sudo_password=True),
+    Machine("far-1", f"{SUBNET}.26", "plain", jump=True),
+)
+
+
+def machines(count: int) -> tuple[Machine, ...]:
+    """The first `count` servers: six of different kinds, then plain ones."""
+    more = (Machine(f"srv-{n:02}", f"{SUBNET}.{20 + n}", "plain") for n in range(len(_NAMED) + 1, count + 1))
+    return (*_NAMED[:count], *more)
+
+
+class Missing(RuntimeError):
+    """Something that this machine cannot give. Said, never skipped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switch:
+    """Which Komodo and which dump tools: the real ones where folders are named, else the stand-ins of this project."""
+
+    komodo: Path
+    tools: Path
+    real_komodo: bool
+    real_tools: bool
+    official: Path | None
+    """Komodo's official compose and config files, one folder a tag; None: files of ours in their shape."""
+
+    def __str__(self) -> str:
+        komodo = f"real Komodo ({self.komodo})" if self.real_komodo else "Komodo's stand-ins"
+        tools = f"real dump tools ({self.tools})" if self.real_tools else "the dump tools' stand-ins"
+        files = f"official files ({self.official})" if self.official else "compose files in the official ones' shape"
+        return f"{komodo}, {tools}, {files}"
+
+
+def cache() -> Path:
+    """Where roots, images' parts and snapshots are kept; $KUE_CACHE moves it."""
+    return Path(os.environ.get("KUE_CACHE") or "~/.cache/komodo-upgrade-test").expanduser()
+
+
+def switch() -> Switch:
+    """From KOMODO_BIN, MONGO_TOOLS and KOMODO_FILES. Raises Missing when a named folder lacks something."""
+    komodo, tools = os.environ.get("KOMODO_BIN", ""), os.environ.get("MONGO_TOOLS", "")
+    if komodo:
+        for version in VERSIONS:
+            for program in ("core", "periphery", "km"):
+                _want(Path(komodo).expanduser() / f"v{version}" / program, "KOMODO_BIN")
+    if tools:
+        for program in ("mongodump", "mongorestore"):
+            _want(Path(tools).expanduser() / program, "MONGO_TOOLS")
+    named = os.environ.get("KOMODO_FILES", "")
+    official = Path(named).expanduser().resolve() if named else None
+    if official:
+        _want(official / f"v{OLD}" / "compose" / "mongo.compose.yaml", "KOMODO_FILES")
+    return Switch(
+        komodo=Path(komodo).expanduser().resolve() if komodo else cache() / "standins",
+        tools=Path(tools).expanduser().resolve() if tools else cache() / "standins" / "tools",
+        real_komodo=bool(komodo),
+        real_tools=bool(tools),
+        official=official,
+    )
+
+
+def _want(path: Path, variable: str) -> None:
+    if not path.is_file():
+        raise Missing(f"{variable} is set, but {path} is not there")

@@ -1,0 +1,52 @@
+"""Commands of the machine that runs the bed."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+class CommandError(RuntimeError):
+    """A command failed; the message has its words."""
+
+
+def run(
+    *command: str | Path, cwd: Path | None = None, data: str | None = None, check: bool = True, timeout: float = 600
+) -> subprocess.CompletedProcess[str]:
+    """Run to the end, output captured. Raises CommandError."""
+    words = [str(c) for c in command]
+    done = subprocess.run(
+        words, cwd=cwd, input=data, stdin=None if data is not None else subprocess.DEVNULL,
+        capture_output=True, text=True, errors="replace", timeout=timeout, check=False,
+    )  # fmt: skip
+    if check and done.returncode:
+        tail = (done.stdout[-1500:] + done.stderr[-2500:]).strip()
+        raise CommandError(f"`{' '.join(words)[:300]}` ended with {done.returncode}:\n{tail}")
+    return done
+
+
+def docker(*words: str | Path, check: bool = True, data: str | None = None, timeout: float = 600) -> str:
+    """Standard output of a docker command, without the last line's end."""
+    return run("docker", *words, check=check, data=data, timeout=timeout).stdout.strip()
+
+
+def inside(container: str, *words: str, check: bool = True, data: str | None = None, timeout: float = 120) -> str:
+    """Standard output of a command on one of the bed's machines, as root. No standard input unless `data`."""
+    head = ["exec", "-i", container] if data is not None else ["exec", container]
+    return docker(*head, *words, check=check, data=data, timeout=timeout)
+
+
+def wait_for(what: str, true: Callable[[], object], *, seconds: float, pause: float = 0.2) -> None:
+    """Poll until something holds. Raises TimeoutError with `what` and the last exception."""
+    end, last = time.monotonic() + seconds, ""
+    while True:
+        try:
+            if true():
+                return
+        except (CommandError, OSError, subprocess.TimeoutExpired) as error:
+            last = str(error)
+        if time.monotonic() > end:
+            raise TimeoutError(f"gave up after {seconds:.0f} s waiting for {what}. {last}")
+        time.sleep(pause)
