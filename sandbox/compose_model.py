@@ -6,6 +6,8 @@ volumes is.
 
 from __future__ import annotations
 
+import copy
+import functools
 import hashlib
 import json
 import re
@@ -150,7 +152,7 @@ def _parse(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ComposeError(f"open {path}: no such file or directory", 14)
     try:
-        found = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        found = copy.deepcopy(_loaded(path.read_text(encoding="utf-8")))
     except DuplicateKeyError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         key = re.search(r'found duplicate key "([^"]*)"', str(error))
@@ -164,6 +166,12 @@ def _parse(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ComposeError("empty compose file")
     return found
+
+
+@functools.lru_cache(maxsize=64)
+def _loaded(text: str) -> Any:
+    """The same few files are read again and again, and the pure parser is slow."""
+    return YAML(typ="safe", pure=True).load(text)
 
 
 def _fill(value: Any, env: Mapping[str, str], warn: list[str]) -> Any:

@@ -222,10 +222,10 @@ class Core:
 
     # --- servers ------------------------------------------------------------------------------------------------------
 
-    def servers(self) -> list[Document]:
-        """All Server documents, oldest first."""
+    def servers(self) -> tuple[Document, ...]:
+        """All Server documents, oldest first. Not copies: to be read only."""
         assert self.store is not None
-        return self.store.find(self.database, "Server")
+        return self.store.look(self.database, "Server")
 
     def unreadable(self, collection: str) -> bool:
         """Whether this v1 Core meets documents that a v2 Core has touched."""

@@ -86,6 +86,10 @@ class Faults:
                 return fault
         return None
 
+    def any(self, host: str) -> bool:
+        """Whether any fault is on for this host."""
+        return any(fault.host in ("", host) for fault in self._on)
+
     def strike(self, name: str, host: str) -> Fault | None:
         """The fault, if it is on for this host; counts, and heals one with `times`."""
         fault = self.on(name, host)

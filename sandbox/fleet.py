@@ -21,7 +21,7 @@ from typing import Any, Self
 
 import asyncssh
 
-from sandbox import fleet_file, programs, releases, seed_documents, shims
+from sandbox import fleet_file, programs, quick, releases, seed_documents, shims
 from sandbox.compose_cli import run as compose
 from sandbox.core import Core
 from sandbox.engine import Engine
@@ -121,6 +121,7 @@ class Sandbox:
                 (one.root / ".old-libc").touch()
             elif name in {"unreachable", "hang", "host-key-changed"}:
                 self._changes.append(self.world.spawn(self._break_ssh(name, one.name)))
+        self._settle_shims()
         return fault
 
     def heal(self, name: str = "", host: str = "") -> None:
@@ -133,6 +134,11 @@ class Sandbox:
                     (one.root / ".old-libc").unlink(missing_ok=True)
                 elif fault.name in {"unreachable", "hang"}:
                     self._changes.append(self.world.spawn(self._mend_ssh(one.name)))
+        self._settle_shims()
+
+    def _settle_shims(self) -> None:
+        for host in self.hosts.values():
+            quick.settle(host)
 
     def kill_connections(self, host: str = "") -> None:
         """Cut every open SSH connection now."""

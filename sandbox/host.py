@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sandbox import quick
 from sandbox.journal import Journal
 from sandbox.standin import Become, Call, client_script
 from sandbox.systemd import Systemd
@@ -60,6 +61,7 @@ class SandboxHost:
             link = self.root / "bin" / name
             if not link.is_symlink():
                 link.symlink_to(".standin")
+        quick.write(self)
 
     def path(self, inside: str) -> Path:
         """Where a path of this machine really lies. Paths that are below its folder already stay as they are."""
