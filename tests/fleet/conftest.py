@@ -29,6 +29,9 @@ from sandbox.fleet import Sandbox
 PATIENCE = 120.0
 """Seconds until a test gives up waiting: far above what anything takes, so that a slow machine fails no test."""
 
+GLANCE = 0.25
+"""Seconds between two questions to a workflow: each costs server, worker and test some milliseconds of a processor."""
+
 
 def binary(package: str, name: str) -> str:
     """Where a package from the registry keeps its executable."""
@@ -130,7 +133,7 @@ class Fleet:
             )
             return bool(found)
 
-        await until(opened, f"gate {prefix}", show=self.shown)
+        await until(opened, f"gate {prefix}", show=self.shown, pause=GLANCE)
         return found[0]
 
     async def decide(self, gate: Gate, verdict: Verdict = Verdict.APPROVE) -> Recorded:
@@ -152,7 +155,7 @@ class Fleet:
                     assert Verdict.APPROVE in gate.verdicts, f"{gate.id}: {gate.question}\n{gate.facts}"
                     await self.decide(gate)
                     answered.append(gate.id)
-            await asyncio.wait([done], timeout=0.1)
+            await asyncio.wait([done], timeout=GLANCE)
         return await done
 
     async def shown(self) -> str:
@@ -166,14 +169,18 @@ def _there(path: Path) -> Awaitable[bool]:
 
 
 async def until(
-    true: Callable[[], Awaitable[bool]], what: str, *, show: Callable[[], Awaitable[str]] | None = None
+    true: Callable[[], Awaitable[bool]],
+    what: str,
+    *,
+    show: Callable[[], Awaitable[str]] | None = None,
+    pause: float = 0.05,
 ) -> None:
     """Poll until something holds."""
     end = time.monotonic() + PATIENCE
     while not await true():
         if time.monotonic() > end:
             raise AssertionError(f"gave up waiting: {what}\n{await show() if show else ''}")
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(pause)
 
 
 @pytest.fixture
