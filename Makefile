@@ -17,7 +17,7 @@ demo: setup ## Upgrade a simulated fleet end to end: embedded Temporal server, r
 	@$(BIN)/komodo-upgrade demo --yes
 
 test: setup ## The fast tests
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(if $(KOMODO_FILES),--komodo-files $(KOMODO_FILES)) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(if $(KOMODO_FILES),--komodo-files=$(KOMODO_FILES)) $(PYTEST_ARGS)
 
 lint: setup ## ruff and mypy --strict
 	$(BIN)/ruff check .

@@ -55,6 +55,8 @@ def test_a_key_as_komodo_shows_it() -> None:
         (PLACEHOLDER, "placeholder"),
         ("MCowBQYDK2VuAyEA" + "!" * 43 + "=", "no public key"),
     ],
+    ids=str.split("nothing blanks quotes ed25519 one-short half start pem private-pem private file two lines rsa word")
+    + str.split("one-more placeholder marks"),
 )
 def test_each_mistake_has_its_own_words(text: str, said: str) -> None:
     with pytest.raises(KeyRejected) as rejected:
