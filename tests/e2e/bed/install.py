@@ -52,7 +52,9 @@ def _machine(
     if server:
         setup.append("systemctl enable periphery")
     if server and server.sudo_password:
-        setup.append(f"echo 'ops:{secrets().sudo_password}' | chpasswd && echo 'ops ALL=(ALL) ALL' > /etc/sudoers.d/ops")
+        setup.append(
+            f"echo 'ops:{secrets().sudo_password}' | chpasswd && echo 'ops ALL=(ALL) ALL' > /etc/sudoers.d/ops"
+        )
     if server and server.jump:
         setup.append(f"echo 'AllowUsers ops@{JUMP}' >> /etc/ssh/sshd_config.d/kue.conf")
     if name == "jump":

@@ -74,6 +74,7 @@ def start_machine(name: str, address: str, image: str, flags: list[str], *extra:
 
 def start_servers(servers: tuple[Machine, ...], extra: dict[str, list[str]] | None = None) -> None:
     """All of them, two at a time: more at once is slower."""
+
     def one(server: Machine) -> None:
         more = (extra or {}).get(server.name, [])
         start_machine(server.name, server.address, f"kue-server-{server.name}:1", _server_flags(), *more)

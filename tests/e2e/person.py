@@ -1,0 +1,137 @@
+"""Somebody at a keyboard: everything goes through the command line, as separate processes, without a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.bed.bed import Bed
+from tests.e2e.bed.settings import ROOT
+from tests.e2e.bed.shell import wait_for
+
+NAME = "bed"
+"""Of the fleet."""
+AT_GATE = 6
+
+
+@dataclass
+class Person:
+    """One user with a state folder, and so a Temporal server and a worker, of her own."""
+
+    bed: Bed
+    folder: Path
+    fleet_file: Path
+    said: list[str] = field(default_factory=list)
+    """Every command and what it said."""
+
+    @classmethod
+    def of(cls, bed: Bed, folder: Path, **fleet: str) -> Person:
+        """With a fleet file for this bed."""
+        return cls(bed, folder, bed.write_access(folder, **fleet))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of every command: nothing of the developer's own settings."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("TEMPORAL_", "KOMODO_", "MONGO_"))}
+        return kept | {
+            "KOMODO_UPGRADE_STATE": str(self.folder / "state"), "HOME": str(self.folder), "NO_COLOR": "1",
+            "PYTHONPATH": str(ROOT), "USER": "ann",
+        }  # fmt: skip
+
+    def tool(self, *words: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """`komodo-upgrade …`, to its end."""
+        done = subprocess.run(
+            [sys.executable, "-m", "starter", *words], cwd=self.folder, env=self.environment,
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+        self.said.append(f"$ komodo-upgrade {' '.join(words)}\n{done.stdout}{done.stderr}-> {done.returncode}")
+        return done
+
+    def ok(self, *words: str, code: int = 0, timeout: float = 300) -> str:
+        """The same with an expected exit code; returns standard output."""
+        done = self.tool(*words, timeout=timeout)
+        assert done.returncode == code, f"expected {code}\n{self.said[-1]}\n{self.logs()}"
+        return done.stdout
+
+    def start(self) -> None:
+        """Begin, up to the first gate."""
+        self.ok("start", "--detach", code=AT_GATE)
+
+    def wait(self, timeout: float = 400) -> dict[str, Any]:
+        """Until a gate opens or the upgrade ends: the progress, or the result."""
+        done = self.tool("status", "--wait", "--timeout", f"{timeout:.0f}s", "-o", "json", timeout=timeout + 60)
+        assert done.returncode not in (1, 2, 10, 124), f"{self.said[-1]}\n{self.logs()}"
+        shown = self.tool("status", "-o", "json")
+        found: dict[str, Any] = json.loads(shown.stdout)
+        return found
+
+    def gate(self, prefix: str, timeout: float = 400) -> dict[str, Any]:
+        """Wait for the next gate, which must be this one."""
+        found = self.wait(timeout)
+        gate: dict[str, Any] = found.get("gate") or {}
+        assert gate.get("id", "").startswith(prefix), f"wanted gate {prefix}: {json.dumps(found)[:3000]}\n{self.logs()}"
+        return gate
+
+    def answer(self, gate: dict[str, Any], verb: str = "approve", *subjects: str) -> None:
+        """Answer a gate."""
+        confirm = ["--confirm", NAME] if gate["confirm"] and verb == "approve" else []
+        self.ok(verb, NAME, *subjects, "--gate", gate["id"], *confirm)
+
+    def approve_to_the_end(self, timeout: float = 600) -> dict[str, Any]:
+        """Approve every gate. A gate that cannot be approved fails the test. Returns the result."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end:
+            found = self.wait(max(10.0, end - time.monotonic()))
+            gate = found.get("gate")
+            if not gate:
+                if found.get("state"):
+                    return found
+                continue
+            assert "approve" in gate["verdicts"], f"{json.dumps(gate)}\n{self.logs()}"
+            self.answer(gate)
+        raise AssertionError(f"not at its end after {timeout:.0f} s\n{self.logs()}")
+
+    # --- the worker ---------------------------------------------------------------------------------------------------
+
+    def supervisor(self) -> dict[str, Any]:
+        """What the supervisor has written down."""
+        found: dict[str, Any] = json.loads((self.folder / "state" / "supervisor.json").read_text())
+        return found
+
+    def kill_worker(self) -> int:
+        """SIGKILL to a worker that polls, once there is one; the supervisor starts another. Returns its pid."""
+        wait_for("a worker that polls", lambda: self.supervisor()["worker_ready"], seconds=60, pause=0.02)
+        pid = int(self.supervisor()["worker_pid"])
+        os.kill(pid, signal.SIGKILL)
+        wait_for("another worker", lambda: self.supervisor()["worker_pid"] not in (0, pid), seconds=60, pause=0.05)
+        return pid
+
+    def kill_worker_when(self, host: str, job: str, *, ended: bool = False, seconds: float = 180) -> None:
+        """SIGKILL as soon as a host has begun (or ended) a job. The watching is done on the host: a few ms late."""
+        mark = f"/var/lib/komodo-upgrade/{NAME}/*/jobs/*/*/{job}{'/rc.0' if ended else ''}"
+        turns = int(seconds / 0.02)
+        script = (
+            f"i=0; until ls -d {mark} >/dev/null 2>&1; do sleep 0.02; i=$((i+1)); [ $i -lt {turns} ] || exit 9; done"
+        )
+        self.bed.on(host, "sh", "-c", script)
+        self.kill_worker()
+
+    def logs(self) -> str:
+        """The end of what its service said, for a test that fails."""
+        shown = []
+        for name in ("supervisor", "worker"):
+            file = self.folder / "state" / f"{name}.log"
+            if file.exists():
+                shown.append(f"--- {name}.log\n{file.read_text(errors='replace')[-3000:]}")
+        return "\n".join(shown)
+
+    def leave(self) -> None:
+        """Server and worker ended, whatever runs."""
+        self.tool("down", "--force", timeout=90)

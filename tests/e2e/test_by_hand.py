@@ -1,0 +1,28 @@
+"""The tool, its worker and Temporal are gone: restore.sh alone takes the fleet back."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e import proofs
+from tests.e2e.bed.bed import Bed
+from tests.e2e.person import NAME, Person
+from tests.e2e.test_crash import ALL_AT_ONCE
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.mark.parametrize("bob", [ALL_AT_ONCE], indirect=True)
+def test_restore_sh_alone(fresh: Bed, bob: Person, note: list[str]) -> None:
+    before = fresh.configs(), proofs.core_files(fresh)
+    bob.start()
+    bob.answer(bob.gate("core"))
+    assert bob.approve_to_the_end()["state"] == "upgraded"
+    proofs.upgraded(fresh)
+    bob.leave()
+    for name in ("core", *(s.name for s in fresh.servers)):
+        script = f"{fresh.run_folder(name, NAME)}/restore.sh"
+        fresh.on(name, "sh", script, "--dry-run")
+        fresh.on(name, "sh", script)
+    proofs.as_before(fresh, *before)
+    note.append("sh, docker and the backup were enough; no worker, no Temporal")

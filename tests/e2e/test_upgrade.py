@@ -1,0 +1,71 @@
+"""An evening: the whole fleet to v2 with approvals, a second run, and back to v1."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.e2e import proofs
+from tests.e2e.bed.bed import Bed
+from tests.e2e.person import NAME, Person
+from tests.e2e.probe import Probe
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def before(bed: Bed) -> tuple[dict[str, str], dict[str, str]]:
+    """The agents' configs and Core's files, as they were."""
+    return bed.configs(), proofs.core_files(bed)
+
+
+def test_full_upgrade_with_approvals(
+    bed: Bed, ann: Person, before: tuple[dict[str, str], dict[str, str]], note: list[str]
+) -> None:
+    ann.ok("check")
+    assert ann.tool("plan").returncode == 5
+    assert (bed.configs(), proofs.core_files(bed)) == before, "check and plan change nothing"
+    with Probe(bed) as probe:
+        ann.start()
+        gates = []
+        while gate := ann.wait().get("gate"):
+            gates.append(gate["id"])
+            ann.answer(gate)
+    result = json.loads(ann.ok("status", "-o", "json"))
+    assert result["state"] == "upgraded"
+    assert gates[0] == "core"
+    assert gates[1:] == [f"wave/{n}" for n in range(2, len(gates) + 1)]
+    assert {s["name"]: s["state"] for s in result["servers"]} == dict.fromkeys(bed.states(), "upgraded")
+    proofs.upgraded(bed)
+    proofs.once_only(bed)
+    report = ann.ok("report")
+    for server in bed.servers:
+        assert server.name in report
+    assert probe.answers > 20
+    slow = {s.name: probe.longest[s.name] for s in bed.servers if probe.longest[s.name] > 1.0}
+    note += [f"gates {', '.join(gates)}", *probe.lines()]
+    assert not slow, f"port silent for longer than a second: {slow}"
+
+
+def test_a_second_run_has_nothing_to_do(bed: Bed, ann: Person, note: list[str]) -> None:
+    began = {s.name: bed.show(s.name, "InvocationID") for s in bed.servers}
+    ann.ok("start", "--wait")
+    result = json.loads(ann.ok("status", "-o", "json"))
+    assert result["state"] == "already current"
+    assert {s.name: bed.show(s.name, "InvocationID") for s in bed.servers} == began
+    proofs.once_only(bed)
+    note.append("no agent and no Core was restarted")
+
+
+def test_the_whole_fleet_goes_back(
+    bed: Bed, ann: Person, before: tuple[dict[str, str], dict[str, str]], note: list[str]
+) -> None:
+    shown = ann.ok("rollback", NAME, "--plan")
+    assert shown.strip()
+    ann.ok("rollback", NAME, "--detach", code=6)
+    ann.answer(ann.gate("rollback/"))
+    result = ann.wait()
+    assert result.get("state") == "rolled back", json.dumps(result)[:3000]
+    proofs.as_before(bed, *before)
+    note.append("binaries, configs, compose files, database: as before; every server Ok on v1")
