@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from pathlib import Path
 
 import pytest
 
 from komodo import periphery_config
-from model.progress import FleetState, ServerState
+from model.progress import FleetResult, FleetState, ServerState
 from model.report import render_json, render_markdown
-from tests.fleet.conftest import Fleet
+from tests.fleet.conftest import Fleet, WorkerProcess
 
 
+@pytest.mark.parametrize("fleet", [5], indirect=True)
 async def test_a_fleet_is_upgraded_and_a_second_run_changes_nothing(fleet: Fleet) -> None:
-    await fleet.worker()
+    """One upgrade, looked at from all sides: it is the dearest thing that is done here."""
+    worker = await fleet.worker()
     await fleet.start()
     result = await fleet.approve_all()
+    everything_is_upgraded(fleet, result)
+    every_mutating_step_ran_once_on_its_host(fleet)
+    await no_secret_is_in_history_log_report_or_process_list(fleet, worker, result)
 
+    before = len(fleet.sandbox.mutations())
+    await fleet.start(change="20261123T230000Z")
+    again = await fleet.handle.result()
+    assert again.state is FleetState.ALREADY_CURRENT
+    assert fleet.sandbox.mutations()[before:] == []
+
+
+def everything_is_upgraded(fleet: Fleet, result: FleetResult) -> None:
     assert result.state is FleetState.UPGRADED, result.detail
     assert {s.name: s.state for s in result.servers} == dict.fromkeys(
         (s.name for s in fleet.spec.servers), ServerState.UPGRADED
@@ -32,23 +44,12 @@ async def test_a_fleet_is_upgraded_and_a_second_run_changes_nothing(fleet: Fleet
     for server in fleet.spec.servers:
         assert fleet.sandbox.agent_version(server.name) == "2.3.2"
         for path in result.plan.server(server.name).config_paths if result.plan else ():
-            text = await asyncio.to_thread(Path(path).read_text)
-            assert periphery_config.inspect(text).core_public_keys == (core.public_key,)
+            assert periphery_config.inspect(Path(path).read_text()).core_public_keys == (core.public_key,)
     assert result.core_agent is not None
     assert result.core_agent.state is ServerState.UPGRADED
 
-    before = len(fleet.sandbox.mutations())
-    await fleet.start(change="20261123T230000Z")
-    again = await fleet.handle.result()
-    assert again.state is FleetState.ALREADY_CURRENT
-    assert fleet.sandbox.mutations()[before:] == []
 
-
-@pytest.mark.parametrize("fleet", [5], indirect=True)
-async def test_every_mutating_step_ran_once_on_its_host(fleet: Fleet) -> None:
-    await fleet.worker()
-    await fleet.start()
-    await fleet.approve_all()
+def every_mutating_step_ran_once_on_its_host(fleet: Fleet) -> None:
     for server in fleet.spec.servers:
         argv = [" ".join(r.argv) for r in fleet.sandbox.mutations(server.name)]
         assert len([a for a in argv if re.search(r"systemctl start\b", a)]) == 1, argv
@@ -61,18 +62,15 @@ async def test_every_mutating_step_ran_once_on_its_host(fleet: Fleet) -> None:
     assert len([a for a in core if re.search(r"compose .*\bup -d", a)]) == 2, core  # core, and the agent beside it
 
 
-@pytest.mark.parametrize("fleet", [5], indirect=True)
 def jobs_begun(fleet: Fleet, host: str) -> list[str]:
     """The detached jobs that were started on a host, by their folder: start-or-attach starts each one once."""
     begun = [" ".join(r.argv) for r in fleet.sandbox.mutations(host) if r.argv[0] == "systemd-run"]
     return [found.group(1) for a in begun if (found := re.search(r"jobs/(\S+)/run\.sh", a))]
 
 
-async def test_no_secret_is_in_history_log_report_or_process_list(fleet: Fleet) -> None:
-    worker = await fleet.worker()
-    await fleet.start()
-    result = await fleet.approve_all()
-
+async def no_secret_is_in_history_log_report_or_process_list(
+    fleet: Fleet, worker: WorkerProcess, result: FleetResult
+) -> None:
     async for run in fleet.client.list_workflows():
         history = await fleet.client.get_workflow_handle(run.id, run_id=run.run_id).fetch_history()
         clean(fleet, history.to_json(), f"history of {run.id}")
