@@ -40,3 +40,17 @@ lock: ## Write requirements.lock anew from pyproject.toml's ranges (pip-tools in
 
 clean:
 	rm -rf $(VENV) dist build
+
+# End to end, as root: real systemd, sshd, Docker and database (docs/e2e.md). KOMODO_BIN and MONGO_TOOLS choose real
+# programs, KOMODO_FILES Komodo's official files.
+.PHONY: e2e e2e-all e2e-down
+E2E_FILES := $(if $(KOMODO_FILES),$(abspath $(KOMODO_FILES)))
+
+e2e: setup ## The default scenarios on the bed
+	KUE_RUN=1 KOMODO_FILES=$(E2E_FILES) $(BIN)/python -m pytest tests/e2e -s -m e2e $(PYTEST_ARGS)
+
+e2e-all: setup ## All scenarios on the bed
+	KUE_RUN=1 KOMODO_FILES=$(E2E_FILES) $(BIN)/python -m pytest tests/e2e -s -m "e2e or e2e_all" $(PYTEST_ARGS)
+
+e2e-down: setup ## Remove what a killed run left behind; images and caches stay
+	$(BIN)/python -m tests.e2e.bed down

@@ -110,7 +110,12 @@ class Person:
         wait_for("a worker that polls", lambda: self.supervisor()["worker_ready"], seconds=60, pause=0.02)
         pid = int(self.supervisor()["worker_pid"])
         os.kill(pid, signal.SIGKILL)
-        wait_for("another worker", lambda: self.supervisor()["worker_pid"] not in (0, pid), seconds=60, pause=0.05)
+
+        def another() -> bool:
+            now = self.supervisor()
+            return bool(now["worker_ready"]) and now["worker_pid"] not in (0, pid)
+
+        wait_for("another worker", another, seconds=60, pause=0.05)
         return pid
 
     def kill_worker_when(self, host: str, job: str, *, ended: bool = False, seconds: float = 180) -> None:

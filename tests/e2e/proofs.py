@@ -29,7 +29,7 @@ def core_key(bed: Bed) -> str:
     """As Core's log tells it; the same at every start."""
     keys = set(re.findall(r"Public Key: (MCow\S+)", bed.core_log()))
     assert len(keys) == 1, keys
-    return keys.pop()
+    return str(keys.pop())
 
 
 def once_only(bed: Bed) -> None:

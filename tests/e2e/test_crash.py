@@ -1,4 +1,4 @@
-"""The worker is killed before, during and after the switch of Core, and of one server. Nothing is lost or done twice."""
+"""The worker is killed before, during and after the switch of Core, and of one server: nothing is lost or doubled."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_worker_killed_before_during_and_after_the_switch(
     gate = bob.gate("core")
     if host == "core":
         bob.answer(gate)
-    killed = []
+    killed: list[str] = []
     for job, ended in MOMENTS[host]:
         if job == "stage" or (host != "core" and not killed):
             bob.kill_worker_when(host, "stage")  # already there: servers are staged before the gate

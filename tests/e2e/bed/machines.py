@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.e2e.bed.settings import (
     BRIDGE,
     CORE,
+    FLAVOUR,
     JUMP,
     NETWORK,
     PREFIX,
@@ -17,7 +18,7 @@ from tests.e2e.bed.settings import (
     WEB,
     WEB_NAMES,
     Machine,
-    cache,
+    flavoured,
 )
 from tests.e2e.bed.shell import docker, inside, run, wait_for
 
@@ -58,11 +59,11 @@ def services_up() -> None:
     """The registry and the download site, new."""
     docker("rm", "-f", f"{PREFIX}registry", f"{PREFIX}web", check=False)
     for knob in ("fail", "kib_per_second", "wrong"):
-        (cache() / "www" / knob).unlink(missing_ok=True)
+        (flavoured("www") / knob).unlink(missing_ok=True)
     common = ["run", "--pull", "never", "-d", "--network", NETWORK]
-    docker(*common, "--name", f"{PREFIX}registry", "--ip", REGISTRY, "-v", f"{cache()}/registry:/var/lib/registry",
+    docker(*common, "--name", f"{PREFIX}registry", "--ip", REGISTRY, "-v", f"{flavoured('registry')}:/var/lib/registry",
            "kue-host:1", "docker-registry", "serve", "/etc/kue/registry.yml")  # fmt: skip
-    docker(*common, "--name", f"{PREFIX}web", "--ip", WEB, "-v", f"{cache()}/www:/www:ro", "kue-host:1",
+    docker(*common, "--name", f"{PREFIX}web", "--ip", WEB, "-v", f"{flavoured('www')}:/www:ro", "kue-host:1",
            "python3", "/etc/kue/web.py")  # fmt: skip
 
 
@@ -77,7 +78,7 @@ def start_servers(servers: tuple[Machine, ...], extra: dict[str, list[str]] | No
 
     def one(server: Machine) -> None:
         more = (extra or {}).get(server.name, [])
-        start_machine(server.name, server.address, f"kue-server-{server.name}:1", _server_flags(), *more)
+        start_machine(server.name, server.address, f"kue-server-{server.name}:{FLAVOUR}", _server_flags(), *more)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(one, servers))
@@ -90,7 +91,7 @@ def start_core(image: str) -> None:
 
 def start_jump() -> None:
     """A machine that is only passed through."""
-    start_machine("jump", JUMP, "kue-server-jump:1", _server_flags())
+    start_machine("jump", JUMP, f"kue-server-jump:{FLAVOUR}", _server_flags())
 
 
 def booted(container: str) -> bool:

@@ -26,6 +26,9 @@ TAGS = {
 REGISTRY_NAMES = ("ghcr.io", "registry-1.docker.io", "auth.docker.io", "index.docker.io")
 WEB_NAMES = ("github.com", "raw.githubusercontent.com", "api.github.com", "objects.githubusercontent.com")
 
+FLAVOUR = ("real" if os.environ.get("KOMODO_BIN") else "ours") + ("" if os.environ.get("MONGO_TOOLS") else "-dump")
+"""Of the programs inside: images, registry, site and snapshot of both kinds lie side by side."""
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -114,6 +117,11 @@ def switch() -> Switch:
         real_tools=bool(tools),
         official=official,
     )
+
+
+def flavoured(name: str) -> Path:
+    """A folder of the cache that differs with what is inside the programs."""
+    return cache() / f"{name}-{FLAVOUR}"
 
 
 def _want(path: Path, variable: str) -> None:

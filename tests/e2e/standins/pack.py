@@ -70,7 +70,7 @@ def _ours() -> dict[str, bytes]:
 
 def _database() -> dict[str, bytes]:
     """pymongo without its C parts, which a zip cannot hold."""
-    found = {}
+    found: dict[str, bytes] = {}
     for package in (bson, pymongo):
         folder = Path(str(package.__file__)).parent
         found |= {f"{folder.name}/{p.relative_to(folder)}": p.read_bytes() for p in folder.rglob("*.py")}

@@ -1,4 +1,4 @@
-"""The sandbox's Store over a real database: what Core's logic and the dump tools' read and write goes through pymongo."""
+"""The sandbox's Store over a real database: what Core and the dump tools read and write goes through pymongo."""
 
 from __future__ import annotations
 
@@ -98,6 +98,10 @@ class MongoStore:
     def find(self, database: str, name: str, query: Document | None = None) -> list[Document]:
         """Matching documents."""
         return list(self._client[database][name].find(query or {}))
+
+    def look(self, database: str, name: str) -> tuple[Document, ...]:
+        """All documents, for whoever only reads."""
+        return tuple(self._client[database][name].find())
 
     def insert(self, database: str, name: str, documents: list[Document]) -> list[Document]:
         """Write errors for `_id`s that are there already."""

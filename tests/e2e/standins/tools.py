@@ -55,10 +55,14 @@ class Call:
         sys.stdout.buffer.flush()
 
 
+def _text(path: str) -> str:
+    return Path(path).read_text() if Path(path).is_file() else ""
+
+
 async def _config_text(call: Call, _container: object, path: str, _interactive: bool) -> str:
     if path in {"/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"}:
         return (await call.read()).decode()
-    return Path(path).read_text() if Path(path).is_file() else ""
+    return _text(path)
 
 
 async def _connect(call: Call, _engine: object, _container: object, options: Any) -> MongoStore | None:

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 DATA = "/data/db"
 USER, PASSWORD = os.environ.get("MONGO_INITDB_ROOT_USERNAME"), os.environ.get("MONGO_INITDB_ROOT_PASSWORD")
@@ -19,7 +21,9 @@ def make_user() -> None:
     import pymongo.errors
 
     server = subprocess.Popen([*SERVER, "--host", "127.0.0.1"])
-    client = pymongo.MongoClient("mongodb://127.0.0.1:27017/?directConnection=true", serverSelectionTimeoutMS=20000)
+    client: pymongo.MongoClient[Any] = pymongo.MongoClient(
+        "mongodb://127.0.0.1:27017/?directConnection=true", serverSelectionTimeoutMS=20000
+    )
     for _ in range(100):
         try:
             client.admin.command("createUser", USER, pwd=PASSWORD, roles=[{"role": "root", "db": "admin"}])
@@ -36,7 +40,7 @@ def main() -> None:
     words = sys.argv[1:]
     if words and not words[0].startswith("-") and words[0] != "mongod":
         os.execvp(words[0], words)
-    if USER and PASSWORD and not os.path.exists(f"{DATA}/WiredTiger"):
+    if USER and PASSWORD and not Path(DATA, "WiredTiger").exists():
         make_user()
     os.execv(sys.executable, [*SERVER, "--host", "0.0.0.0", *(["--auth"] if USER and PASSWORD else [])])
 

@@ -3,66 +3,69 @@
 Files beside the sites change what it does, read at every request: `fail` (a status for everything), `kib_per_second`
 (slow downloads), `wrong` (every release asset is this file's bytes instead)."""
 
+import functools
 import hashlib
 import http.server
 import json
-import os
 import re
 import ssl
 import sys
 import threading
 import time
+from pathlib import Path
+from typing import Any
 
-ROOT = "/www"
-RELEASES = f"{ROOT}/github.com/moghtech/komodo/releases/download"
+ROOT = Path("/www")
+RELEASES = ROOT / "github.com/moghtech/komodo/releases/download"
 
 
-def setting(name):
+def setting(name: str) -> str:
     try:
-        with open(f"{ROOT}/{name}") as file:
-            return file.read().strip()
+        return (ROOT / name).read_text().strip()
     except OSError:
         return ""
 
 
-def digest(path, known={}):
-    key = (path, os.stat(path).st_mtime_ns)
-    if key not in known:
-        with open(path, "rb") as file:
-            known[key] = hashlib.file_digest(file, "sha256").hexdigest()
-    return known[key]
+@functools.cache
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def release(tag):
-    folder = f"{RELEASES}/{tag}"
-    if not os.path.isdir(folder):
+def release(tag: str) -> dict[str, Any] | None:
+    folder = RELEASES / tag
+    if not tag or not folder.is_dir():
         return None
-    assets = [{"name": name, "digest": f"sha256:{digest(f'{folder}/{name}')}"} for name in sorted(os.listdir(folder))]
+    assets = [{"name": p.name, "digest": f"sha256:{digest(p)}"} for p in sorted(folder.iterdir())]
     return {"tag_name": tag, "assets": assets}
 
 
 class Site(http.server.SimpleHTTPRequestHandler):
-    def host(self):
+    def host(self) -> str:
         return (self.headers.get("Host") or "").partition(":")[0]
 
-    def translate_path(self, path):
-        path = os.path.normpath(f"{ROOT}/{self.host()}{path.partition('?')[0]}")
-        if not path.startswith(f"{ROOT}/{self.host()}/") or not os.path.isfile(path):
+    def translate_path(self, path: str) -> str:
+        site = (ROOT / self.host()).resolve()
+        file = (site / path.partition("?")[0].lstrip("/")).resolve()
+        if not self.host() or not file.is_relative_to(site) or not file.is_file():
             return "/nonexistent"
-        return f"{ROOT}/wrong" if path.startswith(RELEASES) and os.path.exists(f"{ROOT}/wrong") else path
+        wrong = ROOT / "wrong"
+        return str(wrong if file.is_relative_to(RELEASES) and wrong.exists() else file)
 
-    def copyfile(self, source, outputfile):
+    def copyfile(self, source: Any, outputfile: Any) -> None:
         rate = float(setting("kib_per_second") or 0)
         while chunk := source.read(65536):
             outputfile.write(chunk)
             if rate:
                 time.sleep(len(chunk) / 1024 / rate)
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         if status := setting("fail"):
-            return self.send_error(int(status))
+            self.send_error(int(status))
+            return
         if self.host() != "api.github.com":
-            return super().do_GET()
+            super().do_GET()
+            return
         found = re.fullmatch(r"/repos/moghtech/komodo/releases/(?:tags/(v[\d.]+)|latest)", self.path)
         answer = release(found.group(1) or setting("latest")) if found else None
         body = json.dumps(answer or {"message": "Not Found"}).encode()
@@ -72,14 +75,14 @@ class Site(http.server.SimpleHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format, *args):
-        sys.stderr.write(f"{self.client_address[0]} {getattr(self, 'headers', None) and self.host()} {format % args}\n")
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
+        where = self.host() if hasattr(self, "headers") else "-"
+        sys.stderr.write(f"{self.client_address[0]} {where} {format % args}\n")
 
 
 if __name__ == "__main__":
-    for path in (f"{RELEASES}/{tag}" for tag in os.listdir(RELEASES)):
-        for name in os.listdir(path):
-            threading.Thread(target=digest, args=(f"{path}/{name}",)).start()  # the first question need not wait for it
+    for asset in RELEASES.glob("*/*"):  # the first question need not wait for it
+        threading.Thread(target=digest, args=(asset,)).start()
     site = http.server.ThreadingHTTPServer(("0.0.0.0", 443), Site)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain("/etc/kue/srv.crt", "/etc/kue/srv.key")
