@@ -64,6 +64,13 @@ class Person:
         """Begin, up to the first gate."""
         self.ok("start", "--detach", code=AT_GATE)
 
+    def begin(self) -> None:
+        """The same in the background: what happens before the first gate can be met."""
+        subprocess.Popen(
+            [sys.executable, "-m", "starter", "start", "--detach"], cwd=self.folder, env=self.environment,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
     def wait(self, timeout: float = 400) -> dict[str, Any]:
         """Until a gate opens or the upgrade ends: the progress, or the result."""
         done = self.tool("status", "--wait", "--timeout", f"{timeout:.0f}s", "-o", "json", timeout=timeout + 60)

@@ -36,7 +36,9 @@ def test_full_upgrade_with_approvals(
     assert result["state"] == "upgraded"
     assert gates[0] == "core"
     assert gates[1:] == [f"wave/{n}" for n in range(2, len(gates) + 1)]
-    assert {s["name"]: s["state"] for s in result["servers"]} == dict.fromkeys(bed.states(), "upgraded")
+    assert {s["name"]: s["state"] for s in result["servers"]} == dict.fromkeys(
+        (s.name for s in bed.servers), "upgraded"
+    )
     proofs.upgraded(bed)
     proofs.once_only(bed)
     report = ann.ok("report")

