@@ -9,14 +9,15 @@ from tests.e2e.bed.settings import NEW, OLD
 from tests.e2e.person import NAME
 
 
-def upgraded(bed: Bed, names: list[str] | None = None) -> None:
+def upgraded(bed: Bed, names: list[str] | None = None, version: str = NEW) -> None:
     """Every agent runs v2 with exactly Core's key pinned, proven by its own journal; Core agrees."""
-    bed.wait_ok(NEW, 30) if names is None else None
+    if names is None:
+        bed.wait_ok(version, 30)
     key = core_key(bed)
     for name in names or [s.name for s in bed.servers]:
-        assert bed.agent_version(name) == NEW
+        assert bed.agent_version(name) == version
         log = bed.agent_log(name)
-        assert f"Komodo Periphery version: v{NEW}" in log
+        assert f"Komodo Periphery version: v{version}" in log
         assert f'core_public_keys: Some(["{key}"])' in log, f"{name}: {log[:2000]}"
         assert "Logged in to Komodo Core" in log
         assert "Authenticating using Passkeys" not in log

@@ -149,7 +149,7 @@ class Bed:
 
     # --- what a tool is given -----------------------------------------------------------------------------------------
 
-    def write_access(self, folder: Path, *, rollout: str = "", timing: str = "") -> Path:
+    def write_access(self, folder: Path, *, target: str = NEW, rollout: str = "", timing: str = "") -> Path:
         """fleet.toml with all it names, as a user would have written it. Returns its path."""
         folder.mkdir(parents=True, exist_ok=True)
         secret = install.secrets()
@@ -163,13 +163,13 @@ class Bed:
         lines = [f"{ip} {' '.join(images.host_key(name)[1].split()[:2])}\n" for ip, name in known]
         (folder / "known_hosts").write_text("".join(lines))
         file = folder / "fleet.toml"
-        file.write_text(self._fleet(rollout, timing))
+        file.write_text(self._fleet(target, rollout, timing))
         return file
 
-    def _fleet(self, rollout: str, timing: str) -> str:
+    def _fleet(self, target: str, rollout: str, timing: str) -> str:
         text = f"""[fleet]
 name = "bed"
-target = "{NEW}"
+target = "{target}"
 
 [ssh]
 user = "ops"
