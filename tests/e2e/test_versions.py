@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -31,11 +30,11 @@ def test_to_an_older_v2_and_on_to_the_newest(fresh: Bed, bob: Person, note: list
 
 
 @pytest.fixture
-def thirty() -> Iterator[Bed]:
+def thirty() -> Bed:
     """Thirty servers."""
     bed = Bed.build(30)
     bed.up()
-    yield bed
+    return bed
 
 
 def test_thirty_servers(thirty: Bed, tmp_path: Path, note: list[str]) -> None:
