@@ -109,7 +109,7 @@ class Talk:
                 return progress
             if time.monotonic() > deadline:
                 raise AssertionError(f"never {what}; it stands at {progress}")
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
 
     async def gate(self, name: str) -> Gate:
         progress = await self.until(lambda p: p.gate is not None and p.gate.id == name, f"at gate {name}")
