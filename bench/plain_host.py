@@ -23,6 +23,9 @@ from hosts.secrets import resolve
 from model.errors import CommandFailed
 from model.fleet import HostSpec, Sudo
 
+SESSIONS = 8
+"""At once on a connection; sshd allows ten."""
+
 
 class PlainHost:
     """Looks like hosts.Host to whoever decides what is run, so that the commands are the same by construction."""
@@ -30,6 +33,7 @@ class PlainHost:
     def __init__(self, spec: HostSpec, connection: asyncssh.SSHClientConnection) -> None:
         self.spec = spec
         self._connection = connection
+        self._free = asyncio.Semaphore(SESSIONS)
 
     async def run(
         self, script: Script, *args: str, data: bytes = b"", root: bool = True, check: bool = True, **_: Any
@@ -42,7 +46,8 @@ class PlainHost:
         elif root and self.spec.sudo is Sudo.PASSWORD and self.spec.sudo_password:
             command = f"sudo -S -p '' {command}"
             data = (await resolve(self.spec.sudo_password)).encode() + b"\n" + data
-        done = await self._connection.run(command, input=data, encoding=None)
+        async with self._free:
+            done = await self._connection.run(command, input=data, encoding=None)
         code, out, err = done.returncode or 0, _bytes(done.stdout), _bytes(done.stderr).decode()
         if code and check:
             raise CommandFailed(f"{script.name}: {err}", code=code, tail=err, host=self.spec.name)
@@ -74,6 +79,10 @@ class PlainHost:
         text = (await self.run(Script.load("hosts.sh", "clock.sh"), root=False)).text
         return datetime.fromtimestamp(float(text), UTC)
 
+    def close(self) -> None:
+        """The connection."""
+        self._connection.close()
+
     @contextlib.asynccontextmanager
     async def forward(self, host: str, port: int) -> AsyncIterator[int]:
         """A local port that leads to host:port."""
@@ -88,13 +97,13 @@ class PlainHosts:
     """One connection per host."""
 
     def __init__(self) -> None:
-        self._connections: dict[HostSpec, asyncio.Task[asyncssh.SSHClientConnection]] = {}
+        self._connections: dict[HostSpec, asyncio.Task[PlainHost]] = {}
 
     async def get(self, spec: HostSpec) -> PlainHost:
         """The host, connected."""
         if spec not in self._connections:
             self._connections[spec] = asyncio.create_task(_connect(spec))
-        return PlainHost(spec, await self._connections[spec])
+        return await self._connections[spec]
 
     async def close(self) -> None:
         """All of them."""
@@ -102,8 +111,8 @@ class PlainHosts:
             (await task).close()
 
 
-async def _connect(spec: HostSpec) -> asyncssh.SSHClientConnection:
-    return await asyncssh.connect(
+async def _connect(spec: HostSpec) -> PlainHost:
+    connection = await asyncssh.connect(
         spec.address,
         spec.port or 22,
         username=spec.user or None,
@@ -111,6 +120,7 @@ async def _connect(spec: HostSpec) -> asyncssh.SSHClientConnection:
         known_hosts=spec.known_hosts,
         config=None,
     )
+    return PlainHost(spec, connection)
 
 
 def _bytes(output: str | bytes | None) -> bytes:

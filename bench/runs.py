@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
@@ -26,6 +27,7 @@ from service.server import IP, binary, free_port
 
 CHANGE = "20261123T220000Z"
 _ROOT = Path(__file__).parent.parent
+_PATIENCE = 30.0
 _LOOK = 0.2
 """Seconds between two looks for the gate, which the script approves at once."""
 
@@ -66,7 +68,7 @@ class _Line:
         assert self.process.stdout  # noqa: S101 - it was started with a pipe
         line = await self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"a part of the measurement ended early, exit code {await self.process.wait()}")
+            raise RuntimeError("a part of the measurement ended early")
         return dict(json.loads(line))
 
     async def tell(self) -> None:
@@ -89,6 +91,11 @@ async def _process(*argv: str, env: dict[str, str] | None = None, log: Path | No
     try:
         yield _Line(process)
     finally:
+        if process.stdin:
+            process.stdin.close()
+        with contextlib.suppress(TimeoutError):
+            # Whoever reads standard input ends by itself.
+            await asyncio.wait_for(process.wait(), 0 if log else _PATIENCE)
         if process.returncode is None:
             process.terminate()
         await process.wait()
