@@ -12,11 +12,11 @@ from typing import Any
 
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError
 
 from model.errors import TemporalUnavailable
+from service.payloads import data_converter
 
 DEFAULT_ADDRESS = "localhost:7233"
 
@@ -55,7 +55,7 @@ async def connect(config: Mapping[str, Any], *, timeout: timedelta = timedelta(s
     settings.setdefault("identity", identity())
     try:
         client = await Client.connect(
-            data_converter=pydantic_data_converter,
+            data_converter=data_converter,
             connect_timeout=timeout,
             **settings,
         )

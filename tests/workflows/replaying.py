@@ -17,7 +17,6 @@ from typing import Any
 from temporalio import workflow
 from temporalio.api.common.v1 import Payload
 from temporalio.client import WorkflowHistory
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import (
     Interceptor,
     Replayer,
@@ -29,11 +28,12 @@ from temporalio.worker import (
     WorkflowOutboundInterceptor,
 )
 
+from service.payloads import data_converter
 from tests.workflows.driver import WORKFLOWS, strict_sandbox
 
 WORDS = ("markdown", "json", "subject", "text", "commands", "way_back", "detail")
 """Fields of SaveReport, Notice, Plan and ServerOutcome that hold them."""
-CONVERTER = pydantic_data_converter.payload_converter
+CONVERTER = data_converter.payload_converter
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ async def differences(text: str) -> list[str]:
     recording = Recording()
     replayer = Replayer(
         workflows=WORKFLOWS,
-        data_converter=pydantic_data_converter,
+        data_converter=data_converter,
         interceptors=[recording],
         workflow_runner=strict_sandbox(),
     )
