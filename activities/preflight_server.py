@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -51,19 +52,23 @@ class PreflightServer:
         if step.staged and step.staged.path:
             wanted[step.staged.path] = step.staged.sha256
         wanted.pop("", None)
-        seen = await file_facts(host, *wanted)
+        state_dir = step.server.host.state_dir
+        names, machine = Script.load("komodo.sh", "survey_files.sh"), Script.load("komodo.sh", "survey_server.sh")
+        seen, room, told = await asyncio.gather(
+            file_facts(host, *wanted),
+            host.run(names, state_dir, "-", facts.binary),
+            host.run(machine, facts.unit),
+        )
+        files, said = parse(room.text), parse(told.text)
         drift = []
         for path, sha256 in wanted.items():
             if path not in seen:
                 drift.append(f"{facts.name}: {path} is gone")
             elif seen[path].sha256 != sha256:
                 drift.append(f"{facts.name}: {path} was changed since the plan was made")
-        state_dir = step.server.host.state_dir
-        files = parse((await host.run(Script.load("komodo.sh", "survey_files.sh"), state_dir, "-", facts.binary)).text)
         for key, where in (("free_binary", facts.binary), ("free_state", state_dir)):
             if (free := int(one(files, key) or 0)) < BINARY_BYTES:
                 drift.append(f"{facts.name}: only {free // 2**20} MiB are free where {where} lies")
-        said = parse((await host.run(Script.load("komodo.sh", "survey_server.sh"), facts.unit)).text)
         unit = unit_of(said, step.server)
         if unit.path != facts.unit_path or unit.drop_ins != facts.drop_ins:
             drift.append(f"{facts.name}: {facts.unit} or its drop-ins were changed since the plan was made")

@@ -28,7 +28,7 @@ from service.server import IP, binary, free_port
 CHANGE = "20261123T220000Z"
 _ROOT = Path(__file__).parent.parent
 _PATIENCE = 30.0
-_LOOK = 0.2
+_LOOK = 0.5
 """Seconds between two looks for the gate, which the script approves at once."""
 
 
