@@ -25,6 +25,7 @@ from model.fleet import HostSpec, Sudo
 
 SESSIONS = 6
 """At once on a connection, as the tool has them: sshd allows ten, and counts those that are just ending."""
+_AGAIN = 0.05
 
 
 class PlainHost:
@@ -47,11 +48,18 @@ class PlainHost:
             command = f"sudo -S -p '' {command}"
             data = (await resolve(self.spec.sudo_password)).encode() + b"\n" + data
         async with self._free:
-            done = await self._connection.run(command, input=data, encoding=None)
+            done = await self._session(command, data)
         code, out, err = done.returncode or 0, _bytes(done.stdout), _bytes(done.stderr).decode()
         if code and check:
             raise CommandFailed(f"{script.name}: {err}", code=code, tail=err, host=self.spec.name)
         return Completed(code, out, err)
+
+    async def _session(self, command: str, data: bytes) -> asyncssh.SSHCompletedProcess:
+        while True:
+            try:
+                return await self._connection.run(command, input=data, encoding=None)
+            except asyncssh.ChannelOpenError:
+                await asyncio.sleep(_AGAIN)
 
     async def job(
         self, _op: str, folder: str, script: Script, *args: str, data: bytes = b"", change: str, **_: Any
