@@ -111,7 +111,7 @@ class Systemd:
             self._say(service, f"Stopped {service.name} - {service.unit.get('Description')}.")
         self._settle(service, "inactive", "dead")
         service.result = "success"
-        service.starts.clear()
+        # The starts stay counted, as with the real one: only time and `reset-failed` give them back.
 
     async def stop_all(self) -> None:
         """At the end of the sandbox."""

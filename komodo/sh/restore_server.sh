@@ -118,6 +118,8 @@ fi
 if [ -z "$running" ]; then
   echo "starting $unit"
   systemctl stop "$unit"
+  # A new version that ended again and again has used up the starts that systemd allows; a stop does not give them back.
+  systemctl reset-failed "$unit" 2>/dev/null || :
   systemctl start "$unit"
   rm -f -- "$pending"
 else

@@ -35,6 +35,8 @@ new_run() {
   now=$(property InvocationID)
   if [ "$(property ActiveState)" != active ] || [ "${now:-none}" = "$before" ]; then
     systemctl stop "$unit" || :
+    # Starts that an earlier attempt used up must not count against this one: systemd allows five in ten seconds.
+    systemctl reset-failed "$unit" 2>/dev/null || :
     # A start that fails is judged by what the journal says, below.
     systemctl start "$unit" || :
   fi

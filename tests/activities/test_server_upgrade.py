@@ -193,6 +193,12 @@ async def test_a_crash_loop_is_told_and_can_be_put_back(fleet: Fleet) -> None:
         await fleet.switch(step)
     assert "restore.sh" in str(caught.value)
     assert "web-1" in str(caught.value)
+    # systemd has given up by now, and refuses any start within ten seconds unless it is told to forget the old ones.
+    service = fleet.sandbox.hosts["web-1"].systemd.find("periphery.service")
+    assert service is not None
+    async with asyncio.timeout(20):
+        while service.active != "failed":  # noqa: ASYNC110 - the stand-in tells nobody
+            await asyncio.sleep(0.05)
     assert (await run(Periphery(fleet.hosts).restore_server, step)).version == OLD
 
 
