@@ -231,27 +231,40 @@ class Core:
 
 
 async def _pinned(host: Host, step: CoreStep, planned: PlannedEdit, key: str) -> tuple[str, str]:
-    """The compose file before and with the key. A repeated step finds it written already."""
+    """The compose file before and with the key; equal where it holds the key already. A repeated step finds it written.
+
+    The edit is made again from the very text that was planned: the live file, or once that is edited the staged one.
+    """
     agent = need(step.facts.agent)
-    text = (await read_texts(host, (planned.path,)))[planned.path]
+    live = (await read_texts(host, (planned.path,)))[planned.path]
+    before = await _planned_base(host, step, planned, live)
     project = project_of(step.facts)
     known: dict[str, str] = {}
     for path in service_env_files(await read_texts(host, project.files), project, step.facts):
         file = await host.read(path)
         known |= values(file.data.decode(errors="replace")) if file else {}
-    after = pin_agent_key(text, service=agent.service, key=key, env=known).text
-    if digest(text) == planned.base_sha256:
-        trial = pin_agent_key(text, service=agent.service, key=PLACEHOLDER, env=known).text
-        if digest(trial) == planned.result_sha256:
-            return text, after
-    elif after == text and digest(text.replace(key, PLACEHOLDER)) == planned.result_sha256:
-        return text, text
+    if before is not None:
+        trial = pin_agent_key(before, service=agent.service, key=PLACEHOLDER, env=known).text
+        after = pin_agent_key(before, service=agent.service, key=key, env=known).text
+        if digest(trial) == planned.result_sha256 and live in (before, after):
+            return before, after
     raise PlanChanged(
         f"{planned.path} is not what was planned and approved any more",
         host=host.spec.name,
         left="Core runs in the new version; its own agent still in the old one",
         cure="look at what was changed there, then retry",
     )
+
+
+async def _planned_base(host: Host, step: CoreStep, planned: PlannedEdit, live: str) -> str | None:
+    if digest(live) == planned.base_sha256:
+        return live
+    saved = [f.saved_as for f in step.backup.files if f.path == planned.path] if step.backup else []
+    for path in (f"{folder_of(step)}/staged/{staged_name(planned.path)}", *saved):
+        file = await host.read(path)
+        if file is not None and file.sha256 == planned.base_sha256:
+            return file.data.decode()
+    return None
 
 
 async def _dark(host: Host, stopped: list[str], started: datetime) -> timedelta:

@@ -18,8 +18,8 @@ from hosts.pool import Hosts
 from hosts.script import Script, parse
 from komodo import logs
 from komodo.agent_facts import planned_edit
-from komodo.periphery_config import edit_periphery_config
-from komodo.public_key import PLACEHOLDER, validate
+from komodo.periphery_config import edit_periphery_config, inspect
+from komodo.public_key import PLACEHOLDER, understood, validate
 from model.errors import (
     AgentNotStarted,
     ArtifactError,
@@ -182,12 +182,15 @@ async def _config_to_write(host: Host, step: ServerStep) -> tuple[tuple[str, str
     if again.result_sha256 != edit.result_sha256:
         raise _changed(host, edit, "would be edited differently now than planned")
     new = edit_periphery_config(text, key=key).text
-    if new != planned_text.replace(PLACEHOLDER, key):
+    # A key that is there already is not added beside itself, as the placeholder had to be.
+    if new != planned_text.replace(PLACEHOLDER, key) and key not in inspect(text).pinned:
         raise _changed(host, edit, "takes the key in another way than planned")
     data = new.encode()
     result = hashlib.sha256(data).hexdigest()
     if live is None or live.sha256 not in {edit.base_sha256, result}:
         raise _changed(host, edit, "is gone" if live is None else "was changed since the plan was made")
+    if result == edit.base_sha256:
+        return ("", "", ""), b""
     return (edit.path, edit.base_sha256, result), data
 
 
@@ -275,8 +278,9 @@ def _prove(host: Host, step: ServerStep, state: AgentState, settled: str, undo: 
             cure="; ".join(text for text in (logs.cure(said), undo) if text),
         )
     loaded = log.config.core_public_keys if log.config else None
+    keys = {understood(entry) or entry for entry in loaded or ()}
     wanted = {step.key} if step.facts.edits else set(step.facts.pinned_keys)
-    if not wanted <= set(loaded or ()) or not loaded:
+    if not wanted <= keys or not loaded:
         shown = "no core_public_keys" if not loaded else f"core_public_keys {', '.join(loaded)}"
         raise ConfigNotLoaded(
             f"the agent runs with {shown}, not with Core's key",

@@ -21,7 +21,8 @@ from komodo.core_api import CoreApi, ServerView
 from komodo.database import Database
 from komodo.logs import last_run, parse_run
 from komodo.project import Container, info, published, refuse, service_facts, warn
-from model.errors import CoreApiError, CoreRefused, DatabaseError, HostError, SecretMissing, UpgradeError
+from komodo.public_key import from_pem
+from model.errors import CoreApiError, CoreRefused, DatabaseError, HostError, KeyRejected, SecretMissing, UpgradeError
 from model.facts import CoreFacts, DatabaseFacts, Finding, KnownServer, ServiceFacts
 from model.steps import CoreStep, Recheck, SurveyCore
 
@@ -96,7 +97,8 @@ class PreflightCore:
         look.findings += _document_findings(documents, look)
         if known or documents:
             look.findings += fate_findings(look.fleet, known, agent_server)
-        await core_survey.edits(look, await self._key_of(look, facts))
+        facts = replace(facts, public_key=await self._key_of(look, facts))
+        await core_survey.edits(look, facts.public_key)
         await core_survey.images(look)
         core_judgement.judge_settings(look)
         core_judgement.judge_version(look)
@@ -160,13 +162,21 @@ class PreflightCore:
         return replace(facts, api=True, monitoring_interval=information.monitoring_interval, busy=busy), servers
 
     async def _key_of(self, look: Look, facts: CoreFacts) -> str:
-        """Core's public key where Core is v2 already: from its API, else from its log."""
+        """Core's public key where Core is v2 already: from its API, else from its log, else from `core.pub`."""
         if not look.version or look.version.startswith("1.") or look.core is None:
             return ""
         if facts.api:
             async with core_api(self._hosts, look.fleet.core, facts) as api:
                 return (await api.core_info()).public_key
-        return parse_run(last_run(await log_of(look.host, look.core.name))).public_key
+        said = parse_run(last_run(await log_of(look.host, look.core.name))).public_key
+        private = look.core.host_path("/config/keys/core.key")
+        if said or not private:
+            return said
+        file = await look.host.read(private.removesuffix(".key") + ".pub")
+        try:
+            return from_pem(file.data.decode(errors="replace")) if file else ""
+        except KeyRejected:
+            return ""
 
     def _finished(self, look: Look, facts: CoreFacts, known: tuple[KnownServer, ...]) -> CoreFacts:
         edits = look.edits.planned() if look.edits else ()
@@ -178,7 +188,7 @@ class PreflightCore:
             findings = [f for f in findings if f.code not in ("no-mongodump", "no-space")]
         if current and edits and look.agent:
             text = f"{look.agent.name}, the agent in Core's project, does not have Core's key: it logs in by passkey"
-            findings.append(warn("agent-without-key", text, "pin the key: komodo-upgrade edit --core-public-key"))
+            findings.append(warn("agent-without-key", text, "the upgrade pins it and re-creates the agent"))
         return replace(
             facts,
             current=current,

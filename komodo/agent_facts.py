@@ -19,7 +19,9 @@ def server_facts(survey: Survey) -> ServerFacts:
     """What the plan is made from."""
     found, machine, files = survey.unit, survey.machine, survey.files
     inspected = {c.path: inspect(c.text) for c in survey.configs if c.text is not None}
-    pinned = tuple(key for facts in inspected.values() for key in facts.core_public_keys or () if key)
+    pinned = tuple(
+        understood(key) or key for facts in inspected.values() for key in facts.core_public_keys or () if key
+    )
     version = releases.version_said(one(files, "binary_version"))
     running = survey.log.version if found.active else ""
     on_target = version == survey.target and running in {survey.target, ""} and found.active
@@ -27,9 +29,10 @@ def server_facts(survey: Survey) -> ServerFacts:
     findings = findings_of(survey, inspected, version, open_today=open_today)
     current = on_target and bool(pinned) and not any(f.severity is Severity.REFUSE for f in findings)
     edits: tuple[PlannedEdit, ...] = ()
-    if not current and survey.configs and not (pinned and (releases.version_of(version) or (0,)) >= releases.FIRST_V2):
+    if survey.configs:
         edits, refused = _edits(survey, inspected)
-        findings += refused
+        # Whether v2's pinned key is Core's, so that no edit is needed, is judged when the plan is made.
+        findings += () if pinned and (releases.version_of(version) or (0,)) >= releases.FIRST_V2 else refused
     return ServerFacts(
         name=survey.server.name,
         install=Install.SYSTEMD if found.exists else Install.UNKNOWN,

@@ -63,6 +63,11 @@ class ConfigFacts:
         return not self.loads or not self.passkeys
 
     @property
+    def pinned(self) -> tuple[str, ...]:
+        """Keys in Komodo's one-line form; what cannot be read as a key here (`file:…`) as it stands."""
+        return tuple(understood(entry) or entry for entry in self.core_public_keys or () if entry)
+
+    @property
     def has_passkeys(self) -> bool:
         """Some passkey is set."""
         return bool(self.passkeys)

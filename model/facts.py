@@ -60,7 +60,7 @@ class ServerFacts:
     install: Install = Install.UNKNOWN
     reachable: bool = False
     current: bool = False
-    """Already on the target, with its key pinned: nothing to do."""
+    """Already on the target, with a key pinned. Whether it is Core's is judged when the plan is made."""
     version: str = ""
     """Of the binary on disk, without v: "1.19.5"; empty: unknown."""
     running_version: str = ""
@@ -81,7 +81,9 @@ class ServerFacts:
     config_paths: tuple[str, ...] = ()
     user_unit: bool = False
     edits: tuple[PlannedEdit, ...] = ()
+    """What pins Core's key. Of a server where some key is pinned, the plan keeps them only if it is not Core's."""
     pinned_keys: tuple[str, ...] = ()
+    """One-line keys, and forms that only the agent itself resolves (`file:…`)."""
     open_today: bool = False
     """The running agent accepts any Core."""
     sources: tuple[str, ...] = ()
@@ -177,6 +179,8 @@ class CoreFacts:
     """An API key works: Core's own view is available."""
     host_name: str = ""
     """The host part of KOMODO_HOST, which agents print at login."""
+    public_key: str = ""
+    """Where Core is v2 already and says it; else empty."""
     servers: tuple[KnownServer, ...] = ()
     busy: tuple[str, ...] = ()
     """Updates in progress, as "DeployStack web"."""

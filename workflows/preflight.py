@@ -58,7 +58,7 @@ def assemble(
 ) -> Plan:
     """The plan, bound by its digest. `skipped` are servers that a person decided to leave on v1."""
     left = tuple(skipped)
-    facts = tuple(servers[s.name] for s in fleet.servers if s.name in servers)
+    facts = tuple(judged(core, servers[s.name]) for s in fleet.servers if s.name in servers)
     wanted = tuple(s.name for s in facts if not s.current and s.name not in left)
     plan = Plan(
         fleet=fleet.name,
@@ -73,10 +73,56 @@ def assemble(
     return bind(plan)
 
 
+def judged(core: CoreFacts, facts: ServerFacts) -> ServerFacts:
+    """A survey knows that some key is pinned; here it is known whether it is Core's. Judging again changes nothing.
+
+    While Core is still v1 its key is not known, so nothing that is pinned counts: the config gets the key, or turns out
+    to have it (then only the agent is restarted).
+    """
+    pinned, key = facts.pinned_keys, core.public_key
+    if not pinned:
+        return facts
+    if key in pinned or (facts.current and _core_logs_in(core, facts)):
+        return replace(facts, edits=())
+    if key:
+        return _pins_another(facts)
+    if core.current and facts.current:
+        text = "Core's public key could not be read, so it was not compared with the key that its agent pins"
+        return _noted(replace(facts, edits=()), "key-not-compared", Severity.WARN, text, "give an API key of an admin")
+    return replace(facts, current=False)
+
+
+def _core_logs_in(core: CoreFacts, facts: ServerFacts) -> bool:
+    """What a `file:` form pins cannot be compared; but with any key pinned nobody logs in by passkey."""
+    known = next((s for s in core.servers if s.name == facts.name), None)
+    seen = known is not None and known.state == "Ok" and known.version == facts.version
+    return core.current and seen and any(k.startswith("file:") for k in facts.pinned_keys)
+
+
+def _pins_another(facts: ServerFacts) -> ServerFacts:
+    if facts.version.startswith("1."):
+        return facts
+    text = (
+        f"its agent {facts.version} pins another key than Core's, so Core cannot log in: {', '.join(facts.pinned_keys)}"
+    )
+    if facts.edits:
+        cure = "the upgrade puts Core's key beside it"
+        return _noted(replace(facts, current=False), "another-key", Severity.WARN, text, cure)
+    cure = "its config cannot be edited safely: put Core's key into core_public_keys by hand, and restart the agent"
+    return _noted(replace(facts, current=False), "another-key", Severity.REFUSE, text, cure)
+
+
+def _noted(facts: ServerFacts, code: str, severity: Severity, text: str, cure: str) -> ServerFacts:
+    finding = Finding(code=code, severity=severity, subject=facts.name, text=text, cure=cure)
+    return replace(facts, findings=(*(f for f in facts.findings if f.code != code), finding))
+
+
 def agent_pending(plan: Plan) -> bool:
-    """Core's own project has an agent that is known to be on another version than the target."""
-    agent = plan.core.agent
-    return agent is not None and agent.version not in ("", plan.target)
+    """Core's own project has an agent that is known to be on another version than the target, or without Core's key."""
+    agent, core = plan.core.agent, plan.core
+    if agent is None:
+        return False
+    return agent.version not in ("", plan.target) or (bool(core.public_key) and any(e.with_key for e in core.edits))
 
 
 def all_current(plan: Plan) -> bool:

@@ -18,7 +18,7 @@ with workflow.unsafe.imports_passed_through():
 with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
     from workflows import core_upgrade, steps, texts
     from workflows.options import WINDOW
-    from workflows.preflight import differs, only, plan_of, survey_server
+    from workflows.preflight import differs, judged, only, plan_of, survey_server
     from workflows.saga import persist, trouble
     from workflows.state import Ended, Run, child_id
 
@@ -199,7 +199,7 @@ async def _retry(run: Run, name: str) -> None:
 async def _look_anew(run: Run, name: str) -> bool:
     """False: there is nothing to try, and the outcome says why."""
     run.line(name, state=ServerState.UPGRADING, step="looking at it again", detail="")
-    old, fresh = run.planned.server(name), await survey_server(run.fleet, name)
+    old, fresh = run.planned.server(name), judged(run.planned.core, await survey_server(run.fleet, name))
     refusals = [f for f in fresh.findings if f.severity is Severity.REFUSE]
     if refusals:
         text = "; ".join(texts.finding_lines(refusals))

@@ -16,7 +16,7 @@ with workflow.unsafe.imports_passed_through():
     from model.steps import Notice, ServerStep, StagedAgent, Switched, VerifyServer
 with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
     from workflows import steps
-    from workflows.preflight import differs, survey_server
+    from workflows.preflight import differs, judged, survey_server
     from workflows.saga import Trouble, finish, persist, trouble
 
 
@@ -87,7 +87,7 @@ class UpgradeServer:
         found = await steps.recheck_server(self._step)
         if not found.drift:
             return
-        fresh = await survey_server(self._request.fleet, self._request.server)
+        fresh = judged(self._request.plan.core, await survey_server(self._request.fleet, self._request.server))
         if differs(self._step.facts, fresh) or any(f.severity is Severity.REFUSE for f in fresh.findings):
             text = "; ".join(found.drift)
             raise ApplicationError(f"it is not any more what was approved: {text}", type="PlanChanged")

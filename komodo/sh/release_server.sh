@@ -1,8 +1,9 @@
 # shellcheck shell=sh
-# release_server.sh FOLDER [CONTAINER...]: what was staged and not used goes; backups stay
+# release_server.sh FOLDER [CONTAINER...]: what was staged goes; backups stay. On Core's host, once v2 was started, the
+# staged files stay: a way back that fails leads forward again with them.
 folder=$1
 shift
-if [ -d "$folder/staged" ]; then
+if [ -d "$folder/staged" ] && [ ! -e "$folder/core-v2-started" ]; then
   rm -rf -- "$folder/staged"
   say removed "$folder/staged"
 fi

@@ -28,6 +28,7 @@ from model.errors import (
 from model.facts import Severity
 from model.steps import Operation, ReleaseHosts
 from tests.activities.server_fleet import NEW, OLD, WRONG, Fleet, codes, fleet_of, run
+from workflows.preflight import judged
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ async def test_the_whole_way_and_back(fleet: Fleet) -> None:
     assert not proof.unverified
     again = await fleet.survey("web-1")
     assert again.current
-    assert not again.edits
+    assert again.pinned_keys == (fleet.key,)
     restored = await run(Periphery(fleet.hosts).restore_server, step)
     assert restored.version == OLD
     assert fleet.sandbox.agent_version("web-1") == OLD
@@ -238,6 +239,44 @@ async def test_what_changed_since_the_plan_is_not_touched(fleet: Fleet) -> None:
         await fleet.switch(step)
     assert "core_public_keys = [" not in config.read_text()
     assert fleet.sandbox.agent_version("web-1") == OLD
+
+
+async def test_an_agent_on_the_target_with_another_cores_key_gets_this_ones(fleet: Fleet) -> None:
+    step = await fleet.ready("web-1")
+    await fleet.switch(step)
+    config = fleet.config("web-1")
+    config.write_text(config.read_text().replace(fleet.key, WRONG))
+    systemd = fleet.sandbox.hosts["web-1"].systemd
+    unit = systemd.find("periphery.service")
+    assert unit is not None
+    await systemd.stop(unit)
+    await systemd.start(unit)
+    core = replace(fleet.core, current=True, public_key=fleet.key)
+    facts = judged(core, await fleet.survey("web-1"))
+    assert (facts.version, facts.current) == (NEW, False)
+    later = replace(step, op=replace(step.op, change="20261124T100000Z"), facts=facts, backup=None, staged=None)
+    later = replace(later, backup=await fleet.back_up(later), staged=await fleet.stage(later))
+    switched = await fleet.switch(later)
+    assert (await fleet.verify(later, switched)).by_core
+    facts = judged(core, await fleet.survey("web-1"))
+    assert (facts.current, facts.edits, set(facts.pinned_keys)) == (True, (), {fleet.key, WRONG})
+
+
+@pytest.mark.parametrize("others", [(), (WRONG,)])
+async def test_a_config_that_holds_cores_key_already_is_left_as_it_is(fleet: Fleet, others: tuple[str, ...]) -> None:
+    """The plan cannot know it: its placeholder stands beside a key that turns out to be the same."""
+    config = fleet.config("web-1")
+    listed = ", ".join(f'"{key}"' for key in (*others, fleet.key))
+    config.write_text(f"core_public_keys = [{listed}]\n{config.read_text()}")
+    before = config.read_bytes()
+    step = await fleet.ready("web-1")
+    assert step.facts.edits, "planned while Core's key was not known"
+    switched = await fleet.switch(step)
+    assert (switched.version, config.read_bytes()) == (NEW, before)
+    assert await fleet.switch(step) == switched
+    assert (await fleet.verify(step, switched)).by_core
+    restored = await run(Periphery(fleet.hosts).restore_server, step)
+    assert (restored.version, config.read_bytes()) == (OLD, before)
 
 
 @pytest.mark.parametrize("key", ["MCowBQYDK2VwAyEAhixFldecUM47tVbkdqhhYn6H1pCbHFsT+Zgz0B2XdgY=", "", WRONG[:40]])

@@ -213,8 +213,8 @@ def v2(version: str, keys: tuple[str, ...] | None) -> dict[str, Any]:
 def test_on_the_target_and_pinned_is_current() -> None:
     facts = server_facts(survey(text=f'core_public_keys = ["{KEY}"]\n' + TEXT, **v2("2.3.2", (KEY,))))
     assert facts.current
-    assert not facts.edits
     assert facts.pinned_keys == (KEY,)
+    assert [e.path for e in facts.edits] == [CONFIG], "for the case that it is not Core's key"
 
 
 def test_on_the_target_without_a_key_is_not_current() -> None:
@@ -223,11 +223,12 @@ def test_on_the_target_without_a_key_is_not_current() -> None:
     assert len(facts.edits) == 1
 
 
-def test_from_v2_to_a_younger_v2_a_pinned_config_stays() -> None:
-    facts = server_facts(survey(text=f'core_public_keys = ["{KEY}"]\n' + TEXT, **v2("2.0.0", (KEY,))))
-    assert not facts.current
-    assert not facts.edits
-    assert facts.pinned_keys == (KEY,)
+def test_from_v2_to_a_younger_v2_a_config_that_cannot_be_edited_is_no_refusal_yet() -> None:
+    """It may hold Core's key already; that is judged when the plan is made."""
+    text = f'core_public_keys = ["{KEY}"]\n[secrets]\ncore_public_keys = ["{KEY}"]\n'
+    facts = server_facts(survey(text=text, **v2("2.0.0", (KEY,))))
+    assert (facts.current, facts.edits, facts.pinned_keys) == (False, (), (KEY,))
+    assert "edit-refused" not in {f.code for f in facts.findings}
 
 
 def test_of_several_configs_the_one_with_the_passkeys_is_edited() -> None:
