@@ -1,4 +1,4 @@
-"""Temporal's servers for tests, started with patience: the SDK gives one five seconds, and a busy machine needs more."""
+"""Temporal's servers for tests, started with patience: the SDK waits 5 s for one, a busy machine needs more."""
 
 from __future__ import annotations
 
