@@ -2,44 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from temporalio import activity
-
-from activities.core_access import beat
 from hosts.host import Host
 from hosts.script import Script, parse
 from komodo.logs import RunLog, parse_run
 from komodo.unit import parse_show
 
 READ = timedelta(seconds=60)
-
-
-@contextlib.asynccontextmanager
-async def beating() -> AsyncIterator[None]:
-    """Heartbeats for as long as the block runs: this worker lives, also while a host takes its time to answer.
-
-    Without them a host that needs 15 s to refuse a connection would be reported as a dead worker after 10 s.
-    """
-    limit = activity.info().heartbeat_timeout if activity.in_activity() else None
-    pause = (limit or timedelta(seconds=30)).total_seconds() / 4
-
-    async def forever() -> None:
-        while True:
-            beat()
-            await asyncio.sleep(pause)
-
-    task = asyncio.create_task(forever())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
 
 
 @dataclass(frozen=True, slots=True)

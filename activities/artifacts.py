@@ -14,8 +14,8 @@ from typing import NoReturn
 import httpx2
 from temporalio import activity
 
-from activities.agent_host import beating, file_facts
-from activities.core_access import beat
+from activities.agent_host import file_facts
+from activities.signs import attach, beat, lock, void
 from hosts.host import Completed, Host
 from hosts.pool import Hosts
 from hosts.script import Script, parse
@@ -45,10 +45,6 @@ class Artifacts:
 
         Raises DownloadFailed, ArtifactError (with the way out where the system is too old), DiskFull, HostError.
         """
-        async with beating():
-            return await self._stage_server(step)
-
-    async def _stage_server(self, step: ServerStep) -> StagedAgent:
         host = await self._hosts.get(step.server.host)
         if step.agent.method == "script":
             source = f"Komodo's setup script of v{step.target}, fetched when the agent is switched"
@@ -84,7 +80,7 @@ class Artifacts:
             else:
                 return done, f"downloaded by the host from {url}"
         local, sha256 = await self._on_worker(url, expected, step)
-        await host.push(local, path, sha256=sha256)
+        await host.push(local, path, sha256=sha256, on_progress=beat)
         done = await self._prove(host, step, "stage-pushed", path, sha256, "")
         return done, f"downloaded by the worker from {url} and pushed"
 
@@ -92,7 +88,8 @@ class Artifacts:
         folder = step.op.folder(host.spec.state_dir)
         for again in (True, False):
             try:
-                done = await host.job(
+                done = await attach(
+                    host,
                     step.op.id(name),
                     folder,
                     Script.load("komodo.sh", "stage_agent.sh"),
@@ -101,7 +98,6 @@ class Artifacts:
                     url,
                     change=step.op.change,
                     timeout=step.clocks.download,
-                    on_progress=beat,
                 )
             except CommandFailed as error:
                 _explain(error, host, url, path)
@@ -110,7 +106,7 @@ class Artifacts:
                 return done
             if again:
                 # Finished earlier, and removed since (an undo on a full disk does that): make it anew.
-                await host.void(folder, step.op.id(name), change=step.op.change, on_progress=beat)
+                await void(host, folder, step.op.id(name), change=step.op.change)
         raise ArtifactError(f"{path} vanished while it was staged", host=host.spec.name, cure="try again")
 
     async def _digest_of_publisher(self, url: str) -> str:
@@ -135,13 +131,17 @@ class Artifacts:
 
     async def _on_worker(self, url: str, expected: str, step: ServerStep) -> tuple[Path, str]:
         """The artifact in this worker's cache, by digest. Raises DownloadFailed, ArtifactError."""
-        async with self._downloading.setdefault(url, asyncio.Lock()):
+        held = self._downloading.setdefault(url, asyncio.Lock())
+        await lock(held)
+        try:
             cache = cache_folder()
             if expected:
                 there = await asyncio.to_thread((cache / expected).exists)
                 if there:
                     return cache / expected, expected
             return await download(url, expected, cache, arch=step.facts.arch)
+        finally:
+            held.release()
 
 
 def cache_folder() -> Path:

@@ -24,6 +24,7 @@ from activities.core_access import (
     script,
 )
 from activities.core_edits import interpolation_file, read_and_compute, read_texts, require_planned, service_env_files
+from activities.signs import attach, void
 from hosts.host import Host, RemoteFile
 from hosts.pool import Hosts
 from hosts.script import packaged
@@ -153,8 +154,9 @@ class CoreBackup:
     async def _reject(self, host: Host, step: CoreStep, path: str) -> None:
         """The next call must make a new dump, not find this one again."""
         done = f"dump_{step.label}"
-        await host.void(folder_of(step), step.op.id(done), change=step.op.change)
-        await host.job(
+        await void(host, folder_of(step), step.op.id(done), change=step.op.change)
+        await attach(
+            host,
             step.op.id(f"reject_{step.label}"),
             folder_of(step),
             script("reject_dump.sh"),
@@ -162,7 +164,7 @@ class CoreBackup:
             change=step.op.change,
             timeout=_SHORT,
         )
-        await host.void(folder_of(step), step.op.id(f"reject_{step.label}"), change=step.op.change)
+        await void(host, folder_of(step), step.op.id(f"reject_{step.label}"), change=step.op.change)
 
 
 async def _require_stopped(host: Host, step: CoreStep) -> None:

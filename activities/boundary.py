@@ -1,4 +1,6 @@
-"""Where the project's errors become Temporal's, and where a worker that is told to stop lets go of its activities."""
+"""Where the project's errors become Temporal's, where every step gives signs of life, and where a worker that is told
+to stop lets go of its activities.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
+from activities.signs import beating
 from model.errors import UpgradeError
 
 MESSAGE_LIMIT = 8_000
@@ -32,7 +35,8 @@ class Boundary(Interceptor):
 class _Inbound(ActivityInboundInterceptor):
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002 - the SDK's name
         try:
-            return await _until_shutdown(self.next.execute_activity(input))
+            async with beating(activity.info().heartbeat_timeout):
+                return await _until_shutdown(self.next.execute_activity(input))
         except ApplicationError:
             raise
         except UpgradeError as error:

@@ -36,6 +36,7 @@ from activities.core_edits import (
     staged_name,
 )
 from activities.core_proof import agent_proof, wait_for_core
+from activities.signs import void
 from hosts.host import Host
 from hosts.pool import Hosts
 from komodo import logs
@@ -112,6 +113,9 @@ class Core:
         service = need(step.facts.core)
         words = compose_words(step.facts)
         directory = project_of(step.facts).directory
+        if step.op.earlier_attempts:
+            # Their workflow may have been terminated: a job that starts Core must not run beside this one.
+            await void(host, folder_of(step), *step.op.earlier_attempts, change=step.op.change)
         done = await job(host, step, "stop_core", "stop_core.sh", folder_of(step), directory, service.service, *words)
         now = (await inspect(host, service.container)).get(service.container)
         if now is not None and now.running:

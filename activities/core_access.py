@@ -11,8 +11,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
-from temporalio import activity
-
+from activities.signs import attach, beat
 from hosts.host import Completed, Host
 from hosts.pool import Hosts
 from hosts.script import Script, parse
@@ -31,12 +30,6 @@ SCRIPTS = "komodo.sh"
 SHORT = timedelta(minutes=5)
 """For a job that takes seconds on an honest host: a compose command, a few files."""
 LOG_LINES = 2000
-
-
-def beat() -> None:
-    """Tell Temporal that the step lives; nothing outside of an activity."""
-    if activity.in_activity():
-        activity.heartbeat()
 
 
 def script(name: str) -> Script:
@@ -206,7 +199,8 @@ async def job(
     timeout: timedelta = SHORT,
 ) -> Completed:
     """One changing script on Core's host under this step's operation id: started, or attached to."""
-    return await host.job(
+    return await attach(
+        host,
         step.op.id(name),
         folder_of(step),
         script(script_name),
@@ -214,7 +208,6 @@ async def job(
         data=data,
         change=step.op.change,
         timeout=timeout,
-        on_progress=beat,
     )
 
 

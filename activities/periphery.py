@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 
 from temporalio import activity
 
-from activities.agent_host import AgentState, agent_state, beating, file_facts
+from activities.agent_host import AgentState, agent_state, file_facts
 from activities.artifacts import DOES_NOT_RUN, NOT_DOWNLOADED
-from activities.core_access import beat
 from activities.server_backup import read_backup, restore_command
+from activities.signs import attach, beat, void
 from hosts.host import Completed, Host
 from hosts.pool import Hosts
 from hosts.script import Script, parse
@@ -52,10 +52,6 @@ class Periphery:
         Raises PlanChanged (nothing was changed), AgentNotStarted, ConfigNotLoaded (both: put it back), DiskFull,
         HostError. A repeated call attaches to the running job, or finds what is done.
         """
-        async with beating():
-            return await self._switch_server(step)
-
-    async def _switch_server(self, step: ServerStep) -> Switched:
         host = await self._hosts.get(step.server.host)
         undo = f"`{restore_command(host.spec, step.op.folder(host.spec.state_dir))}` puts it back by hand"
         config, text = await _config_to_write(host, step)
@@ -81,28 +77,26 @@ class Periphery:
 
         Harmless when nothing was switched, and when it is repeated. Raises CommandFailed, HostError.
         """
-        async with beating():
-            return await self._restore_server(step)
-
-    async def _restore_server(self, step: ServerStep) -> Restored:
         host = await self._hosts.get(step.server.host)
         folder = step.backup.folder if step.backup else step.op.folder(host.spec.state_dir)
         if step.backup is None and await read_backup(host, folder) is None:
             # Without a finished backup no step ever changed anything here.
             return _restored(step, await agent_state(host, step.facts.unit))
-        # A switch that still runs would undo the undo: wait for it, or stop it, and forget that it was done.
-        await host.void(folder, step.op.id("switch"), change=step.op.change, patience=STOP_LIMIT, on_progress=beat)
+        # A switch that still runs would undo the undo, one of an earlier attempt too (its workflow may have been
+        # terminated): wait for it, or stop it, and forget that it was done.
+        before = (*step.op.ids("switch"), *step.op.ids("restore")[:-1])
+        await void(host, folder, *before, change=step.op.change, patience=STOP_LIMIT)
         command = restore_command(host.spec, folder)
         for again in (True, False):
             try:
-                await host.job(
+                await attach(
+                    host,
                     step.op.id("restore"),
                     folder,
                     Script.load("komodo.sh", "run_restore.sh"),
                     folder,
                     change=step.op.change,
                     timeout=2 * STOP_LIMIT + timedelta(minutes=2),
-                    on_progress=beat,
                 )
             except CommandFailed as error:
                 reason = (await agent_state(host, step.facts.unit)).log.reason
@@ -120,7 +114,7 @@ class Periphery:
                 return _restored(step, state)
             if again:
                 # Put back by this attempt before, and changed again since (a later attempt switched it).
-                await host.void(folder, step.op.id("restore"), change=step.op.change, on_progress=beat)
+                await void(host, folder, step.op.id("restore"), change=step.op.change)
         raise CommandFailed(
             f"restore.sh ended well, but {step.facts.unit} does not run {step.facts.version}",
             host=host.spec.name,
@@ -131,10 +125,6 @@ class Periphery:
     @activity.defn
     async def release_host(self, release: ReleaseHosts) -> Done:
         """Staged leftovers and keepers go, the host's lock is given back. Backups stay. Raises HostError."""
-        async with beating():
-            return await self._release_host(release)
-
-    async def _release_host(self, release: ReleaseHosts) -> Done:
         facts: list[str] = []
         targets: list[tuple[HostSpec, tuple[str, ...]]] = []
         if release.server is not None:
@@ -144,7 +134,8 @@ class Periphery:
         for spec, keepers in targets:
             host = await self._hosts.get(spec)
             folder = release.op.folder(spec.state_dir)
-            done = await host.job(
+            done = await attach(
+                host,
                 release.op.id("release"),
                 folder,
                 Script.load("komodo.sh", "release_server.sh"),
@@ -152,7 +143,6 @@ class Periphery:
                 *keepers,
                 change=release.op.change,
                 timeout=timedelta(minutes=5),
-                on_progress=beat,
             )
             facts += [f"{spec.name}: removed {what}" for what in parse(done.text).get("removed", [])]
             await host.unlock(release.op.change)
@@ -216,7 +206,8 @@ async def _switch(host: Host, step: ServerStep, config: tuple[str, str, str], te
         args = [mark, step.facts.unit, step.facts.binary, step.facts.binary_sha256]
         args += [step.staged.path, step.staged.sha256, step.target, wait]
         limit = timedelta()
-    return await host.job(
+    return await attach(
+        host,
         step.op.id("switch"),
         folder,
         Script.load("komodo.sh", name),
@@ -225,7 +216,6 @@ async def _switch(host: Host, step: ServerStep, config: tuple[str, str, str], te
         data=text,
         change=step.op.change,
         timeout=limit + 2 * STOP_LIMIT + step.clocks.agent_ready,
-        on_progress=beat,
     )
 
 

@@ -9,7 +9,8 @@ from datetime import timedelta
 
 from temporalio import activity
 
-from activities.core_access import beat, core_api, database, facts_in, inspect, need, script, until
+from activities.core_access import core_api, database, facts_in, inspect, need, script, until
+from activities.signs import attach
 from hosts.clean import clean
 from hosts.host import Host
 from hosts.pool import Hosts
@@ -64,7 +65,8 @@ class Report:
         host = await self._hosts.get(report.core.host)
         folder = report.op.folder(report.core.host.state_dir)
         markdown, text = report.markdown.encode(), report.json.encode()
-        done = await host.job(
+        done = await attach(
+            host,
             report.op.id("save_report"),
             folder,
             script("save_report.sh"),
@@ -74,7 +76,6 @@ class Report:
             data=markdown + text,
             change=report.op.change,
             timeout=_MINUTE,
-            on_progress=beat,
         )
         return Done(facts=tuple(facts_in(done).get("saved", [])))
 

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from temporalio import activity
 
 from activities.core_access import (
-    beat,
     compose_words,
     core_api,
     database,
@@ -27,6 +26,7 @@ from activities.core_access import (
 )
 from activities.core_edits import planned_files, planned_pin, staged_name
 from activities.core_proof import since, wait_for_core
+from activities.signs import beat, void
 from hosts.host import Host
 from hosts.pool import Hosts
 from komodo import logs
@@ -176,9 +176,9 @@ class CoreRollback:
         if held.strip():
             raise DatabaseError(f"the dump {dump.path} is gone or not what was made", host=host.spec.name)
         # One that another worker began is waited for: a drop under a running restore would leave half of the data.
-        await host.void(
-            folder_of(step), step.op.id(name), change=step.op.change, patience=step.fleet.clocks.dump, on_progress=beat
-        )
+        patience = step.fleet.clocks.dump
+        ops = (*step.op.ids("restore_database"), *step.op.ids("return_database"))
+        await void(host, folder_of(step), *ops, change=step.op.change, patience=patience)
         async with database(self._hosts, step.fleet.core, step.facts) as (opened, login):
             mark = await host.read(f"{folder_of(step)}/database-restored")
             done = mark is not None and mark.data.decode().strip() == dump.path
@@ -212,9 +212,9 @@ class CoreRollback:
             ) from None
 
     async def _void(self, host: Host, step: CoreStep, *names: str) -> None:
-        """An undo waits for the jobs it undoes, and takes their marks away."""
-        for name in names:
-            await host.void(folder_of(step), step.op.id(name), change=step.op.change, on_progress=beat)
+        """An undo waits for the jobs it undoes, whichever attempt began them, and takes their marks away."""
+        ops = [op for name in names for op in step.op.ids(name)]
+        await void(host, folder_of(step), *ops, change=step.op.change)
 
     async def _time_in(self, host: Host, path: str) -> datetime | None:
         file = await host.read(path)

@@ -11,8 +11,8 @@ from typing import Any
 
 from temporalio import activity
 
-from activities.agent_host import FileFacts, beating, file_facts
-from activities.core_access import beat
+from activities.agent_host import FileFacts, file_facts
+from activities.signs import attach
 from hosts.host import Host
 from hosts.pool import Hosts
 from hosts.script import Script, packaged, parse
@@ -54,17 +54,14 @@ class ServerBackup:
         A second call, also by a later attempt, finds the finished folder and returns the same. Raises PlanChanged where
         a file is not what was planned, HostError.
         """
-        async with beating():
-            return await self._back_up_server(step)
-
-    async def _back_up_server(self, step: ServerStep) -> Backup:
         host = await self._hosts.get(step.server.host)
         folder = step.op.folder(host.spec.state_dir)
         if (found := await read_backup(host, folder)) is not None:
             return found
         kept, notes = await _what_to_keep(host, step)
         text = _manifest(step, host.spec, folder, kept, notes)
-        done = await host.job(
+        done = await attach(
+            host,
             step.op.id("back-up"),
             folder,
             Script.load("komodo.sh", "back_up_server.sh"),
@@ -73,7 +70,6 @@ class ServerBackup:
             data=_records(step, kept, text, _readme(step, host.spec, folder, kept)),
             change=step.op.change,
             timeout=LIMIT,
-            on_progress=beat,
         )
         saved = parse(done.text).get("saved", [])
         if len(saved) != len(kept):

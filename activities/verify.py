@@ -15,8 +15,9 @@ from typing import TypeVar
 
 from temporalio import activity
 
-from activities.agent_host import agent_state, beating
-from activities.core_access import beat, core_api, log_of, moment
+from activities.agent_host import agent_state
+from activities.core_access import core_api, log_of, moment
+from activities.signs import beat
 from hosts.pool import Hosts
 from komodo import logs
 from komodo.core_api import CoreApi, ServerView
@@ -62,10 +63,6 @@ class Verify:
 
         Raises NotProven with the best reason and its cure, AgentNotStarted when the agent is gone, CoreRefused.
         """
-        async with beating():
-            return await self._verify_server(verify)
-
-    async def _verify_server(self, verify: VerifyServer) -> Proof:
         if verify.core.api and verify.server.name:
             async with core_api(self._hosts, verify.fleet.core, verify.core) as api:
                 return await self._until_proven(verify, api)

@@ -148,8 +148,18 @@ class Host:
             raise connection_lost(self.spec, script.name, None, left=f"the job goes on: {place.path}")
         return self._completed(script.name, Reply(*result), check=True, left=f"its output is in {place.path}")
 
-    async def push(self, local: Path, remote: str, *, sha256: str, mode: str = "0700") -> None:
+    async def push(
+        self,
+        local: Path,
+        remote: str,
+        *,
+        sha256: str,
+        mode: str = "0700",
+        on_progress: Callable[[], None] | None = None,
+    ) -> None:
         """Puts a local file in place, whole or not at all; nothing is sent when it is there already.
+
+        `on_progress` is called as it goes: the line takes only what the host has room for.
 
         Raises ArtifactError when the local file is not `sha256`.
         """
@@ -173,6 +183,8 @@ class Host:
             yield head
             with await asyncio.to_thread(local.open, "rb") as file:
                 while chunk := await asyncio.to_thread(file.read, 4 * _CHUNK):
+                    if on_progress:
+                        on_progress()
                     yield chunk
 
         # At 64 KiB/s, the slowest line we wait for.
@@ -184,8 +196,7 @@ class Host:
     async def void(
         self,
         folder: str,
-        op_prefix: str,
-        *,
+        *op_prefixes: str,
         change: str,
         patience: timedelta = timedelta(minutes=2),
         on_progress: Callable[[], None] | None = None,
@@ -193,12 +204,13 @@ class Host:
     ) -> None:
         """An undo voids the marks of its attempt: job folders are renamed, so none of them counts as done.
 
-        `op_prefix` is `<change>/<target>/<attempt>` (or one job). Jobs that still run are waited for, then stopped.
+        Each prefix is `<change>/<target>/<attempt>` (or one job). Jobs that still run are waited for, then stopped.
         """
-        place = void_place(op_prefix, folder, change)
+        places = [void_place(prefix, folder, change) for prefix in op_prefixes]
         marker = new_marker()
         script = Script.load("hosts.sh", "void.sh")
-        args = (self.spec.state_dir, place.fleet, change, place.path, str(int(patience.total_seconds())))
+        paths = [place.path for place in places]
+        args = (self.spec.state_dir, places[0].fleet, change, str(int(patience.total_seconds())), *paths)
         head = call(marker, script, args)
         reply = await self._exchange(script.name, marker, lambda: _pieces(head), patience + _MINUTE, root, on_progress)
         self._completed(script.name, reply, check=True)

@@ -19,9 +19,7 @@ def server_facts(survey: Survey) -> ServerFacts:
     """What the plan is made from."""
     found, machine, files = survey.unit, survey.machine, survey.files
     inspected = {c.path: inspect(c.text) for c in survey.configs if c.text is not None}
-    pinned = tuple(
-        understood(key) or key for facts in inspected.values() for key in facts.core_public_keys or () if key
-    )
+    pinned = tuple(key for facts in inspected.values() for key in facts.pinned)
     version = releases.version_said(one(files, "binary_version"))
     running = survey.log.version if found.active else ""
     on_target = version == survey.target and running in {survey.target, ""} and found.active

@@ -25,6 +25,15 @@ class Operation:
         """`<change>/<target slug>/<attempt>/<step>`"""
         return f"{self.change}/{slug(self.target)}/{self.attempt}/{step}"
 
+    def ids(self, step: str) -> tuple[str, ...]:
+        """The same step of this and of every earlier attempt: what an undo has to wait for."""
+        return (*(f"{attempt}/{step}" for attempt in self.earlier_attempts), self.id(step))
+
+    @property
+    def earlier_attempts(self) -> tuple[str, ...]:
+        """What the operation ids of all earlier attempts begin with."""
+        return tuple(f"{self.change}/{slug(self.target)}/{number}" for number in range(1, self.attempt))
+
     def folder(self, state_dir: str) -> str:
         """The run's folder on the host."""
         return f"{state_dir}/{slug(self.fleet)}/{self.change}"

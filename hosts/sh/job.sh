@@ -82,10 +82,19 @@ ku_finish() { # RC
 }
 
 ku_mine=
+ku_seen=
 ku_waited=0
 while :; do
+    if [ -n "$ku_seen" ] && [ ! -e "$ku_job_folder" ]; then
+        # An undo took it away. Whoever waits here may be nobody any more (the end of a connection ends no process), and
+        # starting it again would undo the undo.
+        die 75 "the job was voided by an undo while it was waited for"
+    fi
+    # A starter whose connection is gone ends here, instead of starting what an undo has just looked for.
+    [ -n "$ku_seen" ] || printf 'life\t0\n'
     if mkdir "$ku_job_folder" 2>/dev/null; then
         ku_mine=yes
+        ku_seen=yes
         ku_start_job
     fi
     ku_state_of "$ku_job_folder"
@@ -93,9 +102,11 @@ while :; do
     done)
         if [ "$ku_rc" = 0 ] || [ -n "$ku_mine" ]; then ku_finish "$ku_rc"; fi
         ku_set_aside "$ku_job_folder" failed 2>/dev/null || :
+        ku_seen=
         ;;
     running)
         ku_mine=yes
+        ku_seen=yes
         ku_nap
         if [ "$ku_tick" -gt 20 ] || [ "$ku_tick" -eq 1 ] || [ "$ku_tick" -eq 15 ]; then
             printf 'life\t%s\n' "$(cat "$ku_job_folder/out" "$ku_job_folder/err" 2>/dev/null | wc -c)"
@@ -110,6 +121,7 @@ while :; do
                 kill "$ku_feeder" 2>/dev/null || :
                 die 1 "the job did not start; what there is of it lies in $ku_job_folder.lost.$ku_number"
             fi
+            ku_seen=
             ku_waited=0
         else
             [ "$((ku_waited % 10))" -ne 1 ] || printf 'life\t0\n'

@@ -1,22 +1,24 @@
 # shellcheck shell=sh
 # needs: jobs.sh
-# void.sh STATE FLEET CHANGE FOLDER PATIENCE: takes the lock, waits up to PATIENCE seconds for jobs under FOLDER, stops
-# those that still run, and renames FOLDER, so that none of its jobs counts as done.
+# void.sh STATE FLEET CHANGE PATIENCE FOLDER…: takes the lock, waits up to PATIENCE seconds for jobs under the FOLDERs,
+# stops those that still run, and renames each FOLDER, so that none of its jobs counts as done.
 ku_base=$1
 ku_fleet=$2
 ku_change=$3
-ku_folder=$4
-ku_patience_left=$5
+ku_patience_left=$4
+shift 4
 
 mkdir -p "$ku_base"
 ku_lock "$ku_base" "$ku_fleet" "$ku_change"
 
 # Jobs are FOLDER itself or one or two levels below it.
-ku_running_below() {
-    for ku_each in "$ku_folder"/pid "$ku_folder"/*/pid "$ku_folder"/*/*/pid; do
-        [ -e "$ku_each" ] || continue
-        ku_state_of "${ku_each%/pid}"
-        [ "$ku_state" != running ] || return 0
+ku_running_below() { # FOLDER…
+    for ku_folder; do
+        for ku_each in "$ku_folder"/pid "$ku_folder"/*/pid "$ku_folder"/*/*/pid; do
+            [ -e "$ku_each" ] || continue
+            ku_state_of "${ku_each%/pid}"
+            [ "$ku_state" != running ] || return 0
+        done
     done
     return 1
 }
@@ -30,7 +32,7 @@ ku_signal() { # SIGNAL
 }
 
 ku_force=0
-while ku_running_below; do
+while ku_running_below "$@"; do
     printf 'life\t%s\n' "$ku_patience_left"
     if [ "$ku_patience_left" -le 0 ]; then
         if [ "$ku_force" -lt 10 ]; then ku_signal TERM; else ku_signal KILL; fi
@@ -40,7 +42,9 @@ while ku_running_below; do
     ku_patience_left=$((ku_patience_left - 1))
     sleep 1
 done
-if [ -d "$ku_folder" ]; then
-    ku_set_aside "$ku_folder" void
-    say voided "$ku_folder.void.$ku_number"
-fi
+for ku_folder; do
+    if [ -d "$ku_folder" ]; then
+        ku_set_aside "$ku_folder" void
+        say voided "$ku_folder.void.$ku_number"
+    fi
+done

@@ -26,6 +26,7 @@ from model.errors import (
     PlanChanged,
 )
 from model.facts import Severity
+from model.fleet import slug
 from model.steps import Operation, ReleaseHosts
 from tests.activities.server_fleet import NEW, OLD, WRONG, Fleet, codes, fleet_of, run
 from workflows.preflight import judged
@@ -129,7 +130,9 @@ async def test_a_cancelled_switch_is_attached_to(fleet: Fleet) -> None:
     assert ran.count(("systemctl", "start")) == 1
 
 
-async def test_restore_stops_a_switch_that_still_runs(fleet: Fleet) -> None:
+@pytest.mark.parametrize("attempt", [1, 3])
+async def test_restore_stops_a_switch_that_still_runs(fleet: Fleet, attempt: int) -> None:
+    """Also where a rollback undoes what an earlier attempt, whose workflow was terminated, has begun."""
     step = await fleet.ready("web-1")
     before = fleet.config("web-1").read_bytes()
     fleet.sandbox.fault("slow", "web-1", seconds=1, command="systemctl")
@@ -139,8 +142,11 @@ async def test_restore_stops_a_switch_that_still_runs(fleet: Fleet) -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await task
     fleet.sandbox.heal("slow")
-    restored = await run(Periphery(fleet.hosts).restore_server, step)
+    folder = Path(step.op.folder(step.server.host.state_dir))
+    undo = replace(step, op=replace(step.op, attempt=attempt))
+    restored = await run(Periphery(fleet.hosts).restore_server, undo)
     assert restored.version == OLD
+    assert not (folder / "jobs" / slug("web-1") / "1" / "switch").exists()
     await asyncio.sleep(1.5)
     assert fleet.sandbox.agent_version("web-1") == OLD
     assert fleet.config("web-1").read_bytes() == before

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
-from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -23,11 +22,9 @@ from model.errors import ServiceRefused, TemporalUnavailable
 from model.fleet import TASK_QUEUE, FleetSpec, workflow_id
 from model.fleet_file import load
 from model.progress import UpgradeRequest
-from service import embedded, processes, server, systemd
+from service import embedded, processes, systemd
 from service.connection import connect
-from service.fingerprints import fingerprint, referenced
-from service.inhibit import Inhibitor
-from service.state import ENV, Running, StateDir, default_root
+from service.state import ENV, Running, StateDir
 from service.upgrades import running
 from tests.cli.conftest import FAKE, Call
 
@@ -335,109 +332,3 @@ def test_the_unit_for_systemd_names_this_python_and_folder(state: StateDir, monk
     monkeypatch.setattr("service.systemd.shutil.which", lambda name: None)
     with pytest.raises(ServiceRefused, match="no systemd"):
         systemd.install(state)
-
-
-# --- parts ------------------------------------------------------------------------------------------------------------
-
-
-def test_a_long_path_still_gets_a_socket(tmp_path: Path) -> None:
-    from service.control import Control, ask
-
-    deep = tmp_path / ("x" * 120)
-    deep.mkdir()
-
-    async def story() -> dict[str, object]:
-        async def answer(request: object) -> dict[str, object]:
-            return {"got": request}
-
-        async with Control(deep, answer) as control:
-            assert (control.path.stat().st_mode & 0o777) == 0o600
-            reply = await ask(str(control.path), "echo", x=1)
-        assert not control.path.parent.exists()
-        return reply
-
-    assert asyncio.run(story()) == {"got": {"do": "echo", "x": 1}}
-
-
-def test_where_nobody_answers_the_control_says_so(tmp_path: Path) -> None:
-    from service.control import ask
-
-    with pytest.raises(ServiceRefused, match="does not answer"):
-        asyncio.run(ask(str(tmp_path / "none.sock"), "status"))
-
-
-def test_fingerprints_say_nothing_about_the_value() -> None:
-    assert fingerprint(None, "salt") == ""
-    assert fingerprint("x", "salt") != fingerprint("x", "pepper")
-    assert fingerprint("x", "salt") == fingerprint("x", "salt")
-    assert len(fingerprint("", "salt")) == 16
-
-
-def test_referenced_variables_of_a_fleet(fleet: Fleet) -> None:
-    extra = '[ssh]\npassphrase_env = "PASS"\nsudo = { password_env = "SUDO" }\n'
-    assert referenced(load(fleet("web-1", extra=extra))) == ("SSH_AUTH_SOCK", "PASS", "SUDO")
-
-
-def test_a_pid_that_is_used_again_is_somebody_else() -> None:
-    own = processes.identity(os.getpid())
-    assert own
-    assert processes.is_alive(os.getpid(), own)
-    assert not processes.is_alive(os.getpid(), "1")
-    assert not processes.is_alive(0, "")
-    asyncio.run(processes.end(os.getpid(), "not me", patience=timedelta(seconds=1)))
-
-
-def test_the_state_folder_follows_xdg(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(ENV, raising=False)
-    monkeypatch.setenv("XDG_STATE_HOME", "/x")
-    assert default_root() == Path("/x/komodo-upgrade")
-    monkeypatch.setenv(ENV, "~/y")
-    assert default_root() == Path.home() / "y"
-
-
-def test_an_unreadable_state_file_is_no_service(tmp_path: Path) -> None:
-    state = StateDir(tmp_path)
-    (tmp_path / "supervisor.json").write_text("{")
-    assert state.read() == Running()
-    (tmp_path / "supervisor.json").write_text('{"phase": "ready", "from_a_later_release": 1}')
-    assert state.read() == Running(phase="ready")
-
-
-def test_the_bundled_server_is_found_without_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/nowhere")
-    assert server.binary().name == "temporal"
-    monkeypatch.setattr("service.server.metadata.distribution", _missing)
-    with pytest.raises(TemporalUnavailable, match="no Temporal server is installed"):
-        server.binary()
-
-
-def _missing(name: str) -> None:
-    raise metadata.PackageNotFoundError(name)
-
-
-def test_sleep_is_inhibited_while_something_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a stand-in for systemd-inhibit: the real one needs a login session."""
-    tool = tmp_path / "systemd-inhibit"
-    marks = tmp_path / "marks"
-    tool.write_text(f'#!/bin/sh\necho "$*" > {marks}\ncat >/dev/null\nrm {marks}\n')
-    tool.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr("service.inhibit.LOOK_EVERY", 0.05)
-    answers = iter([True, True, False])
-
-    async def story() -> None:
-        async def busy() -> bool:
-            return next(answers, False)
-
-        class Ready:
-            ready = True
-
-        task = asyncio.create_task(Inhibitor(busy).run(Ready()))  # type: ignore[arg-type]
-        await until(marks.exists, 10)
-        assert "--what=sleep:idle" in marks.read_text()
-        await until(lambda: not marks.exists(), 10)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(story())

@@ -282,6 +282,38 @@ async def test_void_makes_a_step_run_again(machine: Machine) -> None:
     assert (machine.job_folder().parent.parent / "1.void.1" / "step").is_dir()
 
 
+async def test_void_of_several_attempts_waits_for_each(machine: Machine) -> None:
+    counts = [machine.server.folder / f"count-{number}" for number in (1, 2)]
+    jobs: list[asyncio.Task[Completed]] = []
+    for number, count in enumerate(counts, start=1):
+        op = f"{CHANGE}/web-1/{number}/step"
+        given = (str(count), str(machine.server.folder / "never"))
+        begun = machine.host.job(op, machine.run_folder, SLOW, *given, change=CHANGE, timeout=timedelta(minutes=1))
+        jobs.append(asyncio.create_task(begun))
+    await until(lambda: all(runs(count) for count in counts))
+    folders = [Path(machine.run_folder) / "jobs" / "web-1" / str(number) / "step" for number in (1, 2)]
+    pids = [int((folder / "pid").read_text().split()[0]) for folder in folders]
+    ops = [f"{CHANGE}/web-1/{number}/step" for number in (1, 2, 3)]
+    await machine.host.void(machine.run_folder, *ops, change=CHANGE, patience=timedelta(0))
+    await until(lambda: not any(group_lives(pid) for pid in pids))
+    assert not any(folder.exists() for folder in folders)
+    for job in jobs:
+        job.cancel()
+    await asyncio.gather(*jobs, return_exceptions=True)
+
+
+async def test_a_waiter_never_starts_anew_what_an_undo_took_away(machine: Machine) -> None:
+    """Nor does one whose connection is gone: its process on the host may go on waiting."""
+    count, go = machine.server.folder / "count", machine.server.folder / "go"
+    waiting = asyncio.create_task(start(machine, SLOW, str(count), str(go)))
+    await until(lambda: runs(count))
+    await machine.host.void(machine.run_folder, f"{CHANGE}/web-1/1", change=CHANGE, patience=timedelta(0))
+    with pytest.raises(JobLost, match=r"voided by an undo|without an exit code"):
+        await waiting
+    assert runs(count) == 1
+    assert not machine.job_folder().exists()
+
+
 async def test_void_waits_then_stops(machine: Machine) -> None:
     count, go = machine.server.folder / "count", machine.server.folder / "go"
     running = asyncio.create_task(start(machine, SLOW, str(count), str(go)))

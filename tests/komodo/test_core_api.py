@@ -55,9 +55,7 @@ def answering(status: int, **kwargs: Any) -> CoreApi:
         ("core-v2.3.2-agent-v2.3.2", 2, "2.3.2"),
     ],
 )
-async def test_versions_without_a_key(
-    captures: Path, name: str, flavour: int, open_version: str
-) -> None:
+async def test_versions_without_a_key(captures: Path, name: str, flavour: int, open_version: str) -> None:
     api, replay = api_of(captures, name, key=False)
     async with api:
         assert await api.flavour() == flavour
