@@ -39,6 +39,8 @@ class Child:
         self.identity = ""
         self.ready = False
         self.restarts = 0
+        self.failures = 0
+        """Lives in a row that ended before the process was ready."""
         self._prepare = prepare
         self._open_log = open_log
         self._patience = patience
@@ -48,12 +50,14 @@ class Child:
         self._process: asyncio.subprocess.Process | None = None
         self._loop: asyncio.Task[None] | None = None
         self._stopping = False
+        self._was_ready = False
         self._spawning = asyncio.Lock()
 
     def start(self) -> None:
         """Begin; returns at once."""
         if self._loop is None:
             self._stopping = False
+            self.failures = 0
             self._loop = asyncio.create_task(self._run(), name=f"child {self.name}")
 
     async def stop(self) -> None:
@@ -96,6 +100,7 @@ class Child:
             if self._stopping:
                 return
             self.restarts += 1
+            self.failures = 0 if self._was_ready else self.failures + 1
             lived = time.monotonic() - began
             delay = FIRST_DELAY if lived > GOOD_LIFE else min(delay * 2, LONGEST_DELAY)
             log.warning("%s ended with %s after %.0f s: starting again in %.1f s", self.name, code, lived, delay)
@@ -104,7 +109,7 @@ class Child:
 
     async def _once(self) -> int:
         """One life of the process, from its start to its end."""
-        self.ready = False
+        self.ready = self._was_ready = False
         command, environment = self._prepare()
         async with self._spawning:
             if self._stopping:
@@ -143,5 +148,6 @@ class Child:
         except Exception:
             log.exception("%s: after its start", self.name)
             return
-        self.ready = True
+        self.ready = self._was_ready = True
+        self.failures = 0
         self._changed()

@@ -26,6 +26,8 @@ from service.version import code, release
 
 START_PATIENCE = timedelta(seconds=90)
 STOP_PATIENCE = timedelta(seconds=75)
+CRASH_LOOP = 3
+"""Starts in a row of a worker that never polled: the next one will not either."""
 Say = Callable[[str], None]
 
 
@@ -171,8 +173,12 @@ def tail(state: StateDir, name: str, lines: int = 8) -> str:
 
 
 async def _settled(state: StateDir, deadline: float, pid: int = 0) -> Running:
-    """As soon as the supervisor is ready, refuses, or is gone (`pid`: the one just spawned)."""
-    seen = False
+    """As soon as the supervisor is ready, refuses, or is gone (`pid`: the one just spawned).
+
+    A worker between two lives is waited for. One that crashes again and again gets, from each command, one more try:
+    what was wrong may be cured meanwhile.
+    """
+    seen, enough = False, 0
     while time.monotonic() < deadline:
         alive = state.supervised()
         now = _current(state)
@@ -181,7 +187,9 @@ async def _settled(state: StateDir, deadline: float, pid: int = 0) -> Running:
         if not alive and (seen or (pid and not identity(pid))):
             return state.read()
         seen = seen or alive
-        if alive and now.restarts.get("worker", 0) >= 3:
+        failures = now.failures.get("worker", 0) if alive else 0
+        enough = enough or (max(CRASH_LOOP, failures + 1) if now.pid else 0)
+        if enough and failures >= enough:
             raise _not_started(state)
         await asyncio.sleep(0.05)
     raise _not_started(state)

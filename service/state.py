@@ -37,6 +37,8 @@ class Running:
     worker_identity: str = ""
     worker_ready: bool = False
     restarts: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+    """Per child: lives in a row that ended before it was ready. A killed worker that was ready is no failure."""
     salt: str = ""
     """Of the fingerprints of environment variables."""
 

@@ -81,6 +81,7 @@ class Supervisor:
             changes |= {f"{name}_pid": child.pid if child else 0, f"{name}_identity": child.identity if child else ""}
         changes["worker_ready"] = self.worker.ready
         changes["restarts"] = {name: child.restarts for name, child in children.items() if child}
+        changes["failures"] = {name: child.failures for name, child in children.items() if child}
         self.running = self.state.update(self.running, **changes)
 
     async def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:

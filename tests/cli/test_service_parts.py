@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -14,7 +16,8 @@ import pytest
 
 from model.errors import ServiceRefused, TemporalUnavailable
 from model.fleet_file import load
-from service import processes, server
+from service import embedded, processes, server
+from service.child import Child
 from service.control import Control, ask
 from service.fingerprints import fingerprint, referenced
 from service.inhibit import Inhibitor
@@ -127,3 +130,72 @@ def test_sleep_is_inhibited_while_something_runs(tmp_path: Path, monkeypatch: py
             await task
 
     asyncio.run(story())
+
+
+async def test_a_life_that_ended_before_it_was_ready_is_a_failure_and_a_kill_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.child.FIRST_DELAY", 0.01)
+    may_be_ready = asyncio.Event()
+    child = Child(
+        "worker",
+        prepare=lambda: (["/bin/sh", "-c", "sleep 0.05" if not may_be_ready.is_set() else "exec sleep 60"], {}),
+        open_log=lambda: (tmp_path / "log").open("ab"),
+        patience=timedelta(seconds=5),
+        changed=lambda: None,
+        started=lambda: _set(may_be_ready),
+    )
+    child.start()
+    await asyncio.to_thread(wait_until, lambda: child.failures >= 3)
+    assert not child.ready
+    may_be_ready.set()
+    for number in range(1, 5):
+        await asyncio.to_thread(wait_until, lambda: child.ready and child.pid != 0)
+        assert child.failures == 0
+        os.kill(child.pid, signal.SIGKILL)
+        await asyncio.to_thread(wait_until, partial(lambda lives: child.restarts >= lives, child.restarts + 1))
+        assert child.failures == 0, number
+    await child.stop()
+
+
+async def _set(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "in vain"
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def supervised(tmp_path: Path) -> Iterator[StateDir]:
+    """A folder whose supervisor is this process."""
+    state = StateDir(tmp_path / "state").make()
+    me = os.getpid()
+    with state.lock("supervisor"):
+        state.write(Running(phase="ready", address="127.0.0.1:1", pid=me, identity=processes.identity(me)))
+        yield state
+
+
+async def test_a_worker_between_two_lives_is_waited_for_however_often_it_was_killed(supervised: StateDir) -> None:
+    supervised.update(supervised.read(), restarts={"worker": 7}, failures={"worker": 0})
+    waiting = asyncio.create_task(embedded._settled(supervised, time.monotonic() + 20))
+    await asyncio.sleep(0.2)
+    assert not waiting.done()
+    supervised.update(supervised.read(), worker_ready=True)
+    assert (await waiting).worker_ready
+
+
+async def test_a_crash_loop_gets_one_more_try_from_each_command_and_is_told_with_the_workers_log(
+    supervised: StateDir,
+) -> None:
+    supervised.update(supervised.read(), restarts={"worker": 9}, failures={"worker": 9})
+    supervised.log("worker").write_text("ImportError: no module named temporalio\n")
+    waiting = asyncio.create_task(embedded._settled(supervised, time.monotonic() + 20))
+    await asyncio.sleep(0.2)
+    assert not waiting.done()
+    supervised.update(supervised.read(), restarts={"worker": 10}, failures={"worker": 10})
+    with pytest.raises(ServiceRefused, match="ImportError: no module named temporalio"):
+        await waiting

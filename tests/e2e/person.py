@@ -30,6 +30,8 @@ class Person:
     fleet_file: Path
     said: list[str] = field(default_factory=list)
     """Every command and what it said."""
+    killed: int = 0
+    """Pid of the last worker that was killed."""
 
     @classmethod
     def of(cls, bed: Bed, folder: Path, **fleet: str) -> Person:
@@ -113,17 +115,16 @@ class Person:
         return found
 
     def kill_worker(self) -> int:
-        """SIGKILL to a worker that polls, once there is one; the supervisor starts another. Returns its pid."""
-        wait_for("a worker that polls", lambda: self.supervisor()["worker_ready"], seconds=60, pause=0.02)
-        pid = int(self.supervisor()["worker_pid"])
-        os.kill(pid, signal.SIGKILL)
+        """SIGKILL to a worker that polls, once there is one. What is typed next has to wait for another. Its pid."""
 
-        def another() -> bool:
+        def polls() -> bool:
             now = self.supervisor()
-            return bool(now["worker_ready"]) and now["worker_pid"] not in (0, pid)
+            return bool(now["worker_ready"]) and now["worker_pid"] not in (0, self.killed)
 
-        wait_for("another worker", another, seconds=60, pause=0.05)
-        return pid
+        wait_for("a worker that polls", polls, seconds=60, pause=0.02)
+        self.killed = int(self.supervisor()["worker_pid"])
+        os.kill(self.killed, signal.SIGKILL)
+        return self.killed
 
     def kill_worker_when(self, host: str, job: str, *, ended: bool = False, seconds: float = 180) -> None:
         """SIGKILL as soon as a host has begun (or ended) a job. The watching is done on the host: a few ms late."""
