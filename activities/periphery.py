@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import math
 from datetime import UTC, datetime, timedelta
 
 from temporalio import activity
 
 from activities.agent_host import AgentState, agent_state, file_facts
 from activities.artifacts import DOES_NOT_RUN, NOT_DOWNLOADED
+from activities.dead_man import refuse_if_put_back
 from activities.server_backup import read_backup, restore_command
 from activities.signs import attach, beat, void
 from hosts.host import Completed, Host
@@ -61,6 +63,8 @@ class Periphery:
             raise _explained(error, host, undo) from None
         said = parse(done.text)
         settled, state = await _settled(host, step, said["invocation"][0], said["settled"][0])
+        if step.server.dead_man and state.log.version != step.target:
+            await refuse_if_put_back(host, step)
         _prove(host, step, state, settled, undo)
         return Switched(
             version=state.log.version,
@@ -69,6 +73,7 @@ class Periphery:
             port_silent=timedelta(seconds=float(said["silent"][0])),
             # Logins come later: a repeated call returns the same lines.
             lines=tuple(line for line in state.log.proof if "Logged in to" not in line),
+            puts_itself_back_at=_over(said),
         )
 
     @activity.defn
@@ -213,10 +218,16 @@ async def _switch(host: Host, step: ServerStep, config: tuple[str, str, str], te
         Script.load("komodo.sh", name),
         *args,
         *config,
+        str(math.ceil(step.server.dead_man.total_seconds())),
         data=text,
         change=step.op.change,
         timeout=limit + 2 * STOP_LIMIT + step.clocks.agent_ready,
     )
+
+
+def _over(said: dict[str, list[str]]) -> datetime | None:
+    at = said.get("puts_itself_back", [])
+    return datetime.fromtimestamp(int(at[0]), UTC) if at else None
 
 
 def _explained(error: CommandFailed, host: Host, undo: str) -> ArtifactError | CommandFailed:

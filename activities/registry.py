@@ -9,6 +9,7 @@ from typing import Any
 from activities.artifacts import Artifacts
 from activities.backup import CoreBackup
 from activities.core import Core
+from activities.dead_man import DeadManTimer
 from activities.periphery import Periphery
 from activities.preflight_core import PreflightCore
 from activities.preflight_server import PreflightServer
@@ -27,6 +28,7 @@ SUBJECTS = (
     Core,
     Periphery,
     Verify,
+    DeadManTimer,
     CoreRollback,
     Report,
 )
@@ -55,6 +57,8 @@ NAMES = (
     "switch_server",
     "restore_server",
     "verify_server",
+    "look_at_dead_man",
+    "disarm_dead_man",
     "release_host",
     "post_checks",
     "save_report",

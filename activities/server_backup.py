@@ -204,6 +204,7 @@ def _records(step: ServerStep, kept: list[_Kept], manifest: str, readme: str) ->
     texts = (
         ("0600", "restore.list", listed),
         ("0700", "restore.sh", packaged("komodo.sh", "restore_server.sh").splitlines()),
+        ("0700", "dead-man.sh", packaged("komodo.sh", "dead_man.sh").splitlines()),
         ("0600", "README.txt", readme.splitlines()),
         ("0600", "manifest.json", manifest.splitlines()),
     )
@@ -238,6 +239,8 @@ What lies here:
   manifest.json    the same for programs
   jobs/            exit codes and output of what the upgrade ran here
   staged/          the new binary, until the upgrade is over
+  dead-man.sh      the timer that puts the agent back by itself, where the fleet file asks for one (`dead_man`);
+                   sh dead-man.sh state says what it is, sh dead-man.sh disarm ends it
 
 By hand, without restore.sh: systemctl stop {step.facts.unit}, copy each file back to its place with the mode and owner
 above, systemctl daemon-reload, systemctl start {step.facts.unit}. Put the config back before the old binary starts.

@@ -17,13 +17,14 @@ from temporalio import activity
 
 from activities.agent_host import agent_state
 from activities.core_access import core_api, log_of, moment
+from activities.dead_man import look, refuse_put_back
 from activities.signs import beat
 from hosts.pool import Hosts
 from komodo import logs
 from komodo.core_api import CoreApi, ServerView
 from komodo.logs import RunLog
 from model.errors import AgentNotStarted, CoreApiError, CoreRefused, HostError, NotProven, UpgradeError
-from model.steps import Proof, VerifyServer
+from model.steps import DeadMan, Proof, VerifyServer
 
 _T = TypeVar("_T")
 TICK_SLACK = timedelta(seconds=2)
@@ -85,6 +86,8 @@ class Verify:
             now = loop.time()
             if look.why:
                 good_since = None
+                if verify.server.dead_man and verify.key and not verify.container:
+                    await self._not_put_back(verify)
             else:
                 if good_since is None:
                     good_since, confirmed = now, datetime.now(UTC)
@@ -93,6 +96,16 @@ class Verify:
             if now >= end and good_since is None:
                 raise self._not_proven(verify, look)
             await asyncio.sleep(clocks.poll.total_seconds())
+
+    async def _not_put_back(self, verify: VerifyServer) -> None:
+        """Raises PutItselfBack where the host's dead-man timer was faster than Core."""
+        found = await _patient(lambda: self._dead_man(verify))
+        if isinstance(found, DeadMan):
+            refuse_put_back(found, verify.server.name, verify.expected_version)
+
+    async def _dead_man(self, verify: VerifyServer) -> DeadMan:
+        host = await self._hosts.get(verify.server.host)
+        return await look(host, verify.op.folder(verify.server.host.state_dir))
 
     async def _look(self, verify: VerifyServer, api: CoreApi | None) -> _Look:
         journal = await _patient(lambda: self._journal(verify))

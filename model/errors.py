@@ -29,7 +29,8 @@
     │   └── DumpRejected          a dump that proves nothing: empty, truncated, wrong database
     ├── AgentFailed               an agent's v2 does not run as it must
     │   ├── AgentNotStarted       it exits, loops or never reports its version
-    │   └── ConfigNotLoaded       it runs without the config: it is open to anyone
+    │   ├── ConfigNotLoaded       it runs without the config: it is open to anyone
+    │   └── PutItselfBack         the host's dead-man timer was over: the old version runs again
     ├── NotProven *               v2 runs, Core has not confirmed it yet
     ├── TemporalUnavailable       no Temporal server answers
     ├── NoWorker                  Temporal answers, but no worker does
@@ -245,6 +246,10 @@ class AgentNotStarted(AgentFailed):
 
 class ConfigNotLoaded(AgentFailed):
     """The agent runs without its config file or without the key: it accepts any Core."""
+
+
+class PutItselfBack(AgentFailed):
+    """The host's dead-man timer was over before Core had confirmed the server: its old version runs again."""
 
 
 class NotProven(UpgradeError):

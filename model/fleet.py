@@ -106,6 +106,8 @@ class ServerSpec:
     """Empty: found from the unit."""
     config: str = ""
     """Empty: found from the unit."""
+    dead_man: timedelta = timedelta()
+    """After this time without a confirmation by Core the host puts its agent back by itself. 0: it does not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

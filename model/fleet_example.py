@@ -47,6 +47,7 @@ gate_reminder = "4h"
 gate_timeout = "3d"
 on_gate_timeout = "hold"             # hold | stop
 leave_behind = []                    # Servers of Core that stay on v1 on purpose
+# dead_man = "15m"                   # a host puts its agent back by itself when Core has not confirmed it by then
 
 [verify]
 # restart_stack = "web"              # the guide's end-to-end check; nothing is restarted unless named here
@@ -70,6 +71,7 @@ name = "web-1"                       # exactly as Komodo shows it
 host = "10.0.0.11"
 # install = "auto"                   # systemd | systemd-user | container
 # connection = "inbound"             # outbound: the agent connects to Core
+# dead_man = "off"                   # or a time of its own
 
 # [[server]]
 # name = "db-1"

@@ -10,18 +10,19 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from model.errors import FileProblem, FleetFileError
-from model.fleet import FleetSpec
+from model.fleet import Clocks, FleetSpec
 from model.fleet_example import COMMENTED_EXAMPLE
 from model.fleet_lines import find_lines, repeated_keys
 from model.fleet_tables import FleetFile, ServerTable, to_spec
-from model.fleet_values import REFERENCES, RELEASES
+from model.fleet_values import REFERENCES, RELEASES, duration, duration_or_off
 
 __all__ = ["COMMENTED_EXAMPLE", "RELEASES", "json_schema", "load", "parse"]
 
@@ -216,6 +217,7 @@ def _across(raw: dict[str, Any]) -> Iterator[tuple[_Loc, str, str]]:
         if isinstance(table, dict):
             yield from _references(loc, table)
     yield from _duplicates([(i, t) for i, t in named if isinstance(t, dict)])
+    yield from _too_short(raw, tables)
     yield from _left_behind(raw, {t.get("name") for _, t in named if isinstance(t, dict)})
 
 
@@ -249,6 +251,23 @@ def _duplicates(servers: list[tuple[int, dict[str, Any]]]) -> Iterator[tuple[_Lo
             cure = "two Servers on one agent cannot both be upgraded: give the second its own host or unit"
             yield ("server", index, "host"), f'is the machine and unit of "{agents[agent]}" too', cure
         agents.setdefault(agent, name)
+
+
+def _too_short(raw: dict[str, Any], tables: list[tuple[_Loc, Any]]) -> Iterator[tuple[_Loc, str, str]]:
+    """A dead-man timer that is over before a switch can have been confirmed would undo healthy servers."""
+    timing = raw.get("timing") if isinstance(raw.get("timing"), dict) else {}
+    try:
+        given = {k: duration(timing[k]) for k in ("agent_ready", "core_sees") if timing and k in timing}
+        least = given.get("agent_ready", Clocks().agent_ready) + given.get("core_sees", Clocks().core_sees)
+        for loc, table in [(("rollout",), raw.get("rollout")), *tables]:
+            if not isinstance(table, dict) or "dead_man" not in table:
+                continue
+            if timedelta() < duration_or_off(table["dead_man"]) < least:
+                what = f'is "{table["dead_man"]}", over before Core can have confirmed a switch'
+                cure = f'write at least "{least.total_seconds():g}s", agent_ready and core_sees together; "15m" is good'
+                yield (*loc, "dead_man"), what, cure
+    except PydanticCustomError:
+        return  # the key itself has its own error
 
 
 def _left_behind(raw: dict[str, Any], names: set[Any]) -> Iterator[tuple[_Loc, str, str]]:

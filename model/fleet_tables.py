@@ -15,6 +15,7 @@ from model.fleet_values import (
     Digest,
     DownloadUrl,
     Duration,
+    DurationOrOff,
     EnvName,
     FileList,
     FleetName,
@@ -90,6 +91,7 @@ class ServerTable(Ssh):
     unit: Text = "periphery.service"
     binary: RemotePath | None = Field(None, description="left out: found from the unit")
     config: RemotePath | None = Field(None, description="left out: found from the unit")
+    dead_man: DurationOrOff | None = Field(None, description="left out: as [rollout] says")
 
 
 class RolloutTable(Table):
@@ -104,6 +106,9 @@ class RolloutTable(Table):
     gate_reminder: Duration = timedelta(hours=4)
     gate_timeout: Duration = timedelta(days=3)
     on_gate_timeout: Literal["hold", "stop"] = "hold"
+    dead_man: DurationOrOff = Field(
+        timedelta(), description="a host puts its agent back by itself unless Core confirms it"
+    )
     leave_behind: list[ServerName] = Field(default_factory=list, description="Servers that stay on v1 on purpose")
 
 
@@ -163,7 +168,7 @@ def to_spec(file: FleetFile, path: Path) -> FleetSpec:
         target=file.fleet.target,
         core=build.core(file.core),
         servers=tuple(build.server(table) for table in file.server),
-        rollout=Rollout(**file.rollout.model_dump(exclude={"leave_behind"})),
+        rollout=Rollout(**file.rollout.model_dump(exclude={"leave_behind", "dead_man"})),
         agent=AgentRelease(
             method=agent.method,
             download=agent.download,
@@ -184,6 +189,7 @@ class _Build:
 
     def __init__(self, file: FleetFile, folder: Path) -> None:
         self.defaults = file.ssh
+        self.dead_man: timedelta = file.rollout.dead_man
         self.folder = folder
 
     def local(self, text: str) -> str:
@@ -245,4 +251,5 @@ class _Build:
             unit=table.unit,
             binary=table.binary or "",
             config=table.config or "",
+            dead_man=self.dead_man if table.dead_man is None else table.dead_man,
         )

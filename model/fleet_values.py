@@ -45,6 +45,11 @@ def duration(value: Any) -> timedelta:
     return timedelta(seconds=seconds)
 
 
+def duration_or_off(value: Any) -> timedelta:
+    """A duration, or "off": zero."""
+    return timedelta() if value == "off" else duration(value)
+
+
 def target(value: Any) -> str:
     """An exact v2 version. "2" and "2.3" become the newest known release of that line."""
     if not isinstance(value, str):
@@ -209,6 +214,7 @@ _PASSWORD = {
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 Duration = Annotated[timedelta, BeforeValidator(duration), _string(r"^(\d+(\.\d+)?(ms|s|m|h|d))+$")]
+DurationOrOff = Annotated[timedelta, BeforeValidator(duration_or_off), _string(r"^(off|(\d+(\.\d+)?(ms|s|m|h|d))+)$")]
 Target = Annotated[str, PlainValidator(target), _string(r"^v?2(\.\d+){0,2}$")]
 HostName = Annotated[Text, AfterValidator(host)]
 Jump = Annotated[Text, AfterValidator(jump)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 
 from model.facts import Backup, CoreFacts, DumpFacts, Finding, PlannedEdit, ServerFacts
 from model.fleet import AgentRelease, Clocks, CoreSpec, FleetSpec, ServerSpec, slug
@@ -168,6 +169,34 @@ class Switched:
     port_silent: timedelta
     lines: tuple[str, ...]
     """The journal's proof lines, cleaned: version, loaded keys, listening."""
+    puts_itself_back_at: datetime | None = None
+    """By the host's clock, unless Core's login is seen or it is disarmed before. None: no dead-man timer."""
+
+
+class Armed(StrEnum):
+    """What a host's dead-man timer is, or what became of it."""
+
+    NONE = "none"
+    ARMED = "armed"
+    LOST = "lost"
+    """The machine was restarted since: nothing will happen by itself any more."""
+    FIRING = "firing"
+    FIRED = "fired"
+    """The agent was put back."""
+    FAILED = "failed"
+    """It was to be put back, and restore.sh did not end well."""
+    SILENT = "silent"
+    """Its time was over, and the agent's journal showed a login of Core."""
+    DISARMED = "disarmed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadMan:
+    """Result of `look_at_dead_man` and `disarm_dead_man`."""
+
+    state: Armed = Armed.NONE
+    at: datetime | None = None
+    """When it will be over, or when it ended; the host's clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,9 +281,11 @@ class Notice:
 
 
 __all__ = [
+    "Armed",
     "CoreKey",
     "CoreStarted",
     "CoreStep",
+    "DeadMan",
     "Done",
     "Notice",
     "Operation",

@@ -16,7 +16,7 @@ with workflow.unsafe.imports_passed_through():
     from model.plan import Wave
     from model.progress import FleetState, Phase, ServerOutcome, ServerState, UpgradeServerRequest
 with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
-    from workflows import core_upgrade, steps, texts
+    from workflows import core_upgrade, dead_man, steps, texts
     from workflows.options import WINDOW
     from workflows.preflight import differs, judged, only, plan_of, survey_server
     from workflows.saga import persist, trouble
@@ -160,8 +160,11 @@ async def _settle(run: Run, name: str) -> None:
             return
         run.line(name, state=ServerState.PARKED, detail=f"{outcome.state}: {outcome.detail}")
         try:
-            said = (await run.desk.ask(_failure_gate(run, outcome))).decision
+            async with dead_man.watched(run, name):
+                said = (await run.desk.ask(_failure_gate(run, outcome))).decision
         finally:
+            # The host may have put itself back meanwhile.
+            outcome = run.outcomes[name]
             run.line(name, state=outcome.state, detail=outcome.detail)
         if said.verdict is Verdict.SKIP:
             run.settled(replace(outcome, detail=f"{outcome.detail}\nskipped by {said.actor}"))

@@ -15,6 +15,7 @@ with workflow.unsafe.imports_passed_through():
         CoreKey,
         CoreStarted,
         CoreStep,
+        DeadMan,
         Done,
         Notice,
         PostChecks,
@@ -182,6 +183,18 @@ def verify_server(check: VerifyServer) -> Awaitable[Proof]:
     summary = f"does Core see {check.server.name}?"
     config = options.verify(check.fleet.clocks, check.core.monitoring_interval)
     return act("verify_server", check, Proof, config, summary)
+
+
+def look_at_dead_man(step: ServerStep) -> Awaitable[DeadMan]:
+    """What the host's dead-man timer is, or what became of it."""
+    summary = f"did {step.server.name} put itself back?"
+    return act("look_at_dead_man", step, DeadMan, options.look(step.clocks), summary)
+
+
+def disarm_dead_man(step: ServerStep) -> Awaitable[DeadMan]:
+    """Core has confirmed the server."""
+    summary = f"disarm the dead-man timer of {step.server.name}"
+    return act("disarm_dead_man", step, DeadMan, options.change(step.clocks), summary)
 
 
 def restore_server(step: ServerStep, rounds: int = 0) -> Awaitable[Restored]:

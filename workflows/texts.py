@@ -31,7 +31,9 @@ def commands(fleet: FleetSpec, plan: Plan) -> tuple[str, ...]:
         for server in wave.servers:
             facts = plan.server(server)
             config = ", ".join(e.path for e in facts.edits) or "no config file changes"
-            lines.append(f"{name}: {server}: write {config}; replace {facts.binary}; restart {facts.unit}")
+            timer = fleet.server(server).dead_man
+            then = f"; it puts itself back after {timer} unless Core logs in" if timer else ""
+            lines.append(f"{name}: {server}: write {config}; replace {facts.binary}; restart {facts.unit}{then}")
     if fleet.restart_stack:
         lines.append(f"at the end: restart the stack {fleet.restart_stack}, the end-to-end check you named")
     return tuple(lines)
@@ -151,6 +153,9 @@ def failure_facts(outcome: ServerOutcome) -> tuple[str, ...]:
         lines.append("retry: stage, restart, prove again; rollback: v1 there, unreachable from Core; skip: leave it so")
     else:
         lines.append("retry: look at it again and try again; rollback: run its restore.sh once more; skip: leave it so")
+    if outcome.state is ServerState.UNPROVEN and outcome.switched and outcome.switched.puts_itself_back_at:
+        at = outcome.switched.puts_itself_back_at
+        lines.append(f"dead-man timer: unless Core logs in to it, it puts itself back at {at:%Y-%m-%d %H:%M:%S} UTC")
     if outcome.backup:
         lines.append(f"by hand on it: {outcome.backup.restore_command}")
     return tuple(lines)

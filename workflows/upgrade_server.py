@@ -15,7 +15,8 @@ with workflow.unsafe.imports_passed_through():
     from model.progress import ServerOutcome, ServerProgress, ServerState, UpgradeServerRequest
     from model.steps import Notice, ServerStep, StagedAgent, Switched, VerifyServer
 with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
-    from workflows import steps
+    from workflows import dead_man, steps
+    from workflows.dead_man import PUT_ITSELF_BACK
     from workflows.preflight import differs, judged, survey_server
     from workflows.saga import Trouble, finish, persist, trouble
 
@@ -70,7 +71,10 @@ class UpgradeServer:
         try:
             return await self._verify(switched)
         except (asyncio.CancelledError, FailureError) as error:
-            return await self._undo(error) if is_cancelled_exception(error) else self._unproven(error)
+            if is_cancelled_exception(error) or trouble(error).type == PUT_ITSELF_BACK:
+                # Its restore.sh once more: it changes nothing then, and proves that v1 runs.
+                return await self._undo(error)
+            return self._unproven(error)
 
     @workflow.query(name=QUERY_SERVER_PROGRESS, description="What is being done on this server right now.")
     def server_progress(self) -> ServerProgress:
@@ -103,7 +107,7 @@ class UpgradeServer:
         return await steps.switch_server(self._step)
 
     async def _verify(self, switched: Switched) -> ServerOutcome:
-        self._at("waiting for Core to see it")
+        self._at("waiting for Core to see it" + dead_man.unless(switched))
         self._basis = replace(self._basis, switched=switched, version_after=switched.version, pinned_key=self._step.key)
         check = VerifyServer(
             op=self._request.op,
@@ -115,7 +119,20 @@ class UpgradeServer:
             key=self._step.key,
         )
         proof = await steps.verify_server(check)
-        return self._end(replace(self._basis, state=ServerState.UPGRADED, proof=proof))
+        note = await finish(self._disarm()) if self._step.server.dead_man else ""
+        return self._end(replace(self._basis, state=ServerState.UPGRADED, proof=proof, detail=note))
+
+    async def _disarm(self) -> str:
+        """Only now: Core has confirmed it. What went wrong, for people; raises when the timer was faster."""
+        self._at("disarming its dead-man timer")
+        try:
+            await steps.disarm_dead_man(self._step)
+        except FailureError as error:
+            why = trouble(error)
+            if why.type == PUT_ITSELF_BACK:
+                raise
+            return f"its dead-man timer could not be disarmed; it stays silent, as Core has logged in: {why.text}"
+        return ""
 
     # --- how it can end otherwise -------------------------------------------------------------------------------------
 

@@ -3,6 +3,10 @@
 # staged files stay: a way back that fails leads forward again with them.
 folder=$1
 shift
+if [ -f "$folder/dead-man/armed" ]; then
+  sh "$folder/dead-man.sh" disarm >/dev/null
+  say removed "the dead-man timer"
+fi
 if [ -d "$folder/staged" ] && [ ! -e "$folder/core-v2-started" ]; then
   rm -rf -- "$folder/staged"
   say removed "$folder/staged"

@@ -43,6 +43,11 @@ done <"$list"
 [ -n "$unit" ] || fail "restore.list names no unit"
 files() { grep "^file$tab" "$list" || :; }
 
+# The timer that would do the same must not do it beside this; if it is at it already, it is waited for.
+if [ -z "$dry${RESTORE_BY_TIMER:-}" ] && [ -f "$here/dead-man.sh" ]; then
+  sh "$here/dead-man.sh" disarm >/dev/null || fail "the dead-man timer could not be disarmed"
+fi
+
 # 1. Is every saved file still what was saved? Else nothing is touched.
 files | while IFS="$tab" read -r _ kind digest _ _ name path; do
   [ "$(sha "$here/files/$name")" = "$digest" ] ||
@@ -80,6 +85,7 @@ if [ -n "$dry" ]; then
   else
     echo "would leave $unit running: v$version runs"
   fi
+  if [ -f "$here/dead-man/armed" ]; then echo "would disarm the dead-man timer"; fi
   exit 0
 fi
 

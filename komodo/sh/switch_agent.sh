@@ -1,9 +1,9 @@
 # shellcheck shell=sh
 # needs: switching.sh
-# switch_agent.sh MARK UNIT BINARY OLD_SHA STAGED NEW_SHA VERSION WAIT CONFIG BASE_SHA RESULT_SHA
+# switch_agent.sh MARK UNIT BINARY OLD_SHA STAGED NEW_SHA VERSION WAIT CONFIG BASE_SHA RESULT_SHA DEAD_MAN
 # Config in place, then stop, rename, start, and wait for the new run's journal. The new config's text comes on standard
-# input (CONFIG "": none). Every sub-step looks whether it is done already: the script may be killed at any instruction
-# and run again.
+# input (CONFIG "": none). DEAD_MAN: seconds after which the host puts itself back, 0: never. Every sub-step looks whether
+# it is done already: the script may be killed at any instruction and run again.
 mark=$1
 unit=$2
 binary=$3
@@ -13,6 +13,7 @@ new=$6
 version=$7
 wait=$8
 shift 8
+arm "${4:-0}"
 beside=$(dirname -- "$binary")/.$(basename -- "$binary").komodo-upgrade
 
 # 1. All that can be checked and copied is, while the old agent still runs.

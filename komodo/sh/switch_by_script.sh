@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # needs: switching.sh
-# switch_by_script.sh MARK UNIT BINARY VERSION WAIT SCRIPT_URL CONFIG BASE_SHA RESULT_SHA
+# switch_by_script.sh MARK UNIT BINARY VERSION WAIT SCRIPT_URL CONFIG BASE_SHA RESULT_SHA DEAD_MAN
 # As switch_agent.sh, with Komodo's own setup script instead of a staged binary. That script deletes the old binary
 # before it downloads the new one and waits for nothing, so the agent is stopped here first. Exit code 76: no download,
 # 78: the binary that it left does not say the version.
@@ -19,6 +19,7 @@ if ! installed; then
   curl -fsSL --connect-timeout 15 --retry 2 -o "$script" "$url" || die 76 "curl could not download $url; nothing was changed"
   grep -q '^import ' "$script" || die 76 "$url is no Python script; nothing was changed"
 fi
+arm "${4:-0}"
 remember
 if [ -n "$1" ]; then write_config "$1" "$2" "$3"; fi
 if ! installed; then

@@ -8,6 +8,14 @@ trap 'rm -f -- "$mark.text" ${beside:+"$beside"}' EXIT
 clock() { cut -d' ' -f1 /proc/uptime; }
 property() { systemctl show --no-pager -p "$1" "$unit" | sed -n "s/^$1=//p"; }
 
+# arm SECONDS: from now on the host puts itself back unless Core's login is confirmed in time; 0: it does not. One that is
+# being put back right now is waited for, so this comes before any look at what is in place.
+arm() {
+  [ "$1" -gt 0 ] || return 0
+  armed=$(sh "${mark%/*}/dead-man.sh" arm "$1" $$) || die 1 "the dead-man timer could not be armed; nothing was switched"
+  say puts_itself_back "${armed##*"$(printf '\t')"}"
+}
+
 # write_config CONFIG BASE_SHA RESULT_SHA: the new text comes on standard input
 write_config() {
   text=$mark.text

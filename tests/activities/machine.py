@@ -99,6 +99,7 @@ def build(tmp_path: Path) -> Machine:
     quoted = f"'{made.binary}'"
     texts = {
         "systemctl": SYSTEMCTL.format(state=tmp_path / "systemd", binary=quoted, config=made.config),
+        "systemd-run": "#!/bin/sh\nexit 1\n",
         "journalctl": JOURNALCTL.format(state=tmp_path / "systemd"),
     }
     for name, text in texts.items():
@@ -130,13 +131,16 @@ def back_up(machine: Machine, data: str | None = None) -> subprocess.CompletedPr
     texts = [
         ("0600", listed, RESTORE_LIST),
         ("0700", script, "restore.sh"),
+        ("0700", packaged("komodo.sh", "dead_man.sh").splitlines(), "dead-man.sh"),
         ("0600", ['{"format": 1}'], "manifest.json"),
     ]
     blocks = "".join(f"text\t{mode}\t{len(lines)}\t{name}\n" + "\n".join(lines) + "\n" for mode, lines, name in texts)
     return machine.run("back_up_server.sh", str(machine.folder), "20261123T221500Z", data=data or saves + blocks)
 
 
-def switch(machine: Machine, attempt: int = 1, config: str = KEYED) -> subprocess.CompletedProcess[str]:
+def switch(
+    machine: Machine, attempt: int = 1, config: str = KEYED, dead_man: int = 0
+) -> subprocess.CompletedProcess[str]:
     staged = machine.folder / "staged/periphery"
     staged.parent.mkdir(parents=True, exist_ok=True)
     staged.write_text(agent(NEW))
@@ -153,6 +157,7 @@ def switch(machine: Machine, attempt: int = 1, config: str = KEYED) -> subproces
         str(machine.config),
         sha(PLAIN),
         sha(KEYED),
+        str(dead_man),
         data=config,
     )
 
@@ -193,5 +198,6 @@ def by_script(machine: Machine, text: str) -> subprocess.CompletedProcess[str]:
         str(machine.config),
         sha(PLAIN),
         sha(KEYED),
+        "0",
         data=KEYED,
     )

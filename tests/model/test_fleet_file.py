@@ -41,6 +41,15 @@ def test_the_example_that_init_writes_is_a_valid_file_and_every_commented_key_is
     assert fleet.core.api_key == SecretRef(env="KOMODO_API_KEY")
 
 
+def test_a_dead_man_timer_is_for_all_or_for_one() -> None:
+    two = SERVER + 'dead_man = "off"\n' + SERVER.replace("web-1", "web-2").replace("10.0.0.11", "10.0.0.12")
+    fleet = read(HEAD + CORE + '[rollout]\ndead_man = "15m"\n' + two)
+    assert [s.dead_man for s in fleet.servers] == [timedelta(), timedelta(minutes=15)]
+    short = read(GOOD + 'dead_man = "20s"\n[timing]\nagent_ready = "5s"\ncore_sees = "15s"\n')
+    assert short.servers[0].dead_man == timedelta(seconds=20)
+    assert read(GOOD).servers[0].dead_man == timedelta()
+
+
 def test_defaults_of_ssh_reach_every_host_and_each_host_may_override() -> None:
     text = (
         HEAD

@@ -25,9 +25,11 @@ from model.facts import (
 )
 from model.fleet import Clocks, CoreSpec, FleetSpec, HostSpec, Rollout, ServerSpec
 from model.steps import (
+    Armed,
     CoreKey,
     CoreStarted,
     CoreStep,
+    DeadMan,
     Done,
     Notice,
     PostChecks,
@@ -213,6 +215,8 @@ class Doubles:
             self._make("stage_server", server, StagedAgent, _stage),
             self._make("switch_server", server, Switched, lambda _: _switched()),
             self._make("verify_server", VerifyServer, Proof, _proof),
+            self._make("look_at_dead_man", server, DeadMan, lambda _: DeadMan(state=Armed.ARMED)),
+            self._make("disarm_dead_man", server, DeadMan, lambda _: DeadMan(state=Armed.DISARMED)),
             self._make("restore_server", server, Restored, lambda _: _restored()),
             self._make("release_host", ReleaseHosts, Done, lambda _: done),
             self._make("save_report", SaveReport, Done, lambda _: done),

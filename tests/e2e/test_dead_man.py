@@ -1,0 +1,113 @@
+"""Hosts with the dead-man timer armed: left alone, healthy without a worker, rebooted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.e2e import proofs
+from tests.e2e.bed.bed import Bed
+from tests.e2e.bed.settings import NEW, OLD
+from tests.e2e.bed.shell import wait_for
+from tests.e2e.person import NAME, Person
+
+pytestmark = pytest.mark.e2e_all
+HOST = "db-1"
+TIMED = {
+    "rollout": 'wave = 2\ndead_man = "60s"',
+    "timing": 'agent_ready = "20s"\ncore_sees = "12s"',
+}
+
+
+def state(bed: Bed) -> str:
+    """What the host says of its timer, without us."""
+    folder = bed.run_folder(HOST, NAME)
+    return bed.on(HOST, "sh", f"{folder}/dead-man.sh", "state").split("\t")[0]
+
+
+def armed(bed: Bed) -> bool:
+    marks = f"/var/lib/komodo-upgrade/{NAME}/*/dead-man/armed"
+    return bed.on(HOST, "sh", "-c", f"ls {marks} 2>/dev/null", check=False) != ""
+
+
+@pytest.fixture
+def wall(fresh: Bed) -> Iterator[list[str]]:
+    """A firewall between Core and the host, while the list has an entry."""
+    rule = ("-d", fresh.server(HOST).address, "-p", "tcp", "--dport", "8120", "-j", "DROP")
+    for chain in ("FORWARD", "OUTPUT"):
+        fresh.on("core", "iptables", "-I", chain, *rule)
+    up = ["up"]
+    yield up
+    for chain in ("FORWARD", "OUTPUT"):
+        fresh.on("core", "iptables", "-D", chain, *rule, check=False)
+
+
+def to_the_second_wave(bob: Person) -> dict[str, object]:
+    bob.start()
+    bob.answer(bob.gate("core"))
+    return bob.gate("wave/2")
+
+
+@pytest.mark.parametrize("bob", [TIMED], indirect=True)
+def test_a_host_left_alone_puts_itself_back(
+    fresh: Bed, bob: Person, request: pytest.FixtureRequest, note: list[str]
+) -> None:
+    """Core does not reach it, and the worker with its Temporal is gone: nobody is there but the host."""
+    before = fresh.configs()[HOST]
+    wave = to_the_second_wave(bob)
+    request.getfixturevalue("wall")
+    bob.answer(wave)
+    wait_for("the timer", lambda: armed(fresh), seconds=120, pause=0.2)
+    assert "komodo-upgrade-dead-man" in fresh.on(HOST, "systemctl", "list-timers", "--all", "--no-pager")
+    wait_for("the switch", lambda: fresh.agent_version(HOST) == NEW, seconds=60, pause=0.2)
+    bob.tool("down", "--force", timeout=90)
+    wait_for("v1 by itself", lambda: state(fresh) == "fired", seconds=180, pause=1)
+    assert fresh.agent_version(HOST) == OLD
+    assert fresh.configs()[HOST] == before
+    assert f"Komodo Periphery version: v{OLD}" in fresh.agent_log(HOST)
+    bob.ok("up")
+    gate = bob.gate(f"failure/{HOST}")
+    assert any("put itself back" in str(fact) for fact in gate["facts"]), gate
+    rule = ("-d", fresh.server(HOST).address, "-p", "tcp", "--dport", "8120", "-j", "DROP")
+    for chain in ("FORWARD", "OUTPUT"):
+        fresh.on("core", "iptables", "-D", chain, *rule)
+    bob.answer(gate, "retry", HOST)
+    assert bob.approve_to_the_end()["state"] == "upgraded"
+    proofs.upgraded(fresh)
+    assert state(fresh) == "disarmed"
+    note.append("no worker, no Core: back on v1 by itself, said at its gate, retried, upgraded")
+
+
+@pytest.mark.parametrize("bob", [TIMED], indirect=True)
+def test_a_healthy_server_stays_when_the_worker_is_gone(fresh: Bed, bob: Person, note: list[str]) -> None:
+    wave = to_the_second_wave(bob)
+    bob.answer(wave)
+    wait_for("the switch", lambda: armed(fresh) and fresh.agent_version(HOST) == NEW, seconds=120, pause=0.1)
+    bob.tool("down", "--force", timeout=90)
+    wait_for("the end of its time", lambda: state(fresh) in ("silent", "disarmed"), seconds=180, pause=1)
+    assert fresh.agent_version(HOST) == NEW
+    bob.ok("up")
+    assert bob.approve_to_the_end()["state"] == "upgraded"
+    proofs.upgraded(fresh)
+    note.append("the worker gone for longer than the timer: the host stayed on v2")
+
+
+@pytest.mark.parametrize("bob", [TIMED], indirect=True)
+def test_a_host_rebooted_with_the_timer_armed_says_that_it_is_gone(
+    fresh: Bed, bob: Person, request: pytest.FixtureRequest, note: list[str]
+) -> None:
+    wave = to_the_second_wave(bob)
+    request.getfixturevalue("wall")
+    bob.answer(wave)
+    wait_for("the switch", lambda: armed(fresh) and fresh.agent_version(HOST) == NEW, seconds=120, pause=0.1)
+    fresh.reboot(HOST)
+    wait_for("the machine", lambda: fresh.on(HOST, "systemctl", "is-active", "periphery", check=False) == "active")
+    assert state(fresh) == "lost"
+    gate = bob.gate(f"failure/{HOST}")
+    assert fresh.agent_version(HOST) == NEW
+    bob.answer(gate, "rollback", HOST)
+    bob.gate("wave/3")
+    assert fresh.agent_version(HOST) == OLD
+    assert state(fresh) == "disarmed"
+    note.append("rebooted: the timer is gone and says so; its restore.sh led back all the same")

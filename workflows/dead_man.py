@@ -1,0 +1,86 @@
+"""Hosts that put themselves back: what a run says of their timers, and how it hears of one that fired."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import FailureError
+
+with workflow.unsafe.imports_passed_through():
+    from model.progress import ServerState
+    from model.steps import Armed, Switched
+with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
+    from workflows import steps
+    from workflows.state import Run
+
+PUT_ITSELF_BACK = "PutItselfBack"
+"""Type of the error that steps raise then (model/errors.py)."""
+_AT_IT = timedelta(minutes=2)
+"""From the end of its time until a host is back on v1, restore.sh's own waiting included."""
+_LOOKS = 12
+"""And a host that does not answer then is looked at again so many times, ever less often."""
+_RARELY = timedelta(hours=1)
+
+
+def unless(switched: Switched) -> str:
+    """What comes after "waiting for Core to see it"."""
+    at = switched.puts_itself_back_at
+    return f"; unless Core logs in, it puts itself back at {at:%H:%M:%S} UTC" if at else ""
+
+
+@contextlib.asynccontextmanager
+async def watched(run: Run, name: str) -> AsyncIterator[None]:
+    """While people are asked about an unproven server: its host may put itself back, and then that is what is shown."""
+    outcome = run.outcomes[name]
+    at = outcome.switched.puts_itself_back_at if outcome.switched else None
+    if at is None or outcome.state is not ServerState.UNPROVEN:
+        yield
+        return
+    task = asyncio.create_task(_look_when_over(run, name, max(at - workflow.now(), timedelta()) + _AT_IT))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, FailureError):
+            await task
+
+
+async def _look_when_over(run: Run, name: str, pause: timedelta) -> None:
+    for _ in range(_LOOKS):
+        await workflow.sleep(pause, summary=f"does {name} put itself back?")
+        pause = min(max(2 * _AT_IT, pause), _RARELY)
+        try:
+            found = await steps.look_at_dead_man(run.server_step(name))
+        except FailureError:
+            # Not to be reached now. Whatever a person decides at the gate finds out.
+            continue
+        when = f"{found.at:%Y-%m-%d %H:%M:%S} UTC" if found.at else "an unknown time"
+        if found.state is Armed.FIRED:
+            outcome, version = run.outcomes[name], run.planned.server(name).version
+            text = f"the host put itself back at {when}, on {version}: unreachable from v2 Core until it is upgraded"
+            run.settled(
+                replace(
+                    outcome,
+                    state=ServerState.LEFT_ON_V1,
+                    detail=f"{text}\nbefore that: {outcome.detail}",
+                    version_after=version,
+                    switched=None,
+                    pinned_key="",
+                    error_type=PUT_ITSELF_BACK,
+                )
+            )
+            run.line(name, state=ServerState.PARKED, detail=f"{ServerState.LEFT_ON_V1}: {text}")
+            run.desk.tell(f"{name} put itself back", f"{text}\nIts gate is still open.")
+            return
+        if found.state is Armed.LOST:
+            run.warn("dead-man-lost", name, "the machine was restarted: its dead-man timer is gone, it stays as it is")
+            return
+        if found.state not in (Armed.ARMED, Armed.FIRING):
+            if found.state is Armed.FAILED:
+                run.warn("dead-man-failed", name, f"at {when} it could not put itself back: run its restore.sh by hand")
+            return
