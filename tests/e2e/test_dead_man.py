@@ -102,7 +102,11 @@ def test_a_host_rebooted_with_the_timer_armed_says_that_it_is_gone(
     bob.answer(wave)
     wait_for("the switch", lambda: armed(fresh) and fresh.agent_version(HOST) == NEW, seconds=120, pause=0.1)
     fresh.reboot(HOST)
-    wait_for("the machine", lambda: fresh.on(HOST, "systemctl", "is-active", "periphery", check=False) == "active")
+    wait_for(
+        "the machine",
+        lambda: fresh.on(HOST, "systemctl", "is-active", "periphery", check=False) == "active",
+        seconds=90,
+    )
     assert state(fresh) == "lost"
     gate = bob.gate(f"failure/{HOST}")
     assert fresh.agent_version(HOST) == NEW
