@@ -331,7 +331,9 @@ def _readme(step: CoreStep, folder: str) -> str:
         f"    sh {folder}/restore.sh --dry-run\n"
         f"    sh {folder}/restore.sh\n\n"
         "What was changed in Komodo since the upgrade is lost by that. Afterwards run the restore.sh of each server\n"
-        "(same folder name, on that server).\n"
+        "(same folder name, on that server).\n\n"
+        "Once nobody wants to go back any more, remove this folder, and the containers that hold the images:\n\n"
+        f"    docker rm $(docker ps -aq --filter name={keeper(step, '')})\n"
     )
 
 

@@ -21,6 +21,8 @@ from komodo.core_settings import (
     CoreSettings,
 )
 from komodo.database import Database
+from komodo.image import komodo_kind
+from komodo.image import parse as parse_image
 from komodo.logs import cleaned_lines
 from komodo.project import (
     Container,
@@ -70,6 +72,7 @@ class Look:
     free: int = 0
     docker_free: int = 0
     version: str = ""
+    agent_version: str = ""
     digests: dict[str, str] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
 
@@ -195,7 +198,7 @@ async def prove_project(look: Look) -> None:
         )
         said = await _ask_project(look, candidate)
         images = set(said.get("image", []))
-        if wanted <= images:
+        if wanted <= images or (core.image in images and _agent_behind(core, images)):
             look.project = candidate
             if env_file != project.env_file:
                 look.sources.append(f"env file {env_file}, from `env_file:` of the service {core.service} (proven)")
@@ -216,6 +219,12 @@ async def prove_project(look: Look) -> None:
             "or `up -d` once, if the files were edited since",
         )
     )
+
+
+def _agent_behind(core: Container, images: set[str]) -> bool:
+    """The files name Core's version for its agent too, which runs in another: an upgrade had put it back alone."""
+    tag = parse_image(core.image).tag
+    return any(komodo_kind(i) == "periphery" and parse_image(i).tag == tag for i in images)
 
 
 async def _ask_project(look: Look, project: ComposeProject) -> dict[str, list[str]]:

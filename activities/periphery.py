@@ -234,8 +234,8 @@ def _explained(error: CommandFailed, host: Host, undo: str) -> ArtifactError | C
     if error.code == NOT_DOWNLOADED:
         return DownloadFailed(error.what, host=host.spec.name, left="see the message; " + undo, cure="check script_url")
     if error.code == DOES_NOT_RUN:
-        return ArtifactError(error.what, host=host.spec.name, left="the agent is down", cure=undo)
-    error.cure = error.cure or undo
+        return ArtifactError(error.what, host=host.spec.name, left=f"the agent is down; {undo}")
+    error.left = f"{error.left}; {undo}" if error.left else undo
     return error
 
 
@@ -260,7 +260,7 @@ async def _pause(duration: timedelta) -> None:
 
 def _prove(host: Host, step: ServerStep, state: AgentState, settled: str, undo: str) -> None:
     log, name, unit = state.log, host.spec.name, step.facts.unit
-    left = f"binary and config of {step.target} are in place, {unit} is {state.active or 'unknown'}"
+    left = f"binary and config of {step.target} are in place, {unit} is {state.active or 'unknown'}; {undo}"
     mine = [what for what in log.unparsed if not what.startswith("/") or what in step.facts.config_paths]
     why = log.errors[-1] if log.errors else ""
     if mine:
@@ -268,7 +268,7 @@ def _prove(host: Host, step: ServerStep, state: AgentState, settled: str, undo: 
             f"the agent runs without its config, open to any Core: {mine[0]} was skipped",
             host=name,
             left=left,
-            cure=f"the file is no valid TOML for Komodo, or not readable for the agent; {undo}",
+            cure="the file is no valid TOML for Komodo, or not readable for the agent",
         )
     if settled != "yes" or state.active != "active" or log.version != step.target:
         said = why or log.reason or f"its journal has nothing about version {step.target} ({settled})"
@@ -276,7 +276,7 @@ def _prove(host: Host, step: ServerStep, state: AgentState, settled: str, undo: 
             f"{step.target} does not run: {said}",
             host=name,
             left=left,
-            cure="; ".join(text for text in (logs.cure(said), undo) if text),
+            cure=logs.cure(said),
         )
     loaded = log.config.core_public_keys if log.config else None
     keys = {understood(entry) or entry for entry in loaded or ()}
@@ -287,7 +287,7 @@ def _prove(host: Host, step: ServerStep, state: AgentState, settled: str, undo: 
             f"the agent runs with {shown}, not with Core's key",
             host=name,
             left=left,
-            cure=f"is there a second config, or PERIPHERY_CORE_PUBLIC_KEYS in its environment? {undo}",
+            cure="is there a second config, or PERIPHERY_CORE_PUBLIC_KEYS in its environment?",
         )
 
 

@@ -100,6 +100,7 @@ class PreflightCore:
         facts = replace(facts, public_key=await self._key_of(look, facts))
         await core_survey.edits(look, facts.public_key)
         await core_survey.images(look)
+        look.agent_version = await _agent_version(look, known, agent_server)
         core_judgement.judge_settings(look)
         core_judgement.judge_version(look)
         core_judgement.judge_space(look)
@@ -194,7 +195,7 @@ class PreflightCore:
             current=current,
             version=version,
             core=_service(look, look.core, version),
-            agent=_service(look, look.agent, next((s.version for s in known if s.name == facts.agent_server), "")),
+            agent=_service(look, look.agent, look.agent_version),
             edits=edits,
             keys_dir=look.edits.keys_dir if look.edits else "",
             servers=known or facts.servers,
@@ -225,6 +226,14 @@ def _facts(look: Look) -> CoreFacts:
         monitoring_interval=look.settings.monitoring_interval if look.settings else timedelta(seconds=15),
         host_name=look.settings.host_name if look.settings else "",
     )
+
+
+async def _agent_version(look: Look, known: tuple[KnownServer, ...], name: str) -> str:
+    """As Core sees it; where Core does not (another version, no API key), as the agent's own log says."""
+    seen = next((s.version for s in known if s.name == name), "")
+    if look.agent is None or seen[:1].isdigit():
+        return seen
+    return parse_run(last_run(await log_of(look.host, look.agent.name))).version
 
 
 def _service(look: Look, container: Container | None, version: str) -> ServiceFacts | None:

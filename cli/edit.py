@@ -38,6 +38,7 @@ def edit_command(ctx: click.Context, target: str, key: str, write: bool, files: 
     the diffs. What cannot be edited with certainty is refused, with the lines to paste, and then nothing is written.
 
     \b
+    Examples:
       komodo-upgrade edit --to 2.3.2 compose.yaml .env
       komodo-upgrade edit --to 2.3.2 --core-public-key MCow... --write /etc/komodo/periphery.config.toml
 

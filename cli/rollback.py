@@ -131,7 +131,7 @@ class _Flow:
         fleet = self.target.fleet or await fleet_of(session.client, past.run)
         request = self._only_named(replace(rollback_request(past.result, fleet), requested_by=actor()))
         if older:
-            say("an earlier upgrade of this fleet is in place too; after this one it can be rolled back the same way")
+            say("an earlier upgrade of this fleet was made too; after this one it can be rolled back the same way")
         if self.only_plan:
             self._show(request)
             return 0

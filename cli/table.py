@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 _COLOURS = {
     ServerState.UPGRADED: "green",
     ServerState.ALREADY_CURRENT: "green",
+    ServerState.PREPARING: "cyan",
     ServerState.UPGRADING: "cyan",
+    ServerState.ROLLING_BACK: "cyan",
     ServerState.UNPROVEN: "yellow",
     ServerState.PARKED: "yellow",
     ServerState.LEFT_ON_V1: "red",

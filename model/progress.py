@@ -32,6 +32,8 @@ class ServerState(StrEnum):
     """What a server is, in words that the report uses too."""
 
     PENDING = "pending"
+    PREPARING = "preparing"
+    """Surveyed, backed up or staged right now: v1 runs there as before."""
     UPGRADING = "upgrading"
     ALREADY_CURRENT = "already current"
     UPGRADED = "upgraded"
@@ -43,6 +45,7 @@ class ServerState(StrEnum):
     """Waits for a human; the detail says for what."""
     STOPPED = "stopped"
     """Not begun, because the upgrade was stopped."""
+    ROLLING_BACK = "rolling back"
     ROLLED_BACK = "rolled back"
     ROLLBACK_INCOMPLETE = "rollback incomplete"
 

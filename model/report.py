@@ -12,6 +12,7 @@ from model.facts import Backup, DumpFacts, Finding
 from model.plain import moment, plain, span, to_json
 from model.plan import Plan
 from model.progress import FleetResult, FleetState, ServerOutcome, ServerState
+from model.way_back import keepers_kept
 
 KEEP_BACKUPS = timedelta(days=14)
 """How long backups should stay: long enough for a monthly job, a weekly schedule and a holiday to have run on v2."""
@@ -100,7 +101,7 @@ def _server(outcome: ServerOutcome, result: FleetResult) -> str:
         lines.append(f"- port silent for {span(outcome.switched.port_silent)}")
     if outcome.pinned_key:
         lines.append(f"- pinned key: `{outcome.pinned_key}`")
-    if outcome.proof:
+    if outcome.proof and outcome.proof.dark:
         lines.append(f"- out of Core's sight for {span(outcome.proof.dark)}")
     if outcome.attempt > 1:
         lines.append(f"- attempts: {outcome.attempt}")
@@ -186,6 +187,13 @@ def _backups(result: FleetResult) -> Iterator[str]:
         yield from (f"{label}: {note}" for note in backup.notes)
     if not folders:
         return
+    held = keepers_kept(result)
+    if held and result.core_backup:
+        yield (
+            f"Core: {len(held)} containers that never run hold the images of both versions for the way back (Komodo "
+            f"prunes unused images every day); on {result.core_backup.host}, together with the folder: "
+            f"`docker rm {' '.join(held)}`"
+        )
     when = result.ended_at + KEEP_BACKUPS
     seen = ", and until every point of Tomorrow was seen" if any(_tomorrow(result)) else ""
     yield (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from model.decisions import Recorded
 from model.fleet import FleetSpec
-from model.progress import FleetResult, RollbackRequest, ServerOutcome, ServerState
+from model.progress import FleetResult, FleetState, RollbackRequest, ServerOutcome, ServerState
 
 _MAY_BE_ON_V2 = (
     ServerState.UPGRADING,
@@ -46,6 +46,13 @@ def rollback_request(
 def has_something_to_undo(request: RollbackRequest) -> bool:
     """False: nothing of this upgrade is in place."""
     return request.core or bool(request.servers)
+
+
+def keepers_kept(result: FleetResult) -> tuple[str, ...]:
+    """Containers that stay on the Core host after this end: they hold the images of a way back that is still open."""
+    incomplete = result.state is FleetState.ROLLBACK_INCOMPLETE or result.core_state is ServerState.ROLLBACK_INCOMPLETE
+    open_still = result.core_begun or incomplete
+    return result.keepers if open_still else ()
 
 
 def _core_changed(result: FleetResult) -> bool:

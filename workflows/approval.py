@@ -119,11 +119,11 @@ async def _recheck(run: Run) -> _Found:
         if recheck.drift:
             found.drift[name] = recheck.drift
 
-    run.line(CORE, step="is all as planned?")
+    run.line(CORE, state=ServerState.PREPARING, step="comparing with the plan")
     _, failed = await asyncio.gather(core(), each(run.waiting, server))
     for name, error in failed.items():
         found.drift[name] = (f"it cannot be looked at: {trouble(error).text}",)
-    run.line(CORE, step="")
+    run.line(CORE, state=ServerState.PENDING, step="")
     return found
 
 

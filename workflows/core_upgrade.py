@@ -213,7 +213,7 @@ async def _undo_agent(run: Run, basis: ServerOutcome, why: Trouble) -> ServerOut
         return replace(basis, state=ServerState.ROLLBACK_INCOMPLETE, detail=text, error_type=why.type)
     finally:
         run.core_is(run.core_state)
-    text = f"{why.text}\nput back on {restored.version}; unreachable from v2 Core"
+    text = f"{why.after_undo}\nput back on {restored.version}; unreachable from v2 Core"
     return replace(
         basis, state=ServerState.LEFT_ON_V1, detail=text, error_type=why.type, version_after=restored.version
     )
@@ -224,11 +224,16 @@ def _agent_failure(run: Run, outcome: ServerOutcome) -> Gate:
         id=run.desk.fresh(f"failure/{slug(outcome.name)}", run.core_attempt),
         kind=GateKind.FAILURE,
         question=f"{outcome.name}, the agent in Core's project, is {outcome.state}: what now?",
-        facts=(outcome.detail, "retry: once more; skip: go on without it"),
+        facts=(outcome.detail, "retry: once more; skip: go on without it", *_agent_by_hand(run)),
         verdicts=(Verdict.RETRY, Verdict.SKIP),
         opened_at=workflow.now(),
         subject=outcome.name,
     )
+
+
+def _agent_by_hand(run: Run) -> tuple[str, ...]:
+    backup = run.core_backup
+    return (f"by hand on {run.fleet.core.host.address}: {backup.restore_command} agent",) if backup else ()
 
 
 def _agent_name(run: Run) -> str:

@@ -13,7 +13,7 @@ with workflow.unsafe.imports_passed_through():
     from model.progress import FleetProgress, FleetResult, FleetState, Phase, RollbackRequest, ServerState
     from model.report import render_json, render_markdown
     from model.steps import Operation, ReleaseHosts, SaveReport
-    from model.way_back import has_something_to_undo
+    from model.way_back import has_something_to_undo, keepers_kept
 with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
     from workflows import board, steps
     from workflows.closing import until_end
@@ -111,12 +111,12 @@ class RollbackFleet(Conversation):
 
     async def _release(self, name: str) -> None:
         core = name == CORE
-        whole = self._end is not None and self._end.state is FleetState.ROLLED_BACK and self._request.core
+        kept = keepers_kept(self.result_now())
         release = ReleaseHosts(
             op=self._op(name),
             server=None if core else self._request.fleet.server(name),
             core=self._request.fleet.core if core else None,
-            keepers=self._request.keepers if core and whole else (),
+            keepers=() if kept or not core else self._request.keepers,
         )
         await steps.release_host(release, self._request.fleet.clocks)
 

@@ -29,6 +29,13 @@ class Trouble:
 
     type: str
     text: str
+    undone: str = ""
+    """The message without what was left behind: true again once the step was undone. Empty where nothing was said."""
+
+    @property
+    def after_undo(self) -> str:
+        """Why it failed, for somebody who reads it when all is as before."""
+        return self.undone or self.text
 
 
 def trouble(error: BaseException) -> Trouble:
@@ -37,13 +44,23 @@ def trouble(error: BaseException) -> Trouble:
     while isinstance(inner, FailureError) and inner.cause is not None:
         inner = inner.cause
     if isinstance(inner, ApplicationError):
-        return Trouble(type=inner.type or "ApplicationError", text=inner.message)
+        return Trouble(type=inner.type or "ApplicationError", text=inner.message, undone=_without_left(inner))
     if isinstance(inner, TimeoutError):
         kind = inner.type.name.lower().replace("_", " ") if inner.type else "time"
         return Trouble(type="Timeout", text=f"the step did not end in its time ({kind}); is a worker running?")
     if is_cancelled_exception(error):
         return Trouble(type="Cancelled", text="cancelled from Temporal")
     return Trouble(type=type(inner).__name__, text=str(inner))
+
+
+def _without_left(error: ApplicationError) -> str:
+    """What activities/boundary.py keeps beside the message: what, host, left, cure."""
+    facts = error.details[0] if error.details else None
+    if not isinstance(facts, dict) or not facts.get("left"):
+        return ""
+    where = f"{facts['host']}: " if facts.get("host") else ""
+    cure = f"\n  next: {facts['cure']}" if facts.get("cure") else ""
+    return f"{where}{facts.get('what', '')}{cure}"
 
 
 def is_final(error: FailureError) -> bool:

@@ -11,8 +11,11 @@ with workflow.unsafe.imports_passed_through():
     from model.fleet import slug
     from model.progress import FleetState, Phase, ServerState
     from model.steps import ReleaseHosts
+    from model.way_back import keepers_kept
 with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
     from workflows import steps
+    from workflows.preflight import agent_pending
+    from workflows.results import result_of
     from workflows.saga import Trouble, each, trouble
     from workflows.state import CORE, Ended, Run
 
@@ -23,7 +26,9 @@ async def back_up(run: Run) -> None:
     """Files and binaries on every host, then the first dump: it proves the method and predicts the minutes."""
     run.enter(Phase.BACKUP)
     core = _core(run)
-    await for_all(run, (*core, *run.waiting), "backing up", _back_up)
+    # The agent in Core's project has its way back in Core's folder, also where Core itself is on the target already.
+    agent = (CORE,) if agent_pending(run.planned) and not core else ()
+    await for_all(run, (*core, *agent, *run.waiting), "backing up", _back_up)
     await for_all(run, core, "dumping the database", _dump_before)
     await run.desk.safe_point()
 
@@ -51,9 +56,9 @@ async def for_all(run: Run, names: Iterable[str], step: str, work: Work) -> None
         if name in run.skipped:
             return
         run.touch(name)
-        run.line(name, step=step)
+        run.line(name, state=ServerState.PREPARING, step=step)
         await work(run, name)
-        run.line(name, step="")
+        run.line(name, state=ServerState.PENDING, step="")
 
     failed = await each(names, one)
     for name, error in failed.items():
@@ -133,15 +138,15 @@ async def _stage(run: Run, name: str) -> None:
 async def release(run: Run) -> None:
     """Locks given back and leftovers removed on every host that was touched. What fails is a warning."""
 
+    kept = keepers_kept(result_of(run))
+
     async def one(name: str) -> None:
         core = name == CORE
-        # Once something was switched, the keepers hold the images that the way back needs.
-        keepers = () if run.begun and run.rolled_back is None else run.keepers
         release = ReleaseHosts(
             op=run.op(name),
             server=None if core else run.fleet.server(name),
             core=run.fleet.core if core else None,
-            keepers=keepers if core else (),
+            keepers=() if kept or not core else run.keepers,
         )
         await steps.release_host(release, run.fleet.clocks)
 

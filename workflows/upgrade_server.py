@@ -87,7 +87,7 @@ class UpgradeServer:
         """Refuse what changed since the approval. What is merely not staged any more is staged again."""
         if self._request.again:
             return
-        self._at("is all as planned?")
+        self._at("comparing it with the plan")
         found = await steps.recheck_server(self._step)
         if not found.drift:
             return
@@ -166,7 +166,7 @@ class UpgradeServer:
             by_hand = f"\nby hand on it: {basis.backup.restore_command}" if basis.backup else ""
             text = f"{why.text}\nand v1 could not be put back: {trouble(error).text}{by_hand}"
             return self._end(replace(basis, state=ServerState.ROLLBACK_INCOMPLETE, detail=text))
-        text = f"{why.text}\nput back on {restored.version}: unreachable from v2 Core until it is upgraded"
+        text = f"{why.after_undo}\nput back on {restored.version}: unreachable from v2 Core until it is upgraded"
         return self._end(replace(basis, state=ServerState.LEFT_ON_V1, detail=text, version_after=restored.version))
 
     def _still_not_undone(self, attempts: int, why: Trouble) -> None:

@@ -44,12 +44,12 @@ class WayBack:
         missing = [name for name in self.request.servers if name not in self._backups]
         drift = [f"there is no backup of {name}" for name in missing]
         if self.request.core:
-            self._core("is all there for the way back?")
+            self._core("checking that all is there for the way back", state=ServerState.PREPARING)
             try:
                 drift += (await steps.check_rollback(self._step(dump=self.request.dump))).drift
             except FailureError as error:
                 drift.append(f"Core's host cannot be looked at: {trouble(error).text}")
-            self._core("")
+            self._core("", state=ServerState.PENDING)
         if drift:
             raise Ended(FleetState.REFUSED, "the way back is not possible, nothing was changed: " + "; ".join(drift))
 
@@ -62,7 +62,7 @@ class WayBack:
             return
         restoring = False
         try:
-            self._core("stopping Core")
+            self._core("stopping Core", state=ServerState.ROLLING_BACK)
             await steps.stop_core(self._step())
             if self.request.dump:
                 self._core("dumping the v2 database")
@@ -156,7 +156,7 @@ class WayBack:
             clocks=self.request.fleet.clocks,
             backup=self._backups.get(name),
         )
-        self._line(name, step="putting v1 back")
+        self._line(name, state=ServerState.ROLLING_BACK, step="putting v1 back")
         try:
             restored = await persist(
                 lambda rounds: steps.restore_server(step, rounds),

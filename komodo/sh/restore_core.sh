@@ -57,6 +57,8 @@ run() {
 }
 # in_force PATH: PATH, or with old_files=yes its saved copy where PATH holds something else now.
 old_files=no
+# A compose file of ours after all others, or nothing.
+old_agent=
 in_force() {
     if [ "$old_files" = yes ]; then
         saved=$(values saved | while IFS="$tab" read -r sha name path; do
@@ -89,6 +91,7 @@ EOF
     while IFS= read -r file; do
         [ -z "$file" ] || set -- -f "$(in_force "$file")" "$@"
     done <<EOF
+$old_agent
 $reversed
 EOF
     set -- -p "$(value project)" "$@"
@@ -278,13 +281,23 @@ do_check() {
     done
     fail "Core does not say that it runs in version v$version; look at: docker logs $core"
 }
+# The saved files may name a newer image than the one that ran (Core's upgrade had written them before).
+name_old_agent() {
+    [ "$dry" = no ] || return 0
+    image=$(value agent_image)
+    if compose config 2>/dev/null | tr -d "\"'" | grep -qF "image: $image"; then return 0; fi
+    printf 'services:\n  "%s":\n    image: "%s"\n' "$(value agent_service)" "$image" >"$here/old-agent.yaml"
+    old_agent=$here/old-agent.yaml
+}
 do_agent() {
     if [ -n "$(value agent_service)" ]; then
         tell "starting the periphery of Core's project in its old version"
         # Core's files may stay in the new version: then this one service is started from the saved ones.
         old_files=yes
+        name_old_agent
         up agent agent-switched
         old_files=no
+        old_agent=
     fi
 }
 

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from activities.core_edits import read_and_compute, staged_name
 from activities.periphery import Periphery
-from komodo.compose import pin_agent_key
 from model.errors import (
     AgentNotStarted,
     CommandFailed,
@@ -94,46 +92,6 @@ async def _repeat_the_switch(b: Bench) -> None:
     assert (await b.core.read_core_key(b.step)).public_key == b.step.key
     assert (await b.core.switch_core_agent(b.step)).invocation == b.results[8].invocation
     assert [b.ran(w) for w in ("up", "stop", "mongodump", "create", "pull")] == before
-
-
-async def test_the_agent_has_cores_key_already(b: Bench) -> None:
-    """The plan was made while Core's key was not known; a comment shows the key, too."""
-    assert b.sandbox.core is not None
-    await b.quiet()
-    await b.core.write_core_files(b.step)
-    await b.core.start_core(b.step)
-    key = (await b.core.read_core_key(b.step)).public_key
-    compose = b.project / "mongo.compose.yaml"
-    text = pin_agent_key(compose.read_text(), service="periphery", key=key).text + f"# {key}\n"
-    compose.write_text(text)
-    edits = await read_and_compute(
-        await b.hosts.get(b.fleet.core.host), b.step.facts, b.fleet.target, b.fleet.core.keys_mount
-    )
-    assert edits.pin is not None
-    pin = replace(edits.pin.planned(), with_key=True)
-    before = tuple(e for e in b.step.facts.edits if not e.with_key)
-    b.step = replace(b.step, key=key, facts=replace(b.step.facts, edits=(*before, pin)))
-    switched = await b.core.switch_core_agent(b.step)
-    assert (switched.version, compose.read_text()) == ("2.3.2", text)
-    assert (await b.core.switch_core_agent(b.step)).invocation == switched.invocation
-
-
-async def test_a_repeated_pin_finds_itself_beside_a_comment_with_the_key(b: Bench) -> None:
-    await b.quiet()
-    await b.core.write_core_files(b.step)
-    await b.core.start_core(b.step)
-    key = (await b.core.read_core_key(b.step)).public_key
-    compose = b.project / "mongo.compose.yaml"
-    compose.write_text(compose.read_text() + f"# {key}\n")
-    host = await b.hosts.get(b.fleet.core.host)
-    pin = (await read_and_compute(host, b.step.facts, b.fleet.target, b.fleet.core.keys_mount)).pin
-    assert pin is not None
-    (b.folder / "staged" / staged_name(str(compose))).write_text(pin.before)
-    before = tuple(e for e in b.step.facts.edits if not e.with_key)
-    edits = (*before, replace(pin.planned(), with_key=True))
-    b.step = replace(b.step, key=key, facts=replace(b.step.facts, edits=edits))
-    switched = await b.core.switch_core_agent(b.step)
-    assert (await b.core.switch_core_agent(b.step)).invocation == switched.invocation
 
 
 async def test_a_repeated_dump_is_the_same_dump(b: Bench) -> None:

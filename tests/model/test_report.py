@@ -107,6 +107,8 @@ def result() -> FleetResult:
         core_state=ServerState.UPGRADED,
         core_version="2.3.2",
         core_dark=timedelta(seconds=12),
+        core_begun=True,
+        keepers=("keep-core-old", "keep-core-new"),
         key=CoreKey(public_key=KEY, sources=("API GetCoreInfo", "log")),
         servers=(upgraded("web-1"), failed),
         core_agent=replace(upgraded("Local"), backup=backup("core")),
@@ -145,8 +147,28 @@ def test_markdown_has_for_each_server_what_the_design_names(result: FleetResult)
         "keep them until 2026-12-07 at least",
         "- attempts: 2",
         "free 300 MB",
+        "on core, together with the folder: `docker rm keep-core-old keep-core-new`",
     ):
         assert part in text, part
+
+
+def test_what_was_not_measured_and_what_is_not_there_any_more_is_left_out(result: FleetResult) -> None:
+    [first, *others] = result.servers
+    assert first.proof is not None
+    unknown = replace(first, proof=replace(first.proof, dark=timedelta()))
+    back = replace(
+        result,
+        servers=(unknown, *others),
+        core_agent=None,
+        core_begun=False,
+        core_state=ServerState.ROLLED_BACK,
+        state=FleetState.ROLLED_BACK,
+    )
+    text = render_markdown(back)
+    assert "out of Core's sight" not in text
+    assert "docker rm" not in text
+    incomplete = replace(back, state=FleetState.ROLLBACK_INCOMPLETE)
+    assert "docker rm keep-core-old" in render_markdown(incomplete), "the way back is still open"
 
 
 def test_a_folder_that_two_share_is_named_once(result: FleetResult) -> None:

@@ -13,7 +13,7 @@ from model.decisions import ControlVerb, Verdict
 from model.fleet import FleetSpec
 from model.progress import FleetResult, FleetState, RollbackRequest, ServerState
 from model.steps import Recheck
-from model.way_back import has_something_to_undo, rollback_request
+from model.way_back import has_something_to_undo, keepers_kept, rollback_request
 from tests.workflows.doubles import NEW, OLD, Doubles, broken, core_facts, fleet
 from tests.workflows.driver import Driver, Talk
 
@@ -218,11 +218,16 @@ async def test_an_agent_that_does_not_come_back_is_named_and_stop_gives_up(run: 
     spec = fleet(2, approve="core-only")
     request = rollback_request(await upgraded(run, spec), spec)
     doubles.play("restore_server", "web-2", *[broken("Unreachable", "no route", transient=True)] * 500)
+    released = doubles.count("release_host")
     talk = await run.rollback(request)
     await talk.answer("rollback/1")
-    await talk.until(lambda p: "still trying: no route" in p.servers[1].step, "shown as still trying")
+    shown = await talk.until(lambda p: "still trying: no route" in p.servers[1].step, "shown as still trying")
+    assert shown.servers[1].state is ServerState.ROLLING_BACK
     await talk.control(ControlVerb.STOP)
     result = await talk.result()
+    last = doubles.inputs("release_host")[released:]
+    assert [r.keepers for r in last if r.core] == [()], "a way back that is still open keeps its images"
+    assert keepers_kept(result) == ("keep-1",)
     assert result.state is FleetState.ROLLBACK_INCOMPLETE
     assert [o.state for o in result.servers] == [ServerState.ROLLED_BACK, ServerState.ROLLBACK_INCOMPLETE]
     assert "no route" in result.detail

@@ -7,7 +7,9 @@ from datetime import timedelta
 
 import pytest
 
+from activities.boundary import translate
 from model.decisions import ControlVerb, Verdict
+from model.errors import ConfigNotLoaded
 from model.fleet import slug
 from model.progress import FleetState, ServerState
 from model.steps import Recheck
@@ -192,6 +194,28 @@ async def test_stop_at_a_broken_core_says_how_it_stands(run: Driver, doubles: Do
     assert "v2 exits" in result.detail
     assert "komodo-upgrade rollback" in result.detail
     assert result.core_begun
+
+
+async def test_the_agent_in_cores_project_is_backed_up_first_where_core_is_on_the_target_already(
+    run: Driver, doubles: Doubles
+) -> None:
+    doubles.core = core_facts(agent=True, current=True)
+    left = "the container runs the new version without its key"
+    error = ConfigNotLoaded("it is open to anyone", host="core", left=left, cure="is PERIPHERY_CORE_PUBLIC_KEYS set?")
+    doubles.play("switch_core_agent", "core", translate(error))
+    talk = await run.upgrade(fleet(1))
+    await talk.answer("wave/1")
+    gate = await talk.answer(f"failure/{slug('Local')}/1", Verdict.SKIP)
+    names = [n for n in doubles.steps("core") if n in ("back_up_core", "switch_core_agent", "restore_core_agent")]
+    assert names == ["back_up_core", "switch_core_agent", "restore_core_agent"]
+    [undo] = doubles.inputs("restore_core_agent")
+    assert undo.backup is not None
+    assert undo.backup == doubles.inputs("switch_core_agent")[0].backup
+    assert f"by hand on core.example.net: {undo.backup.restore_command} agent" in gate.facts
+    said = "core: it is open to anyone\n  next: is PERIPHERY_CORE_PUBLIC_KEYS set?\nput back on 1.19.5"
+    assert gate.facts[0].startswith(said)
+    assert (await talk.result()).core_begun is False
+    assert doubles.count("stage_core") == doubles.count("dump_database") == doubles.count("stop_core") == 0
 
 
 @pytest.mark.parametrize("verdict", [Verdict.RETRY, Verdict.SKIP])

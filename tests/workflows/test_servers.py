@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 from temporalio.client import WorkflowExecutionStatus
 
+from activities.boundary import translate
 from model.decisions import Verdict
+from model.errors import ConfigNotLoaded
 from model.progress import FleetState, ServerProgress, ServerState
 from model.steps import Recheck
 from tests.workflows.doubles import NEW, OLD, Doubles, broken, fleet, refusal, server_facts
@@ -16,10 +18,14 @@ from tests.workflows.driver import Driver
 
 
 async def test_a_canary_whose_config_was_not_loaded_is_put_back_at_once(run: Driver, doubles: Doubles) -> None:
-    doubles.play("switch_server", "web-1", broken("ConfigNotLoaded", "it is open to anyone"))
+    left = "binary and config of 2.3.2 are in place, periphery.service is active"
+    error = ConfigNotLoaded("it is open to anyone", host="web-1", left=left, cure="is there a second config?")
+    doubles.play("switch_server", "web-1", translate(error))
     talk = await run.upgrade(fleet(2))
     await talk.answer("core")
     gate = await talk.gate("failure/web-1/1")
+    assert "left behind" not in gate.facts[0], "it was put back"
+    assert "next: is there a second config?" in gate.facts[0]
     assert gate.verdicts == (Verdict.RETRY, Verdict.ROLLBACK, Verdict.SKIP)
     assert "it is open to anyone" in gate.facts[0]
     assert "left on v1" in gate.facts[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -58,6 +59,23 @@ async def test_a_fleet_is_upgraded_in_the_guides_order(run: Driver, doubles: Dou
     ]
     assert doubles.inputs("switch_server")[0].key == KEY
     assert doubles.names().index("read_core_key") < doubles.names().index("switch_server")
+
+
+async def test_what_is_saved_or_staged_right_now_is_not_pending(run: Driver, doubles: Doubles) -> None:
+    saving, staging = doubles.hold("back_up_core", "core"), doubles.hold("stage_server", "web-1")
+    talk = await run.upgrade(fleet(1))
+    await asyncio.wait_for(saving.begun.wait(), 20)
+    core = (await talk.progress()).core
+    assert (core.state, core.step) == (ServerState.PREPARING, "backing up")
+    saving.go.set()
+    await asyncio.wait_for(staging.begun.wait(), 20)
+    assert (await talk.progress()).servers[0].state is ServerState.PREPARING
+    staging.go.set()
+    await talk.gate("core")
+    progress = await talk.progress()
+    assert [line.state for line in (progress.core, *progress.servers)] == [ServerState.PENDING] * 2
+    await talk.decide("core", Verdict.REJECT)
+    await talk.result()
 
 
 async def test_gate_core_says_what_an_informed_person_needs(run: Driver, doubles: Doubles) -> None:
