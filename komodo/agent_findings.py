@@ -25,6 +25,9 @@ SKEW_REFUSED = timedelta(minutes=5)
 SCRIPT_BINARY = "/usr/local/bin/periphery"
 """The only place that Komodo's own setup script writes to as root (v2.3.2:scripts/setup-periphery.py)."""
 
+RESTART = "systemctl daemon-reload && systemctl restart {}"
+CONFIG = "/etc/komodo/periphery.config.toml"
+
 Findings = Iterator[Finding]
 
 
@@ -253,7 +256,8 @@ def _environment(survey: Survey) -> Findings:
                 survey,
                 "key-in-environment",
                 f"{name} is set in the agent's environment and wins over the config file",
-                f"remove it from {survey.unit.name}: the upgrade pins Core's key in the config file",
+                f"remove it (`systemctl cat {survey.unit.name}` shows where), {RESTART.format(survey.unit.name)}, "
+                "then run check again: the upgrade pins Core's key in the config file",
             )
     if settings.get("PERIPHERY_CORE_ADDRESSES") or settings.get("PERIPHERY_CORE_ADDRESS"):
         yield _outbound(survey)
@@ -265,8 +269,8 @@ def _configs(survey: Survey, inspected: Mapping[str, ConfigFacts]) -> Findings:
         yield _refuse(
             survey,
             "no-config",
-            f"{found.name} names no config file: the agent runs on defaults; without a passkey it is open to any Core",
-            "write a config, and name it: ExecStart=… --config-path /etc/komodo/periphery.config.toml",
+            f"{found.name} names no config file, so there is none that Core's key could be pinned in",
+            f"give it an empty one (its environment stays and counts): {_empty_config(found)}",
         )
     for path in survey.files.get("missing", ()):
         yield _refuse(
@@ -290,6 +294,16 @@ def _configs(survey: Survey, inspected: Mapping[str, ConfigFacts]) -> Findings:
             f"core_public_keys is set in {' and '.join(keyed)}: Komodo joins the lists",
             "keep it in one of them",
         )
+
+
+def _empty_config(found: unit.Unit) -> str:
+    """To be typed on the host; v1 and v2 both know the variable (client/core/rs/src/entities/config/periphery.rs)."""
+    folder = f"/etc/systemd/system/{found.name}.d"
+    return (
+        f"sudo sh -c 'mkdir -p /etc/komodo {folder} && touch {CONFIG} && printf "
+        f'"[Service]\\nEnvironment=PERIPHERY_CONFIG_PATHS={CONFIG}\\n" > {folder}/config.conf && '
+        f"{RESTART.format(found.name)}'"
+    )
 
 
 def _config(survey: Survey, config: ConfigFile, facts: ConfigFacts) -> Findings:
@@ -388,7 +402,7 @@ def _method(survey: Survey) -> Findings:
 
 def _data(config: ConfigFile) -> dict[str, Any]:
     try:
-        return tomllib.loads(config.text or "")
+        return tomllib.loads((config.text or "").removeprefix("\ufeff"))
     except tomllib.TOMLDecodeError:
         return {}
 

@@ -32,6 +32,9 @@ _ENV = re.compile(r"^(?P<head>[\s#]*(?:export\s+)?)(?P<name>[A-Za-z_][\w.]*)(?P<
 _YAML = re.compile(
     r"^(?P<head>\s*(?:-\s+)?)(?P<quote>[\"']?)(?P<name>[\w.<-]+)(?P=quote)(?P<sep>\s*[:=]\s*)(?P<value>.*)$"
 )
+_QUOTED_ITEM = re.compile(
+    r"^(?P<head>\s*-\s+)(?P<quote>[\"'])(?P<name>[A-Za-z_]\w*)=(?P<value>[^\"']*)(?P=quote)\s*(?:#.*)?$"
+)
 _COMMENTED = re.compile(r"^(?P<head>\s*#[\s#]*(?:-\s+)?[\"']?[A-Z][A-Z0-9_]+[\"']?\s*[:=]\s*)\S")
 _TOML = re.compile(r"^(?P<head>[\s#]*)(?P<name>[\w.\"-]+)(?P<sep>\s*=\s*)(?P<value>.*)$")
 _MOUNT = re.compile(r"^[\"']?(?:[\w.~/-]|\$\{?[\w:/.-]+\}?)+:(?:[\w./-]|\$\{?[\w:/.-]+\}?)+[\"']?$")
@@ -137,6 +140,8 @@ def _mask_yaml(line: str, changed: bool) -> str:
     text = item[2].strip() if item else body
     if item and (_MOUNT.match(_without_comment(text)) or _PORTS.match(_without_comment(text))):
         return line
+    if quoted := _QUOTED_ITEM.match(line):
+        return _mask_quoted_item(quoted)
     found = _YAML.match(line)
     if found is None:
         if item:
@@ -158,6 +163,13 @@ def _mask_yaml_pair(line: str, found: re.Match[str]) -> str:
     if name in _SHOWN_KEYS:
         return head + _uri(value)
     return head + MASK
+
+
+def _mask_quoted_item(found: re.Match[str]) -> str:
+    """`- "NAME=value"` in an environment that is a list: the name is shown as in `- NAME=value`."""
+    pair = _YAML.match(f"{found['name']}={found['value']}")
+    inner = _mask_yaml_pair(pair[0], pair) if pair else MASK
+    return f"{found['head']}{found['quote']}{inner}{found['quote']}"
 
 
 def _without_comment(value: str) -> str:

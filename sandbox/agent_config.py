@@ -74,8 +74,9 @@ def load(
         config.said, config.panicked = panic(f"{PLACE}:24:6", message), True
         return config
     merged: dict[str, Any] = {}
-    for path in [] if ignore_files else paths:
-        _merge(merged, _read(path, locate, config, env))
+    for named in [] if ignore_files else paths:
+        for path in _files(named, locate):
+            _merge(merged, _read(path, locate, config, env))
     if major >= 2:
         problem = _problem(merged)
         if problem:
@@ -94,11 +95,22 @@ def load(
     return config
 
 
+def _files(named: str, locate: Callable[[str], Path]) -> list[str]:
+    """A folder stands for its files with the usual names, sorted (v1.19.5:lib/config/src/load.rs)."""
+    place = locate(named)
+    if not place.is_dir():
+        return [named]
+    return [f"{named.rstrip('/')}/{file.name}" for file in sorted(place.glob("*config.*")) if file.is_file()]
+
+
 def _read(path: str, locate: Callable[[str], Path], config: AgentConfig, env: Mapping[str, str]) -> dict[str, Any]:
     file = locate(path)
     if not file.is_file():
         return {}  # silently skipped
-    text = file.read_bytes().decode("utf-8", "replace")
+    if file.suffix != ".toml":
+        config.said.append(f"WARN: Unsupported file type at {path}")
+        return {}
+    text = file.read_bytes().decode("utf-8", "replace").removeprefix("\ufeff")
     filled = re.sub(r"\$\{(\w+)\}", lambda m: env.get(m.group(1), ""), text)
     try:
         return tomllib.loads(filled.replace("\r\n", "\n"))

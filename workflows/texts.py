@@ -53,7 +53,7 @@ def _core_commands(plan: Plan) -> Iterable[str]:
 
 
 def _paths(edits: tuple[PlannedEdit, ...]) -> str:
-    return ", ".join(e.path for e in edits) or "nothing"
+    return ", ".join(dict.fromkeys(e.path for e in edits)) or "nothing"
 
 
 def way_back(fleet: FleetSpec, plan: Plan, change: str) -> tuple[str, ...]:

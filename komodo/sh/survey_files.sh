@@ -36,7 +36,8 @@ for config in "$@"; do
   if [ -d "$config" ]; then
     if [ -e "$config/.peripheryinclude" ]; then say include "$config/.peripheryinclude"; fi
     for file in "$config"/*config.* "$config"/.*config.*; do
-      if [ -f "$file" ]; then one "$config" "$file"; fi
+      # Whatever has another suffix (a backup: periphery.config.toml.bak_v1) the agent leaves out with a warning.
+      case $file in *.toml | *.yaml | *.yml | *.json) if [ -f "$file" ]; then one "$config" "$file"; fi ;; esac
     done
   elif [ -f "$config" ]; then
     one "$config" "$config"

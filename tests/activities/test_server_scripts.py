@@ -165,5 +165,6 @@ def test_survey_of_files(machine: Machine) -> None:
     assert said["file"] == [f"{machine.config}\t{machine.config}\t{sha(PLAIN)}\t"]
     assert said["binary_version"] == [f"periphery {OLD} "]
     assert int(said["free_state"][0]) > 0
-    folder = machine.run("survey_files.sh", "/", "bak_v1", "", str(machine.config.parent))
+    (machine.config.parent / f"{machine.config.name}.bak_v1").write_text("not read by the agent")
+    folder = machine.run("survey_files.sh", "/", "bak_v2.0.0", "", str(machine.config.parent))
     assert parse(folder.stdout)["file"] == [f"{machine.config.parent}\t{machine.config}\t{sha(PLAIN)}\t"]

@@ -147,6 +147,18 @@ def test_what_forbids_the_upgrade_names_the_way_out(changes: dict[str, Any], cod
     assert "hunter2" not in repr(facts)
 
 
+def test_an_agent_that_is_run_by_its_environment_is_told_what_to_type() -> None:
+    facts = server_facts(survey(machine=show(ExecStart=f"{{ path=/x ; argv[]={BINARY} ; ignore_errors=no }}")))
+    cure = next(f.cure for f in facts.findings if f.code == "no-config")
+    assert "touch /etc/komodo/periphery.config.toml" in cure
+    assert r"\nEnvironment=PERIPHERY_CONFIG_PATHS=/etc/komodo/periphery.config.toml\n" in cure
+    assert "systemctl daemon-reload && systemctl restart periphery.service" in cure
+
+
+def test_a_config_that_begins_with_a_byte_order_mark_is_read() -> None:
+    assert "logs-too-little" in found(server_facts(survey(text='\ufeff[logging]\nstdio = "none"\n')))
+
+
 @pytest.mark.parametrize(
     ("changes", "code", "severity"),
     [

@@ -126,3 +126,19 @@ def test_official_diffs_show_the_key_and_no_value(official_file: Path) -> None:
 )
 def test_files_are_recognised(name: str, text: str, kind: str) -> None:
     assert kind_of(f"/srv/komodo/{name}", text) == kind
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (f'      - "PERIPHERY_CORE_PUBLIC_KEYS={KEY}"', f'      - "PERIPHERY_CORE_PUBLIC_KEYS={KEY}"'),
+        ('      - "PERIPHERY_CORE_PUBLIC_KEYS={core_public_key}"',) * 2,
+        ('      - "KOMODO_PASSKEY=hunter2"', '      - "KOMODO_PASSKEY=***"'),
+        ("      - 'KOMODO_PASSKEY=hunter2' # mine", "      - 'KOMODO_PASSKEY=***'"),
+        ('      - "PERIPHERY_CORE_PUBLIC_KEYS=hunter2"', '      - "PERIPHERY_CORE_PUBLIC_KEYS=***"'),
+        ('      - "a=b" "hunter2"', "      - ***"),
+    ],
+)
+def test_a_quoted_entry_of_a_list_shows_its_name(line: str, shown: str) -> None:
+    diff = masked_diff("a: 1\n", f"a: 1\n{line}\n", "compose.yaml", "compose")
+    assert diff.splitlines()[-1] == f"+{shown}"
