@@ -1,4 +1,4 @@
-"""The sandbox's agents read their files as the real ones were seen to: folders, byte order marks, backups beside them."""
+"""The sandbox's agents read their files as the real ones do: folders, byte order marks, backups beside them."""
 
 from __future__ import annotations
 
@@ -17,5 +17,6 @@ def test_a_folder_stands_for_its_configs_and_backups_are_left_out(major: int, tm
     (tmp_path / "other.toml").write_text("port = 1\n")
     config = load(major, [str(tmp_path)], {}, Path)
     assert config.port == 8121
-    assert "old" not in config.values["passkeys"] and "b" in config.values["passkeys"]
+    assert "old" not in config.values["passkeys"]
+    assert "b" in config.values["passkeys"]
     assert config.said == [f"WARN: Unsupported file type at {tmp_path}/periphery.config.toml.bak_v1"]
