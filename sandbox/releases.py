@@ -45,7 +45,7 @@ if os.path.exists(target):
 asset = "periphery-" + platform.machine()
 url = "https://github.com/moghtech/komodo/releases/download/" + version + "/" + asset
 subprocess.run(["curl", "-f", "-sSL", "-o", target, url], check=True)
-os.chmod(target, 0o755)
+subprocess.run(["chmod", "+x", target])
 if not os.path.exists(os.path.join(root, "etc/komodo/periphery.config.toml")):
     print("no config: the real script downloads a template here")
 subprocess.run(["systemctl", "start", "periphery"])

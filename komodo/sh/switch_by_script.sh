@@ -27,7 +27,9 @@ if ! installed; then
   mv -f -- "$mark.new" "$mark"
   read -r before stopped <"$mark"
   systemctl stop "$unit"
-  HOME=${HOME:-/root} python3 "$script" "--version=v$version" >&2 </dev/null || die 76 "Komodo's setup script failed"
+  # It only adds the x to what its umask leaves: with ours nobody but root could run the agent (User= in its unit).
+  (umask 022 && HOME=${HOME:-/root} exec python3 "$script" "--version=v$version") >&2 </dev/null \
+    || die 76 "Komodo's setup script failed"
   installed || die 78 "after Komodo's setup script $binary does not say $version"
 fi
 new_run

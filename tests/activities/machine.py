@@ -179,7 +179,7 @@ version = sys.argv[1].removeprefix("--version=v")
 os.remove({binary!r})
 with open({binary!r}, "w") as f:
     f.write("#!/bin/sh\\necho periphery " + version + "\\n")
-os.chmod({binary!r}, 0o755)
+os.system("chmod +x '{binary}'")
 os.system("systemctl start periphery")
 """
 

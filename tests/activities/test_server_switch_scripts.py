@@ -123,6 +123,7 @@ def test_the_official_script_finds_the_config_in_place_and_is_checked(machine: M
     said = parse(done.stdout)
     assert (said["settled"], said["invocation"]) == (["yes"], ["run2"])
     assert said["sha256"] == [sha(agent(NEW))]
+    assert oct(machine.binary.stat().st_mode & 0o777) == "0o755", "whoever User= names has to be able to run it"
     assert "core_public_keys" in machine.state("journal.run2")
     again = by_script(machine, "import sys\nsys.exit('not run twice')\n")
     assert again.returncode == 0, again.stderr
