@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
+
+
+def _compose(path: Path) -> bool:
+    return path.parent.name == "compose" and path.suffix == ".yaml"
+
+
+OFFICIAL: dict[str, Callable[[Path], bool]] = {
+    "any": lambda path: True,
+    "compose": _compose,
+    "services": lambda path: _compose(path) and not path.name.startswith("caddy"),
+    "v1-core": lambda path: (
+        _compose(path) and not path.name.startswith(("caddy", "periphery")) and path.parts[-3].startswith("v1")
+    ),
+    "env": lambda path: path.suffix == ".env",
+    "agent-config": lambda path: path.name == "periphery.config.toml",
+}
+"""Kinds of official files: what `@pytest.mark.official(KIND)` chooses. "services": with Komodo's own services in it."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "official(kind): which official files `official_file` stands for")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,7 +57,9 @@ def official_files(config: pytest.Config) -> list[Path]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that asks for `official_file` runs once for every official file (and not at all without the option)."""
+    """A test that asks for `official_file` runs once for every official file of its kind; without the option: not."""
     if "official_file" in metafunc.fixturenames:
-        files = official_files(metafunc.config)
+        mark = metafunc.definition.get_closest_marker("official")
+        wanted = OFFICIAL[mark.args[0] if mark else "any"]
+        files = [path for path in official_files(metafunc.config) if wanted(path)]
         metafunc.parametrize("official_file", files, ids=[str(Path(*p.parts[-3:])) for p in files])

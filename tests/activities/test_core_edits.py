@@ -36,12 +36,9 @@ COMPOSE = """services:
 """
 
 
+@pytest.mark.official("v1-core")
 def test_official_files(official_file: Path) -> None:
     """Planned once: both services at the target, the pin on top; planned again on the results: nothing."""
-    if official_file.parent.name != "compose" or "compose.yaml" not in official_file.name:
-        pytest.skip("no compose file")
-    if official_file.name.startswith(("periphery", "caddy")) or official_file.parts[-3].startswith("v2"):
-        pytest.skip("no v1 Core in it")
     compose = official_file.read_text()
     env = (official_file.parent / "compose.env").read_text()
     path = PROJECT.files[0]

@@ -129,9 +129,8 @@ def test_latest_and_a_digest_alone_are_never_v2() -> None:
         assert not edit_compose(CASES[name].text, target="2.3.2", env={}).from_v1, name
 
 
+@pytest.mark.official("compose")
 def test_every_official_compose_file(official_file: Path) -> None:
-    if official_file.parent.name != "compose" or official_file.suffix != ".yaml":
-        pytest.skip("no compose file")
     text, env_text = official_file.read_bytes().decode(), (official_file.parent / "compose.env").read_bytes().decode()
     env = values(env_text)
     if official_file.name == "caddy.compose.yaml":
@@ -157,9 +156,8 @@ def test_every_official_compose_file(official_file: Path) -> None:
         assert edit_compose(edit.text, target="2.3.2", env=new_env, keys_mount=keys).text == edit.text
 
 
+@pytest.mark.official("services")
 def test_official_v1_agents_can_be_pinned(official_file: Path) -> None:
-    if official_file.parent.name != "compose" or official_file.suffix != ".yaml" or "caddy" in official_file.name:
-        pytest.skip("no compose file with an agent")
     text = official_file.read_bytes().decode()
     pinned = pin_agent_key(text, service="periphery", key=KEY)
     environment = oracle.load(pinned.text)[0]["services"]["periphery"]["environment"]
@@ -223,9 +221,8 @@ def test_a_pin_that_would_not_hold_is_refused() -> None:
         pin_agent_key(shared, service="p", key=KEY)
 
 
+@pytest.mark.official("services")
 def test_official_files_as_windows_and_hand_made_copies_have_them(official_file: Path) -> None:
-    if official_file.parent.name != "compose" or official_file.suffix != ".yaml" or "caddy" in official_file.name:
-        pytest.skip("no compose file of Komodo's services")
     text = official_file.read_bytes().decode()
     plain = edit_compose(text, target="2.3.2", env={}).text
     assert edit_compose(text.replace("\n", "\r\n"), target="2.3.2", env={}).text == plain.replace("\n", "\r\n")

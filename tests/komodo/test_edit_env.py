@@ -142,9 +142,8 @@ def test_every_other_byte_is_the_same(lines: list[str], newline: str, last: bool
     assert edited == expected
 
 
+@pytest.mark.official("env")
 def test_every_official_env_file(official_file: Path) -> None:
-    if official_file.suffix != ".env":
-        pytest.skip("no env file")
     text = official_file.read_bytes().decode()
     edited = edit(text)
     old, new = values(text), values(edited)

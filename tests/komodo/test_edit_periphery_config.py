@@ -185,9 +185,8 @@ def test_every_other_byte_is_the_same(top: list[str], tables: list[str], newline
         assert b[:at] + b[at + 1 :] == a
 
 
+@pytest.mark.official("agent-config")
 def test_every_official_config(official_file: Path) -> None:
-    if official_file.name != "periphery.config.toml":
-        pytest.skip("no agent's config")
     text = official_file.read_bytes().decode()
     edited = edit(text)
     old, new = tomllib.loads(text), tomllib.loads(edited)
