@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from temporalio import activity
 
-from activities.core_access import core_api, database, facts_in, inspect, need, script, until
+from activities.core_access import core_api, database, facts_in, inspect, job, need, script, until
 from activities.signs import attach
 from hosts.clean import clean
 from hosts.host import Host
@@ -47,7 +47,7 @@ class Report:
             found += await _key_findings(host, step, core)
         try:
             async with core_api(self._hosts, step.fleet.core, step.facts) as api:
-                found += await _core_findings(api, step)
+                found += await _core_findings(host, api, step)
         except (CoreApiError, HostError, SecretMissing) as error:
             found.append(warn("core-not-answering", f"Core could not be asked: {error.what}", error.cure))
         try:
@@ -133,7 +133,7 @@ async def _key_findings(host: Host, step: CoreStep, core: Container) -> list[Fin
     return found
 
 
-async def _core_findings(api: CoreApi, step: CoreStep) -> list[Finding]:
+async def _core_findings(host: Host, api: CoreApi, step: CoreStep) -> list[Finding]:
     target = step.fleet.target
     answers = await api.open_version()
     found: list[Finding] = []
@@ -157,15 +157,20 @@ async def _core_findings(api: CoreApi, step: CoreStep) -> list[Finding]:
     if not any(s.enabled and "backup" in s.name.lower() for s in await api.list_schedules()):
         found.append(warn("no-backup-procedure", "no schedule looks like `Backup Core Database`", "add one in Komodo"))
     if step.fleet.restart_stack:
-        found.append(await _restart(api, step))
+        found.append(await _restart(host, api, step))
     return found
 
 
-async def _restart(api: CoreApi, step: CoreStep) -> Finding:
-    """The guide's end-to-end check. `success` says nothing before the Update is Complete."""
+async def _restart(host: Host, api: CoreApi, step: CoreStep) -> Finding:
+    """The guide's end-to-end check, once. `success` says nothing before the Update is Complete.
+
+    A repeated step finds its mark on the host, and in Core the restart that began since: it follows that one.
+    """
     stack = step.fleet.restart_stack
+    begun = datetime.fromtimestamp(int(facts_in(await job(host, step, "restart_stack", "mark.sh"))["at"][0]), UTC)
     try:
-        update = await api.restart_stack(stack)
+        mine = await api.stack_restarts(stack, begun)
+        update = mine[0] if mine else await api.restart_stack(stack)
     except CoreAnswered as error:
         return warn("stack-restart", f"the stack {stack} was not restarted: {error.what}", "[verify] restart_stack")
     last: Update = update

@@ -256,6 +256,17 @@ class CoreApi:
         """Starts a restart of all services of a Stack; the Update tells how it goes."""
         return _update(_mapping(await self._call("POST", "/execute/RestartStack", {"stack": stack, "services": []})))
 
+    async def stack_restarts(self, stack: str, since: datetime) -> tuple[Update, ...]:
+        """Updates of restarts of this Stack that began at `since` or later, oldest first."""
+        document = _mapping(await self.read("GetStack", {"stack": stack}))
+        query = {
+            "operation": "RestartStack",
+            "target.id": _oid(document.get("_id")),
+            "start_ts": {"$gte": int(since.timestamp() * 1000)},
+        }
+        body = _mapping(await self.read("ListUpdates", {"query": query, "page": 0}))
+        return tuple(reversed([_update(item) for item in _items(body.get("updates", []))]))
+
     # --- transport ----------------------------------------------------------------------------------------------------
 
     async def read(self, request: str, params: Mapping[str, Any] | None = None) -> Any:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from activities.core_access import until
 from activities.periphery import Periphery
 from model.errors import (
     AgentNotStarted,
@@ -23,7 +26,7 @@ from model.errors import (
     PlanChanged,
     UpgradeError,
 )
-from model.steps import ReleaseHosts
+from model.steps import PostChecks, ReleaseHosts
 from tests.activities.core_fleet import Bench, bench, codes, refusals
 
 
@@ -55,7 +58,7 @@ async def test_there_and_back(b: Bench) -> None:
     assert oct(b.folder.stat().st_mode & 0o777) == "0o700"
     assert json.loads((b.folder / "manifest.json").read_text())["from"] == "1.19.5"
     await _repeat_the_switch(b)
-    checks = await b.report.post_checks(b.step)
+    checks = await _checked_twice(b)
     assert "action-v1-style" in {f.code for f in checks.findings}
     assert not {f.code for f in checks.findings} & {"no-init", "keys-not-kept", "core-version", "core-key-open"}
     again = await b.survey()
@@ -92,6 +95,27 @@ async def _repeat_the_switch(b: Bench) -> None:
     assert (await b.core.read_core_key(b.step)).public_key == b.step.key
     assert (await b.core.switch_core_agent(b.step)).invocation == b.results[8].invocation
     assert [b.ran(w) for w in ("up", "stop", "mongodump", "create", "pull")] == before
+
+
+async def _checked_twice(b: Bench) -> PostChecks:
+    """The first time its worker dies before it can tell: the stack is restarted once all the same."""
+    named = replace(b.step, fleet=replace(b.fleet, restart_stack="web"))
+
+    async def restarting() -> bool:
+        return bool(stack_restarts(b))
+
+    dying = asyncio.create_task(b.report.post_checks(named))
+    assert await until(restarting, limit=timedelta(minutes=1), poll=timedelta(milliseconds=10))
+    dying.cancel()
+    await asyncio.wait([dying])
+    checks = await b.report.post_checks(named)
+    assert "stack-restarted" in {f.code for f in checks.findings}
+    assert len(stack_restarts(b)) == 1
+    return checks
+
+
+def stack_restarts(b: Bench) -> list[dict[str, Any]]:
+    return b.sandbox.store.find("komodo", "Update", {"operation": "RestartStack"})
 
 
 async def test_a_repeated_dump_is_the_same_dump(b: Bench) -> None:
