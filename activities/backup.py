@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from datetime import timedelta
 from pathlib import PurePosixPath
 
 from temporalio import activity
@@ -12,7 +11,6 @@ from temporalio import activity
 from activities.core_access import (
     compose_words,
     container,
-    database,
     database_of,
     facts_in,
     folder_of,
@@ -24,20 +22,14 @@ from activities.core_access import (
     script,
 )
 from activities.core_edits import interpolation_file, read_and_compute, read_texts, require_planned, service_env_files
-from activities.signs import attach, void
 from hosts.host import Host, RemoteFile
 from hosts.pool import Hosts
 from hosts.script import packaged
 from komodo.core_settings import CoreSettings, config_paths
-from komodo.database import DatabaseLogin, differences, dumped_counts
 from komodo.project import KEEPER, Container, without_environment
-from model.errors import CommandFailed, DumpRejected, HostError, PlanChanged
-from model.facts import Backup, CollectionCount, CoreFacts, DumpFacts, SavedFile
+from model.errors import HostError, PlanChanged
+from model.facts import Backup, CoreFacts, SavedFile
 from model.steps import CoreStep
-
-REJECTED = 65
-"""Exit code of dump_database.sh for a dump that proves nothing."""
-_SHORT = timedelta(minutes=5)
 
 
 class CoreBackup:
@@ -85,95 +77,6 @@ class CoreBackup:
             restore_command=f"sudo sh {folder}/restore.sh",
             taken_at=moment(said["taken"][0]),
             notes=(f"Core and its database: {folder}/restore.sh (--dry-run shows what it would do)",),
-        )
-
-    @activity.defn
-    async def dump_database(self, step: CoreStep) -> DumpFacts:
-        """mongodump of Core's database, checked against what the database itself counts.
-
-        For `final` and `pre_rollback` Core is stopped, and the counts before, in and after the dump must be equal.
-        Raises DumpRejected for a dump that proves nothing; DatabaseError; DiskFull.
-        """
-        host = await self._hosts.get(step.fleet.core.host)
-        quiet = step.label != "before"
-        if quiet:
-            await _require_stopped(host, step)
-        async with database(self._hosts, step.fleet.core, step.facts) as (opened, login):
-            before = await opened.counts()
-            dumped = await self._dump(host, step, login)
-            after = await opened.counts()
-        wrong = differences(dumped.collections, before, after, quiet=quiet)
-        if wrong:
-            await self._reject(host, step, dumped.path)
-            raise DumpRejected(
-                f"the dump {step.label} is not what is in the database: {'; '.join(wrong[:6])}",
-                host=host.spec.name,
-                left=f"the rejected dump, renamed, in {folder_of(step)}/dumps",
-                cure="does something else write to Core's database? Stop it, then retry" if quiet else "retry",
-            )
-        return dumped
-
-    async def _dump(self, host: Host, step: CoreStep, login: DatabaseLogin) -> DumpFacts:
-        facts = database_of(step.facts)
-        try:
-            done = await job(
-                host,
-                step,
-                f"dump_{step.label}",
-                "dump_database.sh",
-                folder_of(step),
-                step.label,
-                facts.container,
-                login.uri(),
-                login.name,
-                "login" if login.config() else "open",
-                data=login.config(),
-                timeout=step.fleet.clocks.dump,
-            )
-        except CommandFailed as error:
-            if error.code == REJECTED:
-                raise DumpRejected(
-                    f"the dump {step.label} of {login.name} in {facts.container} proves nothing: "
-                    f"{error.tail or error.what}",
-                    host=host.spec.name,
-                    left="no dump file was kept; Core's data was not touched",
-                    cure="is KOMODO_DATABASE_DB_NAME right, and is this the database Core works with?",
-                ) from None
-            raise
-        said = facts_in(done)
-        return DumpFacts(
-            label=step.label,
-            path=said["path"][0],
-            bytes=int(said["bytes"][0]),
-            sha256=said["sha256"][0],
-            collections=dumped_counts("\n".join(f"done dumping {line}" for line in said["dumped"]), login.name),
-            taken_at=moment(said["taken"][0]),
-            seconds=float(said["seconds"][0]),
-        )
-
-    async def _reject(self, host: Host, step: CoreStep, path: str) -> None:
-        """The next call must make a new dump, not find this one again."""
-        done = f"dump_{step.label}"
-        await void(host, folder_of(step), step.op.id(done), change=step.op.change)
-        await attach(
-            host,
-            step.op.id(f"reject_{step.label}"),
-            folder_of(step),
-            script("reject_dump.sh"),
-            path,
-            change=step.op.change,
-            timeout=_SHORT,
-        )
-        await void(host, folder_of(step), step.op.id(f"reject_{step.label}"), change=step.op.change)
-
-
-async def _require_stopped(host: Host, step: CoreStep) -> None:
-    core = await container(host, need(step.facts.core).container)
-    if core.running:
-        raise HostError(
-            f"Core ({core.name}) runs: a {step.label} dump is made of a quiet database only",
-            host=host.spec.name,
-            cure="who started it? Stop it (`docker stop`), then retry",
         )
 
 
@@ -335,8 +238,3 @@ def _readme(step: CoreStep, folder: str) -> str:
         "Once nobody wants to go back any more, remove this folder, and the containers that hold the images:\n\n"
         f"    docker rm $(docker ps -aq --filter name={keeper(step, '')})\n"
     )
-
-
-def counted(dump: DumpFacts) -> tuple[CollectionCount, ...]:
-    """Collections of a dump that hold documents."""
-    return tuple(c for c in dump.collections if c.documents)

@@ -10,6 +10,7 @@ from activities.artifacts import Artifacts
 from activities.backup import CoreBackup
 from activities.core import Core
 from activities.dead_man import DeadManTimer
+from activities.dumps import Dumps
 from activities.periphery import Periphery
 from activities.preflight_core import PreflightCore
 from activities.preflight_server import PreflightServer
@@ -23,6 +24,7 @@ SUBJECTS = (
     PreflightCore,
     PreflightServer,
     CoreBackup,
+    Dumps,
     ServerBackup,
     Artifacts,
     Core,
@@ -40,6 +42,8 @@ NAMES = (
     "recheck_server",
     "back_up_core",
     "dump_database",
+    "prove_dump",
+    "fingerprint_database",
     "stage_core",
     "stop_core",
     "start_old_core",
@@ -50,6 +54,7 @@ NAMES = (
     "restore_core_agent",
     "restore_core_files",
     "restore_database",
+    "downgrade_database",
     "check_rollback",
     "return_to_new_core",
     "back_up_server",

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from temporalio import activity
 
+from activities import dump_tools
 from activities.core_access import (
     compose_words,
     core_api,
@@ -26,12 +27,15 @@ from activities.core_access import (
 )
 from activities.core_edits import planned_files, planned_pin, staged_name
 from activities.core_proof import since, wait_for_core
+from activities.dumps import held_by
 from activities.signs import beat, void
 from hosts.host import Host
 from hosts.pool import Hosts
-from komodo import logs
+from komodo import fingerprint, logs
 from komodo.database import differences
 from komodo.project import Container
+from komodo.releases import version_of
+from komodo.v1_documents import OLDEST_KEPT, forget
 from model.errors import AgentNotStarted, CommandFailed, DatabaseError, HostError
 from model.facts import DumpFacts
 from model.steps import CoreStarted, CoreStep, Done, Recheck, Restored
@@ -76,10 +80,43 @@ class CoreRollback:
 
     @activity.defn
     async def restore_database(self, step: CoreStep) -> Done:
-        """Drops the whole database and restores `step.dump`; counts must equal the dump's. Core must be stopped."""
+        """Drops the whole database and restores `step.dump`; it must hold what the dump's source held.
+
+        Core must be stopped.
+        """
         if step.dump is None:
             raise DatabaseError("no dump was named to restore", host=step.fleet.core.host.name)
         return Done(facts=(await self._restore(step, step.dump, "restore_database"),))
+
+    @activity.defn
+    async def downgrade_database(self, step: CoreStep) -> Done:
+        """v1's form again with what was written since: km's v1-downgrade, and what v1 cannot read removed.
+
+        Core must be stopped. Raises DatabaseError where the old version is too old for that.
+        """
+        host = await self._hosts.get(step.fleet.core.host)
+        old = version_of(step.facts.version) or (0, 0, 0)
+        if old < OLDEST_KEPT:
+            raise DatabaseError(
+                f"what was written since cannot be kept: Core {step.facts.version} is older than 1.19.0, which is the "
+                "oldest whose documents are known",
+                host=host.spec.name,
+                cure="roll back with --database restore",
+            )
+        await _require_stopped(host, need(step.facts.core).container)
+        async with database(self._hosts, step.fleet.core, step.facts) as (opened, login):
+            tool = await dump_tools.downgrade(host, step, login)
+            try:
+                done = await job(host, step, "downgrade_database", tool.script, *tool.args, data=tool.data)
+            except CommandFailed as error:
+                raise DatabaseError(
+                    f"km could not take the database {login.name} to v1's form: {error.tail or error.what}",
+                    host=host.spec.name,
+                    left="Core is stopped; the dump `pre_rollback` holds the database as v2 left it",
+                    cure="retry, or roll back with --database restore",
+                ) from None
+            removed = await forget(opened, old)
+        return Done(facts=(*facts_in(done).get("said", []), *removed))
 
     @activity.defn
     async def start_old_core(self, step: CoreStep) -> CoreStarted:
@@ -89,7 +126,8 @@ class CoreRollback:
         database that v2 has written to answers, and lists nothing.
         """
         host = await self._hosts.get(step.fleet.core.host)
-        await self._void(host, step, "stop_core", f"dump_{step.label or 'final'}", "start_core")
+        dump = step.label or "final"
+        await self._void(host, step, "stop_core", f"dump_{dump}", f"note_{dump}", "start_core")
         folder = folder_of(step)
         await job(host, step, "start_old_core", "run_core_restore.sh", folder, "start")
         started = await self._time_in(host, f"{folder}/old-core-started-at")
@@ -143,8 +181,8 @@ class CoreRollback:
         host = await self._hosts.get(step.fleet.core.host)
         facts, folder = step.facts, folder_of(step)
         service, directory, words = need(facts.core), project_of(facts).directory, compose_words(facts)
-        names = ("stop_core", "restore_database", "restore_core_files", "start_old_core", "dump_pre_rollback")
-        await self._void(host, step, *names)
+        names = ("stop_core", "restore_database", "downgrade_database", "restore_core_files", "start_old_core")
+        await self._void(host, step, *names, "dump_pre_rollback", "note_pre_rollback")
         await job(host, step, "return_stop", "stop_core.sh", folder, directory, service.service, *words)
         if step.dump:
             await self._restore(step, step.dump, "return_database")
@@ -164,14 +202,7 @@ class CoreRollback:
 
     async def _restore(self, step: CoreStep, dump: DumpFacts, name: str) -> str:
         host = await self._hosts.get(step.fleet.core.host)
-        service = need(step.facts.core)
-        now = (await inspect(host, service.container)).get(service.container)
-        if now is not None and now.running:
-            raise HostError(
-                f"Core ({service.container}) runs: its database is not replaced under it",
-                host=host.spec.name,
-                cure="who started it? Stop it (`docker stop`), then retry",
-            )
+        await _require_stopped(host, need(step.facts.core).container)
         held = (await host.run(script("check_rollback.sh"), dump.path, dump.sha256, timeout=timedelta(minutes=10))).text
         if held.strip():
             raise DatabaseError(f"the dump {dump.path} is gone or not what was made", host=host.spec.name)
@@ -182,13 +213,17 @@ class CoreRollback:
         async with database(self._hosts, step.fleet.core, step.facts) as (opened, login):
             mark = await host.read(f"{folder_of(step)}/database-restored")
             done = mark is not None and mark.data.decode().strip() == dump.path
-            # Equal counts alone say nothing: v2 rewrites documents in place.
             if not done:
                 await opened.drop()
                 beat()
                 await self._run_restore(host, step, dump, name, login.name)
             after = await opened.counts()
-        wrong = differences(dump.collections, after, after, quiet=True)
+            wrong = differences(dump.collections, after, after, quiet=True)
+            # Equal counts alone say little: v2 rewrites documents in place.
+            if not wrong and dump.source:
+                expected = await held_by(host, dump)
+                restored = await fingerprint.take(opened, expected.form, beat)
+                wrong = fingerprint.judge(fingerprint.Source(expected, expected), restored).wrong
         if wrong:
             raise DatabaseError(
                 f"the restored database is not what the dump {dump.label} holds: {'; '.join(wrong[:6])}",
@@ -219,3 +254,13 @@ class CoreRollback:
     async def _time_in(self, host: Host, path: str) -> datetime | None:
         file = await host.read(path)
         return moment(file.data.decode()) if file else None
+
+
+async def _require_stopped(host: Host, core: str) -> None:
+    now = (await inspect(host, core)).get(core)
+    if now is not None and now.running:
+        raise HostError(
+            f"Core ({core}) runs: its database is not replaced under it",
+            host=host.spec.name,
+            cure="who started it? Stop it (`docker stop`), then retry",
+        )

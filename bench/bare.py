@@ -20,6 +20,7 @@ from typing import Any, cast
 from activities.artifacts import Artifacts
 from activities.backup import CoreBackup
 from activities.core import Core
+from activities.dumps import Dumps
 from activities.periphery import Periphery
 from activities.preflight_core import PreflightCore
 from activities.preflight_server import PreflightServer
@@ -114,7 +115,7 @@ class Bare:
         saving = asyncio.create_task(self.each(save))
         core = replace(core, backup=await CoreBackup(self.hosts).back_up_core(core))
         await saving
-        await CoreBackup(self.hosts).dump_database(replace(core, label="before"))
+        await Dumps(self.hosts).dump_database(replace(core, label="before"))
         await asyncio.gather(self.each(prepare), Core(self.hosts).stage_core(core))
         return core
 
@@ -126,9 +127,9 @@ class Bare:
                 raise SystemExit(str(found.drift))
 
     async def _upgrade_core(self, core: CoreStep) -> CoreStep:
-        steps, backup = Core(self.hosts), CoreBackup(self.hosts)
+        steps, dumps = Core(self.hosts), Dumps(self.hosts)
         await steps.stop_core(core)
-        core = replace(core, dump=await backup.dump_database(replace(core, label="final")))
+        core = replace(core, dump=await dumps.dump_database(replace(core, label="final")))
         await steps.write_core_files(core)
         await steps.start_core(core)
         core = replace(core, key=(await steps.read_core_key(core)).public_key)

@@ -7,9 +7,10 @@ lib/database/src/lib.rs), reached on the database container's address through th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +19,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo.errors import ConfigurationError, OperationFailure, PyMongoError
 
-from model.errors import DatabaseError
+from model.errors import DatabaseDenied, DatabaseError
 from model.facts import CollectionCount
 
 DEFAULT_PORT = 27017
@@ -174,13 +175,54 @@ class Database:
         ferretdb = "ferretdb" in answer or "ferretdbVersion" in answer
         return ServerVersion(text=str(answer.get("version", "")), ferretdb=ferretdb)
 
+    @property
+    def name(self) -> str:
+        """The database's name."""
+        return str(self._db.name)
+
+    async def collections(self) -> tuple[str, ...]:
+        """Names of all collections but the system's."""
+        names = await self._ask(self._db.list_collection_names())
+        return tuple(sorted(n for n in names if not n.startswith("system.")))
+
     async def counts(self) -> tuple[CollectionCount, ...]:
         """Documents of every collection of Core's database, by name; system collections left out."""
-        names = await self._ask(self._db.list_collection_names())
-        kept = sorted(n for n in names if not n.startswith("system."))
         return tuple(
-            [CollectionCount(name=n, documents=await self._ask(self._db[n].count_documents({}))) for n in kept]
+            [
+                CollectionCount(name=n, documents=await self._ask(self._db[n].count_documents({})))
+                for n in await self.collections()
+            ]
         )
+
+    async def batches(self, collection: str) -> AsyncIterator[bytes]:
+        """All documents as they are stored, one after the other, in batches of 16 MiB at most."""
+        cursor = self._db[collection].find_raw_batches({})
+        with self._told():
+            async for batch in cursor:
+                yield batch
+
+    async def indexes(self, collection: str) -> tuple[Mapping[str, Any], ...]:
+        """Of one collection, as the database describes them."""
+        return tuple(await self._ask(self._db[collection].list_indexes().to_list(length=None)))
+
+    # --- other databases of the same server ---------------------------------------------------------------------------
+
+    def other(self, name: str) -> Database:
+        """Another database over the same connection. Closed with this one."""
+        return _Other(self, name)
+
+    async def names(self, prefix: str) -> tuple[str, ...]:
+        """Databases whose names begin so, as far as the login may see them."""
+        answer = await self._ask(self._client.admin.command("listDatabases", nameOnly=True, authorizedDatabases=True))
+        return tuple(sorted(d["name"] for d in answer.get("databases", ()) if d["name"].startswith(prefix)))
+
+    async def may_write(self) -> None:
+        """Make a collection here and drop this database again. Raises DatabaseError where that is not allowed.
+
+        Only for a database of our own.
+        """
+        await self._ask(self._db["allowed"].insert_one({"by": "komodo-upgrade"}))
+        await self.drop()
 
     async def size(self) -> int:
         """Bytes of data as the database tells them; 0 where it does not (FerretDB and look-alikes)."""
@@ -218,8 +260,16 @@ class Database:
         return tuple(u for u in found if u.get("status") in ("Queued", "InProgress"))
 
     async def drop(self) -> None:
-        """Drop Core's whole database. mongorestore's own --drop leaves collections that the archive does not have."""
-        await self._ask(self._client.drop_database(self._login.name))
+        """Drop this whole database. mongorestore's own --drop leaves collections that the archive does not have."""
+        await self._ask(self._client.drop_database(self._db.name))
+
+    async def remove(self, collection: str, query: Mapping[str, Any]) -> int:
+        """Delete what matches; how many that were."""
+        return int((await self._ask(self._db[collection].delete_many(dict(query)))).deleted_count)
+
+    async def unset(self, collection: str, path: str) -> None:
+        """Take one field out of every document that has it."""
+        await self._ask(self._db[collection].update_many({path: {"$exists": True}}, {"$unset": {path: ""}}))
 
     async def _find(
         self, collection: str, query: dict[str, Any], fields: Iterable[str]
@@ -228,14 +278,20 @@ class Database:
         return tuple(await self._ask(cursor.to_list(length=None)))
 
     async def _ask(self, request: Any) -> Any:
-        try:
+        with self._told():
             return await request
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """The driver's errors in words for people, without the password."""
+        try:
+            yield
         except OperationFailure as error:
-            words = str((error.details or {}).get("errmsg") or error)[:300]
-            cure = ""
+            words = self._clean(str((error.details or {}).get("errmsg") or error)[:300])
             if error.code in (13, 18):
                 cure = "the user and password in Core's environment are not accepted (any more) by the database"
-            raise DatabaseError(f"the database refused: {self._clean(words)}", cure=cure) from None
+                raise DatabaseDenied(f"the database refused: {words}", cure=cure) from None
+            raise DatabaseError(f"the database refused: {words}") from None
         except (PyMongoError, ConfigurationError) as error:
             # the full text repeats the whole topology three times
             words = str(error).split(", Timeout:", 1)[0][:300]
@@ -243,6 +299,20 @@ class Database:
 
     def _clean(self, text: str) -> str:
         return text.replace(self._login.password, "***") if self._login.password else text
+
+
+class _Other(Database):
+    """See Database.other."""
+
+    def __init__(self, first: Database, name: str) -> None:
+        self._login = first._login
+        self._client = first._client
+        self._db = self._client[name]
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """The connection is the other one's."""
 
 
 # --- dumps ---------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@
     ├── ArtifactError             a binary or image that is not what it should be
     │   └── DownloadFailed *      it could not be had
     ├── DatabaseError             the database cannot be read, or a restore failed
+    │   ├── DatabaseDenied        the login may not do this
     │   └── DumpRejected          a dump that proves nothing: empty, truncated, wrong database
     ├── AgentFailed               an agent's v2 does not run as it must
     │   ├── AgentNotStarted       it exits, loops or never reports its version
@@ -230,6 +231,10 @@ class DownloadFailed(ArtifactError):
 
 class DatabaseError(UpgradeError):
     """The database cannot be read, dumped or restored."""
+
+
+class DatabaseDenied(DatabaseError):
+    """The database does not let the login in, or not do this."""
 
 
 class DumpRejected(DatabaseError):

@@ -195,6 +195,28 @@ class CollectionCount:
 
     name: str
     documents: int
+    digest: str = ""
+    """Of their content, in whatever order they come; empty: only counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DumpProof:
+    """A dump was restored into a scratch database, which held what the source held."""
+
+    at: datetime
+    seconds: float
+    notes: tuple[str, ...] = ()
+    """What was tolerated, for people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabasePrint:
+    """What Core's database held at one moment."""
+
+    moment: str
+    """before the upgrade | after the upgrade | after the rollback"""
+    at: datetime
+    collections: tuple[CollectionCount, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +232,11 @@ class DumpFacts:
     collections: tuple[CollectionCount, ...]
     taken_at: datetime
     seconds: float
+    method: str = "mongodump"
+    """mongodump | km"""
+    source: str = ""
+    """On the Core host: the fingerprint of the database it was taken from."""
+    proof: DumpProof | None = None
 
     @property
     def documents(self) -> int:

@@ -146,6 +146,16 @@ class Rollout:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DatabasePolicy:
+    """What is asked of a dump, and which way a rollback takes."""
+
+    proof: str = "restore"
+    """restore: every dump is restored into a scratch database and compared; count: it is counted only."""
+    rollback: str = "restore"
+    """restore: the final dump, what was written since is lost; keep: v1's form again, what was written since stays."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Clocks:
     """Every duration that a slow (or a test's) fleet may want changed."""
 
@@ -181,6 +191,7 @@ class FleetSpec:
     rollout: Rollout = Rollout()
     agent: AgentRelease = AgentRelease()
     clocks: Clocks = Clocks()
+    database: DatabasePolicy = DatabasePolicy()
     leave_behind: tuple[str, ...] = ()
     restart_stack: str = ""
     notify_command: str = ""

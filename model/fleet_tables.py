@@ -9,7 +9,18 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from model.fleet import AgentRelease, Clocks, CoreSpec, FleetSpec, HostSpec, Rollout, SecretRef, ServerSpec, Sudo
+from model.fleet import (
+    AgentRelease,
+    Clocks,
+    CoreSpec,
+    DatabasePolicy,
+    FleetSpec,
+    HostSpec,
+    Rollout,
+    SecretRef,
+    ServerSpec,
+    Sudo,
+)
 from model.fleet_values import (
     REFERENCES,
     Digest,
@@ -128,6 +139,15 @@ class AgentTable(Table):
     sha256: dict[Literal["x86_64", "aarch64"], Digest] = Field(default_factory=dict)
 
 
+class DatabaseTable(Table):
+    """How dumps of Core's database are proven, and which way a rollback takes."""
+
+    proof: Literal["restore", "count"] = Field("restore", description="into a scratch database, or only counted")
+    rollback: Literal["restore", "keep"] = Field(
+        "restore", description="the final dump, or what was written since is kept in v1's form"
+    )
+
+
 class NotifyTable(Table):
     """Who is told about gates and the end."""
 
@@ -154,6 +174,7 @@ class FleetFile(Table):
     rollout: RolloutTable = RolloutTable()
     verify: VerifyTable = VerifyTable()
     agent: AgentTable = AgentTable()
+    database: DatabaseTable = DatabaseTable()
     notify: NotifyTable = NotifyTable()
     timing: TimingTable = TimingTable()
     server: list[ServerTable] = Field(default_factory=list)
@@ -177,6 +198,7 @@ def to_spec(file: FleetFile, path: Path) -> FleetSpec:
             sha256={str(arch): value for arch, value in sorted(agent.sha256.items())},
         ),
         clocks=Clocks(**file.timing.model_dump()),
+        database=DatabasePolicy(**file.database.model_dump()),
         leave_behind=tuple(file.rollout.leave_behind),
         restart_stack=file.verify.restart_stack or "",
         notify_command=file.notify.command or "",

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from model.decisions import Control, Gate, Recorded
-from model.facts import Backup, DumpFacts, Finding
+from model.facts import Backup, DatabasePrint, DumpFacts, Finding
 from model.fleet import FleetSpec
 from model.plan import Plan
 from model.steps import CoreKey, Operation, Proof, Switched
@@ -175,6 +175,8 @@ class RollbackRequest:
     core_backup: Backup | None = None
     dump: DumpFacts | None = None
     """The final v1 dump. None: v2 Core never started, so the database is left alone."""
+    database: str = "restore"
+    """restore: that dump, what was written since is lost; keep: v1's form again, what was written since stays."""
     outcomes: tuple[ServerOutcome, ...] = ()
     """What the upgrade said of the servers, for the report."""
     keepers: tuple[str, ...] = ()
@@ -211,6 +213,7 @@ class FleetResult:
     core_agent: ServerOutcome | None = None
     core_backup: Backup | None = None
     dumps: tuple[DumpFacts, ...] = ()
+    fingerprints: tuple[DatabasePrint, ...] = ()
     decisions: tuple[Recorded, ...] = ()
     controls: tuple[Control, ...] = ()
     warnings: tuple[Finding, ...] = ()

@@ -48,6 +48,7 @@ def render_markdown(result: FleetResult) -> str:
         _table(result),
         *(_server(outcome, result) for outcome in _shown(result)),
         _core(result),
+        _database(result),
         _list("Decisions", [_decision(d) for d in result.decisions] + [_control(c) for c in _controls(result)]),
         _list("Refused because of", [_finding(f) for f in result.refusals]),
         _list("Warnings", [_finding(f) for f in result.warnings]),
@@ -224,7 +225,23 @@ def _way_back(backup: Backup | None, *, done: bool) -> list[str]:
 def _dump(dump: DumpFacts) -> str:
     size = f"{dump.bytes / 1_000_000:.1f} MB"
     content = f"{dump.documents} documents in {len(dump.collections)} collections"
-    return f"- dump `{dump.label}`: `{dump.path}` ({size}, {content}, {moment(dump.taken_at)}, {dump.seconds:.0f} s)"
+    line = f"- dump `{dump.label}`: `{dump.path}` ({size}, {content}, {moment(dump.taken_at)}, {dump.seconds:.0f} s)"
+    if dump.proof is None:
+        return f"{line}: counted, **not** proven by a restore"
+    notes = "".join(f"; {note}" for note in dump.proof.notes)
+    return f"{line}: restored beside its source and equal ({moment(dump.proof.at)}, {dump.proof.seconds:.0f} s){notes}"
+
+
+def _database(result: FleetResult) -> str:
+    """What Core's database held, moment by moment: documents and the beginning of the digest."""
+    prints = result.fingerprints
+    if not prints:
+        return ""
+    heads = " | ".join(f"{p.moment} ({moment(p.at)})" for p in prints)
+    columns = [{c.name: f"{c.documents} · `{c.digest[:12]}`" for c in p.collections} for p in prints]
+    names = sorted({name for column in columns for name in column})
+    rows = [f"| {_cell(name)} | " + " | ".join(column.get(name, "") for column in columns) + " |" for name in names]
+    return "\n".join(["## Database", "", f"| collection | {heads} |", "|---" * (len(prints) + 1) + "|", *rows])
 
 
 def _finding(finding: Finding) -> str:

@@ -18,9 +18,16 @@ _MAY_BE_ON_V2 = (
 
 
 def rollback_request(
-    result: FleetResult, fleet: FleetSpec, *, approved: Recorded | None = None, requested_by: str = ""
+    result: FleetResult,
+    fleet: FleetSpec,
+    *,
+    approved: Recorded | None = None,
+    requested_by: str = "",
+    database: str = "",
 ) -> RollbackRequest:
-    """All that RollbackFleet needs. Raises ValueError when `result` has no plan, so nothing was ever changed."""
+    """All that RollbackFleet needs. `database`: restore | keep; empty: as the fleet file says.
+
+    Raises ValueError when `result` has no plan, so nothing was ever changed."""
     if result.plan is None:
         raise ValueError(f"the upgrade {result.change} of {result.fleet} changed nothing: it ended before its plan")
     servers = tuple(o for o in result.servers if o.state in _MAY_BE_ON_V2 and o.backup is not None)
@@ -35,6 +42,7 @@ def rollback_request(
         backups=tuple(o.backup for o in servers if o.backup is not None),
         core_backup=result.core_backup,
         dump=next((d for d in result.dumps if d.label == "final"), None) if result.core_begun else None,
+        database=database or fleet.database.rollback,
         outcomes=result.servers,
         keepers=result.keepers,
         attempt=1 + max(result.core_attempt, *(o.attempt for o in (*result.servers, *_one(agent))), 1),

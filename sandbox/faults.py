@@ -20,6 +20,9 @@
 | no-mongodump | core | | the database's image has no mongodump |
 | dump-empty | core | | mongodump of a wrong database: exit 0, nothing in it |
 | dump-truncated | core | | mongodump exits 0, half of the archive is missing |
+| dump-loses | core | | mongodump exits 0 and counts all, one document is not in the archive |
+| dump-of-another | core | database="admin" | mongodump dumps another database than it was told |
+| dump-meanwhile | core | what="update"/"insert"/"delete" | somebody writes right after mongodump has read |
 | dump-hangs | core | | mongodump never ends |
 | dump-fails | core | | mongodump cannot connect, exit 1 |
 | restore-fails | core | | mongorestore stops half way, exit 1 |

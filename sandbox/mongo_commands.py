@@ -29,6 +29,10 @@ def run(connection: Connection, command: Document) -> Document:
         return _error(59, "CommandNotFound", f"no such command: '{name}'")
     if connection.auth and not connection.user and name.lower() not in _FREE:
         return _error(13, "Unauthorized", f"Command {name} requires authentication")
+    only = connection.store.only
+    if only and database not in ("admin", only):
+        text = f"not authorized on {database} to execute command {{ {name}: ... }}"
+        return _error(13, "Unauthorized", text)
     try:
         return {**handler(connection, command, database), "ok": 1.0}
     except _Failed as failed:

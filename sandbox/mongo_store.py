@@ -33,6 +33,8 @@ class Store:
         self.databases: dict[str, dict[str, Collection]] = {}
         self.users: dict[tuple[str, str], str] = {}
         """(database, user) -> password. Made once, at the first start of mongod, as the official image does."""
+        self.only = ""
+        """The one database that users may read and write; empty: they are root."""
 
     def collection(self, database: str, name: str) -> Collection:
         """Made when it is missing."""

@@ -12,7 +12,7 @@ import asyncio
 import gzip
 import json
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -39,6 +39,7 @@ class _Options:
     uri: str = ""
     flags: set[str] = field(default_factory=set)
     renames: dict[str, str] = field(default_factory=dict)
+    included: list[str] = field(default_factory=list)
 
 
 _LONG = {"-u": "--username", "-p": "--password", "-h": "--host", "-d": "--db", "-c": "--collection"}
@@ -80,6 +81,7 @@ async def _parse(call: Call, container: Container, argv: list[str], interactive:
     if "--archive" in pairs:
         options.archive = pairs["--archive"][0]
     options.renames = dict(zip(pairs.get("--nsFrom", []), pairs.get("--nsTo", []), strict=False))
+    options.included = pairs.get("--nsInclude", [])
     options.flags = set(pairs)
     if options.user and options.password is None:
         if interactive:
@@ -156,7 +158,13 @@ async def dump(call: Call, engine: Engine, container: Container, argv: list[str]
     database = options.database
     if faults.strike("dump-empty", host):
         database = f"{database}-not-here"
+    if other := faults.strike("dump-of-another", host):
+        database = str(other.options.get("database", "admin"))
     data = _archive(call, store, database, options)
+    if meanwhile := faults.strike("dump-meanwhile", host):
+        _write_meanwhile(store, options.database, str(meanwhile.options.get("what", "update")))
+    if faults.strike("dump-loses", host):
+        data = _archive(call, _poorer(store, database), database, options, quiet=True)
     if "--gzip" in options.flags:
         data = gzip.compress(data, 6, mtime=0)
     if faults.strike("dump-truncated", host):
@@ -164,17 +172,39 @@ async def dump(call: Call, engine: Engine, container: Container, argv: list[str]
     return await _deliver(call, container, options, data)
 
 
-def _archive(call: Call, store: Store, database: str, options: _Options) -> bytes:
+def _poorer(store: Store, database: str) -> Store:
+    """The same without the last document of the largest collection."""
+    poor = Store()
+    poor.databases = {**store.databases, database: dict(store.databases.get(database, {}))}
+    name, content = max(poor.databases[database].items(), key=lambda item: len(item[1].documents))
+    poor.databases[database][name] = replace(content, documents=content.documents[:-1])
+    return poor
+
+
+def _write_meanwhile(store: Store, database: str, what: str) -> None:
+    """What Core writes while it is dumped: an Update comes, a Server changes, an old Update goes."""
+    updates = store.collection(database, "Update").documents
+    if what == "insert":
+        store.insert(database, "Update", [{**updates[0], "_id": bson.ObjectId()}])
+    elif what == "update":
+        updates[0]["end_ts"] = 1
+    else:
+        updates.pop()
+
+
+def _archive(call: Call, store: Store, database: str, options: _Options, *, quiet: bool = False) -> bytes:
     names = [database] if database else [d for d in sorted(store.databases) if d not in {"local", "config"}]
     data = MAGIC
     where = f"'{options.archive}'" if options.archive else "on stdout"
     for name in names:
         for collection, content in sorted(store.databases.get(name, {}).items()):
-            call.err(f"{_now()}writing {name}.{collection} to archive {where}\n")
+            if not quiet:
+                call.err(f"{_now()}writing {name}.{collection} to archive {where}\n")
             header = {"db": name, "collection": collection, "count": len(content.documents)}
             data += json.dumps(header).encode() + b"\n" + bson.encode({"indexes": content.indexes})
             data += b"".join(bson.encode(d) for d in content.documents)
-            call.err(f"{_now()}done dumping {name}.{collection} ({_documents(len(content.documents))})\n")
+            if not quiet:
+                call.err(f"{_now()}done dumping {name}.{collection} ({_documents(len(content.documents))})\n")
     return data + b"end\n"
 
 
@@ -268,6 +298,8 @@ def _put_back(call: Call, store: Store, options: _Options, data: bytes, problem:
     done = failed = 0
     for database, name, indexes, documents, whole in _collections(data):
         if options.database and database != options.database:  # filters, does not rename
+            continue
+        if options.included and f"{database}.*" not in options.included:
             continue
         database, name = _renamed(options, database, name)
         if "--drop" in options.flags:

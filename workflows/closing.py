@@ -15,7 +15,7 @@ with workflow.unsafe.imports_passed_through():
     from model.report import render_json, render_markdown
     from model.steps import SaveReport
 with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
-    from workflows import staging, steps
+    from workflows import proving, staging, steps
     from workflows.gates import Stopped
     from workflows.results import result_of, verdict
     from workflows.saga import trouble
@@ -65,6 +65,11 @@ def _stopped(run: Run, why: str) -> Ended:
 async def post_checks(run: Run) -> None:
     """The guide's checklist. Whatever it finds, and even its own failure, is a warning."""
     run.enter(Phase.POST_CHECKS)
+    if not run.planned.core.current:
+        try:
+            run.prints.append(await steps.fingerprint_database(run.core_step(label=proving.AFTER)))
+        except FailureError as error:
+            run.warn("fingerprint", CORE, f"the database could not be read after the upgrade: {trouble(error).text}")
     try:
         checks = await steps.post_checks(run.core_step(dump=run.dump("final")))
     except FailureError as error:
@@ -75,6 +80,7 @@ async def post_checks(run: Run) -> None:
 
 async def close(run: Run) -> FleetResult:
     """Report and release, where anything was touched; then the result."""
+    await proving.join(run)
     if run.touched:
         await _save(run)
         await staging.release(run)

@@ -18,7 +18,7 @@ with workflow.unsafe.imports_passed_through():
     from model.progress import FleetState, Phase, ServerOutcome, ServerState
     from model.steps import Proof, Switched, VerifyServer
 with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
-    from workflows import steps, texts
+    from workflows import proving, steps, texts
     from workflows.preflight import agent_pending, slim_core
     from workflows.rolling_back import roll_back
     from workflows.saga import Saga, Trouble, finish, persist, trouble
@@ -31,6 +31,7 @@ async def upgrade(run: Run) -> None:
     await _to_the_switch(run)
     run.begun = run.core_begun = True
     await _start(run)
+    proving.begin(run)
     await switch_agent(run)
     await run.desk.safe_point()
 

@@ -53,8 +53,8 @@ def stage(clocks: Clocks) -> ActivityConfig:
 
 
 def dump(clocks: Clocks) -> ActivityConfig:
-    """Dumps and restores, with time to count the documents."""
-    return _mutate(clocks, clocks.dump + timedelta(minutes=10))
+    """Dumps and restores, with as much time again to read the database through."""
+    return _mutate(clocks, 2 * clocks.dump + timedelta(minutes=10))
 
 
 def start_core(clocks: Clocks) -> ActivityConfig:

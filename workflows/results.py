@@ -57,6 +57,7 @@ def result_of(run: Run) -> FleetResult:
         core_agent=run.core_agent,
         core_backup=run.core_backup,
         dumps=tuple(run.dumps),
+        fingerprints=tuple(run.prints),
         decisions=tuple(run.desk.recorded),
         controls=tuple(run.desk.controls),
         warnings=(*(plan.warnings if plan else ()), *run.warnings, *_ignored(run)),
@@ -78,7 +79,8 @@ def _after_rollback(result: FleetResult, back: FleetResult) -> FleetResult:
         core_begun=back.core_begun,
         servers=tuple(put_back.get(o.name, o) for o in result.servers),
         core_agent=back.core_agent or result.core_agent,
-        dumps=tuple(dict.fromkeys((*result.dumps, *back.dumps))),
+        dumps=tuple({(d.label, d.path): d for d in (*result.dumps, *back.dumps)}.values()),
+        fingerprints=(*result.fingerprints, *back.fingerprints),
         warnings=(*result.warnings, *back.warnings),
     )
 

@@ -60,6 +60,7 @@ class RollbackFleet(Conversation):
         await self._ask()
         await self._back.core()
         await self._back.agents()
+        await self._back.fingerprint()
 
     async def _ask(self) -> None:
         if self._request.approved is not None:
@@ -181,6 +182,7 @@ class RollbackFleet(Conversation):
             core_agent=back.core_agent,
             core_backup=request.core_backup,
             dumps=back.dumps,
+            fingerprints=back.prints,
             decisions=(*((request.approved,) if request.approved else ()), *self.desk.recorded),
             controls=tuple(self.desk.controls),
             warnings=tuple(back.warnings),

@@ -13,7 +13,7 @@ with workflow.unsafe.imports_passed_through():
     from model.progress import FleetResult, FleetState, Phase, RollbackRequest
     from model.way_back import rollback_request
 with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
-    from workflows import texts
+    from workflows import proving, texts
     from workflows.preflight import slim_plan
     from workflows.results import result_of
     from workflows.saga import trouble
@@ -53,6 +53,7 @@ async def roll_back(run: Run, approved: Recorded) -> str:
     """Raises Ended once it is done. Returns the reason where the way back is not possible, nothing having changed."""
     phase = run.phase
     run.enter(Phase.ROLLBACK)
+    await proving.join(run)
     request = _request(run, approved)
     try:
         result = await _child(run, request)

@@ -13,7 +13,7 @@ with workflow.unsafe.imports_passed_through():
     from model.steps import ReleaseHosts
     from model.way_back import keepers_kept
 with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
-    from workflows import steps
+    from workflows import proving, steps
     from workflows.preflight import agent_pending
     from workflows.results import result_of
     from workflows.saga import Trouble, each, trouble
@@ -23,7 +23,7 @@ Work = Callable[[Run, str], Awaitable[None]]
 
 
 async def back_up(run: Run) -> None:
-    """Files and binaries on every host, then the first dump: it proves the method and predicts the minutes."""
+    """Files and binaries on every host, then the first dump: restored once, it proves the way and the minutes."""
     run.enter(Phase.BACKUP)
     core = _core(run)
     # The agent in Core's project has its way back in Core's folder, also where Core itself is on the target already.
@@ -124,7 +124,7 @@ async def _back_up(run: Run, name: str) -> None:
 
 
 async def _dump_before(run: Run, _: str) -> None:
-    run.dumps.append(await steps.dump_database(run.core_step(label="before")))
+    run.dumps.append(await proving.proven_dump(run.core_step(label="before")))
 
 
 async def _stage(run: Run, name: str) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from model.facts import Backup, CoreFacts, DumpFacts, Finding, ServerFacts, Severity
+    from model.facts import Backup, CoreFacts, DatabasePrint, DumpFacts, Finding, ServerFacts, Severity
     from model.fleet import slug
     from model.plan import Plan
     from model.progress import (
@@ -71,6 +72,10 @@ class Run:
         self.core_agent: ServerOutcome | None = None
         self.keepers: tuple[str, ...] = ()
         self.dumps: list[DumpFacts] = []
+        self.prints: list[DatabasePrint] = []
+        """What the database held, at the moments that the report shows."""
+        self.proving: asyncio.Task[None] | None = None
+        """The proof of the final dump, beside the rollout."""
         self.key: CoreKey | None = None
         self.warnings: list[Finding] = []
         self.end: Ended | None = None

@@ -9,7 +9,7 @@ from temporalio import workflow
 from temporalio.workflow import ActivityConfig
 
 with workflow.unsafe.imports_passed_through():
-    from model.facts import Backup, CoreFacts, DumpFacts, ServerFacts
+    from model.facts import Backup, CoreFacts, DatabasePrint, DumpFacts, ServerFacts
     from model.fleet import Clocks, FleetSpec, ServerSpec
     from model.steps import (
         CoreKey,
@@ -91,6 +91,18 @@ def dump_database(step: CoreStep) -> Awaitable[DumpFacts]:
     return act("dump_database", step, DumpFacts, options.dump(step.fleet.clocks), f"dump the database: {step.label}")
 
 
+def prove_dump(step: CoreStep) -> Awaitable[DumpFacts]:
+    """`step.dump`, restored into a scratch database and compared."""
+    label = step.dump.label if step.dump else ""
+    return act("prove_dump", step, DumpFacts, options.dump(step.fleet.clocks), f"prove the dump: {label}")
+
+
+def fingerprint_database(step: CoreStep) -> Awaitable[DatabasePrint]:
+    """What the database holds now; `step.label` says which moment that is."""
+    summary = f"fingerprint the database {step.label}"
+    return act("fingerprint_database", step, DatabasePrint, options.dump(step.fleet.clocks), summary)
+
+
 def stage_core(step: CoreStep) -> Awaitable[StagedCore]:
     """The new image pulled, both images held, the edited project proven."""
     return act("stage_core", step, StagedCore, options.stage(step.fleet.clocks), "pull Core's new image")
@@ -134,6 +146,11 @@ def post_checks(step: CoreStep) -> Awaitable[PostChecks]:
 def restore_database(step: CoreStep) -> Awaitable[Done]:
     """Drop, restore `step.dump`, count."""
     return act("restore_database", step, Done, options.dump(step.fleet.clocks), "restore the database")
+
+
+def downgrade_database(step: CoreStep) -> Awaitable[Done]:
+    """v1's form again, what was written since kept."""
+    return act("downgrade_database", step, Done, options.dump(step.fleet.clocks), "take the database to v1's form")
 
 
 def restore_core_files(step: CoreStep, rounds: int = 0) -> Awaitable[Done]:

@@ -88,6 +88,7 @@ def core_facts(
     waiting = [n for w in plan.waves for n in w.servers]
     lines = [*since, f"plan {plan.digest}: Core {plan.core.version or '(version unknown)'} -> {plan.target}"]
     lines.append(dump_line(dump, now) if dump else "there is NO dump of the database")
+    lines += [f"dump: {note}" for note in (dump.proof.notes if dump and dump.proof else ())]
     lines += _some(f"warning: {f.subject}: {f.text}" for f in plan.warnings)
     lines += [f"left on v1, unreachable from Core afterwards: {n}" + _why(skipped.get(n)) for n in plan.left_behind]
     lines.append(minutes_line(plan, dump))
@@ -108,8 +109,9 @@ def core_facts(
 def dump_line(dump: DumpFacts, now: datetime) -> str:
     """Age and verdict of a dump."""
     age = max(int((now - dump.taken_at).total_seconds() // 60), 0)
+    proven = f"proven by a restore in {dump.proof.seconds:.0f} s" if dump.proof else "counted, NOT proven by a restore"
     return (
-        f"dump `{dump.label}`, {age} min old, counted and complete: {dump.documents} documents "
+        f"dump `{dump.label}`, {age} min old, {proven}: {dump.documents} documents "
         f"in {len(dump.collections)} collections, {size(dump.bytes)}, took {dump.seconds:.0f} s: {dump.path}"
     )
 

@@ -9,11 +9,11 @@ from temporalio import workflow
 from temporalio.exceptions import FailureError
 
 with workflow.unsafe.imports_passed_through():
-    from model.facts import Backup, DumpFacts, Finding, Severity
+    from model.facts import Backup, DatabasePrint, DumpFacts, Finding, Severity
     from model.progress import FleetState, RollbackRequest, ServerOutcome, ServerProgress, ServerState
     from model.steps import CoreStep, Operation, Proof, Restored, ServerStep, Switched, VerifyServer
 with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
-    from workflows import steps
+    from workflows import proving, steps
     from workflows.gates import Desk
     from workflows.preflight import only, slim_core, slim_server
     from workflows.saga import Trouble, each, persist, trouble
@@ -35,20 +35,28 @@ class WayBack:
         self.lines = {n: ServerProgress(name=n, attempt=request.attempt) for n in request.servers}
         self.outcomes = {o.name: o for o in request.outcomes}
         self.dumps: tuple[DumpFacts, ...] = (request.dump,) if request.dump else ()
+        self.prints: tuple[DatabasePrint, ...] = ()
+        self._final = request.dump if request.database == "restore" else None
+        """The dump that is restored; None: nothing is restored."""
         self.dark = timedelta()
         self.warnings: list[Finding] = []
         self._backups: dict[str, Backup] = dict(zip(request.servers, request.backups, strict=False))
 
     async def check(self) -> None:
         """Raises Ended, REFUSED, where the way back is not possible: before anything is changed."""
-        missing = [name for name in self.request.servers if name not in self._backups]
+        request = self.request
+        missing = [name for name in request.servers if name not in self._backups]
         drift = [f"there is no backup of {name}" for name in missing]
         if self.request.core:
             self._core("checking that all is there for the way back", state=ServerState.PREPARING)
             try:
-                drift += (await steps.check_rollback(self._step(dump=self.request.dump))).drift
+                drift += (await steps.check_rollback(self._step(dump=self._final))).drift
+                if self._final and not drift:
+                    self._core("proving the final dump")
+                    self._final = await proving.prove(self._step(), self._final)
+                    self.dumps = (self._final,)
             except FailureError as error:
-                drift.append(f"Core's host cannot be looked at: {trouble(error).text}")
+                drift.append(f"Core's host or the final dump is not as it must be: {trouble(error).text}")
             self._core("", state=ServerState.PENDING)
         if drift:
             raise Ended(FleetState.REFUSED, "the way back is not possible, nothing was changed: " + "; ".join(drift))
@@ -66,10 +74,9 @@ class WayBack:
             await steps.stop_core(self._step())
             if self.request.dump:
                 self._core("dumping the v2 database")
-                self.dumps += (await steps.dump_database(self._step(label="pre_rollback")),)
+                self.dumps += (await proving.proven_dump(self._step(label="pre_rollback")),)
                 restoring = True
-                self._core("restoring the final v1 dump")
-                await steps.restore_database(self._step(dump=self.request.dump))
+                await self._database()
             self._core("putting Core's files back")
             await steps.restore_core_files(self._step())
             self._core("starting the old Core")
@@ -78,6 +85,26 @@ class WayBack:
             raise await self._failed(trouble(error), restoring=restoring) from error
         self.core_state, self.core_version, self.dark = ServerState.ROLLED_BACK, started.version, started.dark
         self._core("", state=ServerState.ROLLED_BACK)
+
+    async def _database(self) -> None:
+        """By policy: the final dump, or what was written since kept in v1's form."""
+        if self._final is None:
+            self._core("taking the database to v1's form")
+            await steps.downgrade_database(self._step())
+            return
+        self._core("restoring the final v1 dump")
+        await steps.restore_database(self._step(dump=self._final))
+        # Compared with what the dump's source held, document by document.
+        self.prints += (replace(proving.print_of(self._final, proving.BACK), at=workflow.now()),)
+
+    async def fingerprint(self) -> None:
+        """What was kept, once nobody waits for it any more."""
+        if not (self.request.core and self.request.dump) or self._final is not None:
+            return
+        try:
+            self.prints += (await steps.fingerprint_database(self._step(label=proving.BACK)),)
+        except FailureError as error:
+            self.warn("fingerprint", CORE, f"the database could not be read: {trouble(error).text}")
 
     async def _failed(self, why: Trouble, *, restoring: bool) -> Ended:
         """Before the agents: the fleet works as before, or a person is told what to type."""

@@ -14,6 +14,7 @@ import asyncssh
 
 from activities.backup import CoreBackup
 from activities.core import Core
+from activities.dumps import Dumps
 from activities.preflight_core import PreflightCore
 from activities.report import Report
 from activities.rollback import CoreRollback
@@ -40,6 +41,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.preflight = PreflightCore(self.hosts)
         self.backup = CoreBackup(self.hosts)
+        self.dumps = Dumps(self.hosts)
         self.core = Core(self.hosts)
         self.back = CoreRollback(self.hosts)
         self.report = Report(self.hosts)
@@ -69,7 +71,7 @@ class Bench:
         """Up to the final dump of the quiet database."""
         await self.staged()
         self.results.append(await self.core.stop_core(self.step))
-        final = await self.backup.dump_database(replace(self.step, label="final"))
+        final = await self.dumps.dump_database(replace(self.step, label="final"))
         self.results.append(final)
         return final
 

@@ -70,7 +70,7 @@ async def test_there_and_back(b: Bench) -> None:
     back = replace(b.step, dump=final)
     assert (await b.back.check_rollback(back)).drift == ()
     await b.core.stop_core(back)
-    pre = await b.backup.dump_database(replace(back, label="pre_rollback"))
+    pre = await b.dumps.dump_database(replace(back, label="pre_rollback"))
     assert "Swarm" in {c.name for c in pre.collections}
     await b.back.restore_database(back)
     assert "Swarm" not in b.sandbox.store.databases["komodo"]
@@ -121,14 +121,14 @@ def stack_restarts(b: Bench) -> list[dict[str, Any]]:
 async def test_a_repeated_dump_is_the_same_dump(b: Bench) -> None:
     await b.backed_up()
     step = replace(b.step, label="before")
-    one = await b.backup.dump_database(step)
-    assert await b.backup.dump_database(step) == one
+    one = await b.dumps.dump_database(step)
+    assert await b.dumps.dump_database(step) == one
     assert b.ran("mongodump", "--archive") == 1
     assert await b.backup.back_up_core(b.step) == b.step.backup
     await b.core.stop_core(b.step)
     final = replace(b.step, label="final")
-    two = await b.backup.dump_database(final)
-    assert await b.backup.dump_database(final) == two
+    two = await b.dumps.dump_database(final)
+    assert await b.dumps.dump_database(final) == two
     assert {c.name: c.documents for c in two.collections}["Server"] == 2
 
 
@@ -179,18 +179,18 @@ async def test_a_bad_dump(b: Bench, fault: str, error: type[UpgradeError], words
     step = replace(b.step, label="before")
     b.sandbox.fault(fault, "core")
     with pytest.raises(error) as caught:
-        await b.backup.dump_database(step)
+        await b.dumps.dump_database(step)
     assert words in str(caught.value)
     assert not [s for s in b.sandbox.secrets if s in str(caught.value)]
     assert [p.name for p in (b.folder / "dumps").glob("*")] == []
     b.sandbox.heal()
-    assert (await b.backup.dump_database(step)).documents > 50
+    assert (await b.dumps.dump_database(step)).documents > 50
 
 
 async def test_no_final_dump_while_core_runs(b: Bench) -> None:
     await b.backed_up()
     with pytest.raises(HostError, match="quiet database only"):
-        await b.backup.dump_database(replace(b.step, label="final"))
+        await b.dumps.dump_database(replace(b.step, label="final"))
 
 
 # --- before the switch ------------------------------------------------------------------------------------------------
@@ -311,7 +311,7 @@ async def test_a_way_back_that_fails_leads_forward_again(b: Bench, released: boo
     b.next_attempt()
     back = replace(b.step, dump=final)
     await b.core.stop_core(back)
-    pre = await b.backup.dump_database(replace(back, label="pre_rollback"))
+    pre = await b.dumps.dump_database(replace(back, label="pre_rollback"))
     b.sandbox.fault("restore-fails", "core", times=1)
     with pytest.raises(DatabaseError, match="could not be restored"):
         await b.back.restore_database(back)

@@ -16,7 +16,9 @@ from model.facts import (
     CollectionCount,
     ComposeProject,
     CoreFacts,
+    DatabasePrint,
     DumpFacts,
+    DumpProof,
     Finding,
     PlannedEdit,
     ServerFacts,
@@ -199,6 +201,9 @@ class Doubles:
             self._make("check_rollback", core, Recheck, lambda _: still),
             self._make("back_up_core", core, Backup, lambda _: backup_of("core")),
             self._make("dump_database", core, DumpFacts, _dump),
+            self._make("prove_dump", core, DumpFacts, _prove),
+            self._make("fingerprint_database", core, DatabasePrint, _print),
+            self._make("downgrade_database", core, Done, lambda _: done),
             self._make("stage_core", core, StagedCore, lambda _: StagedCore(images=("new",), keepers=("keep-1",))),
             self._make("stop_core", core, Done, lambda _: done),
             self._make("write_core_files", core, Done, lambda _: done),
@@ -275,6 +280,15 @@ def _dump(step: CoreStep) -> DumpFacts:
         taken_at=NOW,
         seconds=12.0,
     )
+
+
+def _prove(step: CoreStep) -> DumpFacts:
+    assert step.dump is not None
+    return replace(step.dump, proof=DumpProof(at=NOW, seconds=5.0))
+
+
+def _print(step: CoreStep) -> DatabasePrint:
+    return DatabasePrint(moment=step.label, at=NOW, collections=_dump(step).collections)
 
 
 def _stage(step: ServerStep) -> StagedAgent:
