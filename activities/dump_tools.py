@@ -58,7 +58,7 @@ async def dump(host: Host, step: CoreStep, login: DatabaseLogin) -> Tool:
 async def restore_beside(host: Host, step: CoreStep, kept: DumpFacts, login: DatabaseLogin, name: str) -> Tool:
     """A dump into another database of the same server."""
     facts = step.facts
-    if kept.method == KM:
+    if kept.path.endswith(".km.tar"):
         own = (kept.path, need(facts.core).image_id, await network(host, facts))
         return Tool(method=KM, script="prove_by_km.sh", args=own, data=environment(login, TARGET, name))
     word = "login" if login.config() else "open"

@@ -29,6 +29,8 @@ REJECTED = 65
 """Exit code of our scripts for a dump that proves nothing."""
 DENIED = 66
 """Exit code of our scripts where the database does not let us."""
+SOURCE, PROOF = ".source.json", ".proof.json"
+"""Beside a dump in the run folder: what its source held, and that it was proven."""
 SCRATCH = "ku_proof_"
 """What the names of scratch databases begin with; nothing of Komodo's does."""
 _SHORT = timedelta(minutes=5)
@@ -72,7 +74,7 @@ class Dumps:
                 left=f"the rejected dump, renamed, in {folder_of(step)}/dumps",
                 cure="does something else write to Core's database? Stop it, then retry" if quiet else "retry",
             )
-        note = f"{dumped.path}.source.json"
+        note = f"{dumped.path}{SOURCE}"
         await job(host, step, f"note_{step.label}", "keep_note.sh", note, data=source.to_json())
         return replace(dumped, collections=source.first.counts(), source=note)
 
@@ -141,7 +143,7 @@ class Dumps:
         change, folder = step.op.change, folder_of(step)
         await void(host, folder, *(op for name in names for op in step.op.ids(name)), change=change)
         op = step.op.id(f"reject_{dump.label}")
-        notes = (f"{dump.path}.source.json", f"{dump.path}.proof.json")
+        notes = (f"{dump.path}{SOURCE}", f"{dump.path}{PROOF}")
         await attach(host, op, folder, script("reject_dump.sh"), dump.path, *notes, change=change, timeout=_SHORT)
         await void(host, folder, op, change=change)
 
@@ -159,7 +161,7 @@ class Dumps:
         if dump is None:
             raise DatabaseError("no dump was named to prove", host=step.fleet.core.host.name)
         host = await self._hosts.get(step.fleet.core.host)
-        note = f"{dump.path}.proof.json"
+        note = f"{dump.path}{PROOF}"
         async with database(self._hosts, step.fleet.core, step.facts) as (opened, login):
             proof = _read_proof(await host.read(note))
             if proof is None:
@@ -186,10 +188,10 @@ class Dumps:
         scratch = opened.other(name)
         ready = False
         try:
-            if not await scratch.collections():
+            if not await _told(scratch.collections(), login, name, host):
                 # None yet, or dropped again before anybody was told.
                 await self._clear(host, step, dump, opened)
-                await _try_scratch(scratch, login, host)
+                await _told(scratch.may_write(), login, name, host)
             await self._restore_beside(host, step, dump, login, name)
             verdict = fingerprint.judge(source, await fingerprint.take(scratch, source.first.form, beat))
             ready = True
@@ -217,7 +219,7 @@ class Dumps:
             if error.code == DENIED:
                 raise _denied(login, name, said, host) from None
             if error.code == REJECTED:
-                await self._reject(host, step, dump)
+                await self._set_aside(host, step, dump)
                 raise _rejected(dump, said, host, folder_of(step)) from None
             raise DatabaseError(
                 f"the dump {dump.label} could not be restored into the scratch database {name}: {said}",
@@ -229,8 +231,13 @@ class Dumps:
     async def _refuse(self, host: Host, step: CoreStep, dump: DumpFacts, verdict: fingerprint.Verdict) -> None:
         async with database(self._hosts, step.fleet.core, step.facts) as (opened, _):
             await self._clear(host, step, dump, opened)
-        await self._reject(host, step, dump)
+        await self._set_aside(host, step, dump)
         raise _rejected(dump, f"{verdict.kind}: {'; '.join(verdict.wrong[:6])}", host, folder_of(step))
+
+    async def _set_aside(self, host: Host, step: CoreStep, dump: DumpFacts) -> None:
+        """A retry makes a new one; but for `final`, of which there is no second: better a bad one than none."""
+        if dump.label != "final":
+            await self._reject(host, step, dump)
 
     @activity.defn
     async def fingerprint_database(self, step: CoreStep) -> DatabasePrint:
@@ -252,20 +259,21 @@ async def _require_stopped(host: Host, step: CoreStep) -> None:
 
 
 async def _source(host: Host, dump: DumpFacts) -> Source:
-    file = await host.read(dump.source, limit=_SOURCE_BYTES) if dump.source else None
+    path = dump.source or f"{dump.path}{SOURCE}"
+    file = await host.read(path, limit=_SOURCE_BYTES)
     if file is None:
         raise DatabaseError(
-            f"the fingerprint of the database that the dump {dump.label} was taken from is gone "
-            f"({dump.source or 'none was made'})",
+            f"{path}, the fingerprint of the database that the dump {dump.label} was taken from, is gone",
             host=host.spec.name,
             cure="without it a dump cannot be proven any more",
         )
     return Source.from_json(file.data)
 
 
-async def held_by(host: Host, dump: DumpFacts) -> Fingerprint:
-    """What a restore of this dump, taken of a quiet database, must lead to. Raises DatabaseError."""
-    return (await _source(host, dump)).last
+async def held_by(host: Host, dump: DumpFacts) -> Fingerprint | None:
+    """What a restore of this dump, taken of a quiet database, must lead to; None where no fingerprint was kept."""
+    file = await host.read(dump.source or f"{dump.path}{SOURCE}", limit=_SOURCE_BYTES)
+    return Source.from_json(file.data).last if file else None
 
 
 def _read_proof(file: Any) -> DumpProof | None:
@@ -281,11 +289,12 @@ async def _drop_scratch(opened: Database) -> None:
         await opened.other(name).drop()
 
 
-async def _try_scratch(scratch: Database, login: DatabaseLogin, host: Host) -> None:
+async def _told(work: Awaitable[_T], login: DatabaseLogin, name: str, host: Host) -> _T:
+    """Say what a login is missing that may not do this in the scratch database."""
     try:
-        await scratch.may_write()
+        return await work
     except DatabaseDenied as error:
-        raise _denied(login, scratch.name, error.what, host) from None
+        raise _denied(login, name, error.what, host) from None
 
 
 def _denied(login: DatabaseLogin, name: str, said: str, host: Host) -> DatabaseDenied:
@@ -302,11 +311,14 @@ def _denied(login: DatabaseLogin, name: str, said: str, host: Host) -> DatabaseD
 
 
 def _rejected(dump: DumpFacts, why: str, host: Host, folder: str) -> DumpRejected:
+    final = dump.label == "final"
     return DumpRejected(
         f"the dump {dump.label} is not what was in the database: {why}",
         host=host.spec.name,
-        left=f"the rejected dump, renamed, in {folder}/dumps; the scratch database was dropped",
-        cure="retry: a new dump is made",
+        left=f"{dump.path if final else f'the rejected dump, renamed, in {folder}/dumps'}; no scratch database",
+        cure="`rollback --database keep` does without it; the dump `before` was proven"
+        if final
+        else "retry: a new dump is made",
     )
 
 

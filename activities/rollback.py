@@ -220,8 +220,8 @@ class CoreRollback:
             after = await opened.counts()
             wrong = differences(dump.collections, after, after, quiet=True)
             # Equal counts alone say little: v2 rewrites documents in place.
-            if not wrong and dump.source:
-                expected = await held_by(host, dump)
+            expected = await held_by(host, dump)
+            if expected and not wrong:
                 restored = await fingerprint.take(opened, expected.form, beat)
                 wrong = fingerprint.judge(fingerprint.Source(expected, expected), restored).wrong
         if wrong:

@@ -170,7 +170,16 @@ def rollback_facts(request: RollbackRequest, *, now: datetime) -> tuple[str, ...
     ]
     names = ", ".join(request.servers) or "none"
     lines.append(f"agents put back, all at once: {len(request.servers)} ({names})")
-    if request.dump:
+    if request.dump and request.database == "keep":
+        lines.append(
+            "kept: what was written to Komodo since the upgrade; the v2 database is dumped first, as `pre_rollback`, "
+            "then taken to v1's form (km database v1-downgrade)"
+        )
+        lines.append(
+            "LOST: Updates and alerts that v1 cannot read, and what v2 keeps of servers (their keys); Procedures and "
+            "Stacks that were edited in v2 may use what v1 does not know"
+        )
+    elif request.dump:
         lines.append(
             f"LOST: everything written to Komodo since {request.dump.taken_at:%Y-%m-%d %H:%M:%S} UTC "
             f"({_minutes(now - request.dump.taken_at)} ago); the v2 database is dumped first, as `pre_rollback`"

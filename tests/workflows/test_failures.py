@@ -10,9 +10,10 @@ import pytest
 from activities.boundary import translate
 from model.decisions import ControlVerb, Verdict
 from model.errors import ConfigNotLoaded
-from model.fleet import slug
+from model.fleet import DatabasePolicy, slug
 from model.progress import FleetState, ServerState
 from model.steps import Recheck
+from model.way_back import rollback_request
 from tests.workflows.doubles import NEW, OLD, QUICK, Doubles, broken, core_facts, fleet, refusal, server_facts
 from tests.workflows.driver import Driver
 
@@ -159,8 +160,10 @@ async def test_rollback_at_cores_failure_gate(run: Driver, doubles: Doubles) -> 
     back = doubles.steps("core")[doubles.steps("core").index("check_rollback") :]
     assert [n for n in back if n != "notify"] == [
         "check_rollback",
+        "prove_dump",
         "stop_core",
         "dump_database",
+        "prove_dump",
         "restore_database",
         "restore_core_files",
         "start_old_core",
@@ -239,3 +242,52 @@ async def test_the_agent_in_cores_project_undoes_itself_and_asks(
         assert result.core_agent.state is ServerState.LEFT_ON_V1
         assert result.core_agent.version_after == OLD
         assert result.servers[0].version_after == NEW
+
+
+# --- dumps ------------------------------------------------------------------------------------------------------------
+
+
+async def test_gate_core_stays_shut_without_a_proof(run: Driver, doubles: Doubles) -> None:
+    doubles.play("prove_dump", "core", broken("DumpRejected", "truncated: 3 of 4"), broken("DatabaseDenied", "no"))
+    talk = await run.upgrade(fleet(1))
+    gate = await talk.answer("failure/core/1", Verdict.RETRY)
+    assert "truncated: 3 of 4" in gate.facts[0]
+    assert (await talk.gate("failure/core/2")).verdicts == (Verdict.RETRY, Verdict.REJECT)
+    assert doubles.count("dump_database") == 2, "a retry makes a new dump"
+    assert doubles.count("stage_core") == 0
+    await talk.answer("failure/core/2", Verdict.REJECT)
+    assert (await talk.result()).state is FleetState.STOPPED
+
+
+async def test_a_fleet_file_may_do_without_the_proof(run: Driver, doubles: Doubles) -> None:
+    spec = replace(fleet(1), database=DatabasePolicy(proof="count"))
+    talk = await run.upgrade(spec)
+    gate = await talk.answer("core")
+    assert "counted, NOT proven by a restore" in "\n".join(gate.facts)
+    result = await talk.result()
+    assert result.state is FleetState.UPGRADED
+    assert doubles.count("prove_dump") == 0
+    assert [d.proof for d in result.dumps] == [None, None]
+
+
+async def test_a_final_dump_that_is_none_is_told_and_never_restored(run: Driver, doubles: Doubles) -> None:
+    spec = fleet(1, approve="core-only")
+    talk = await run.upgrade(spec)
+    await talk.gate("core")
+    doubles.play("prove_dump", "core", *[broken("DumpRejected", "different: Server")] * 2)
+    await talk.answer("core")
+    result = await talk.result()
+    assert result.state is FleetState.UPGRADED
+    assert ["different: Server" in w.text for w in result.warnings if w.code == "dump-unproven"] == [True]
+    back = await run.rollback(rollback_request(result, spec))
+    refused = await back.result()
+    assert refused.state is FleetState.REFUSED
+    assert "different: Server" in refused.detail
+    assert doubles.count("stop_core") == 1
+    kept = await run.rollback(rollback_request(result, spec, database="keep"))
+    gate = await kept.answer("rollback/1")
+    assert "v1's form" in "\n".join(gate.facts)
+    done = await kept.result()
+    assert (done.state, done.core_version) == (FleetState.ROLLED_BACK, OLD)
+    assert (doubles.count("downgrade_database"), doubles.count("restore_database")) == (1, 0)
+    assert [p.moment for p in done.fingerprints] == ["after the rollback"]

@@ -28,7 +28,8 @@ async def test_a_fleet_is_upgraded_in_the_guides_order(run: Driver, doubles: Dou
         (f"web-{i}", ServerState.UPGRADED, OLD, NEW) for i in (1, 2, 3)
     ]
     assert all(o.proof and o.pinned_key == KEY and o.backup for o in result.servers)
-    assert [d.label for d in result.dumps] == ["before", "final"]
+    assert [(d.label, d.proof is not None) for d in result.dumps] == [("before", True), ("final", True)]
+    assert [p.moment for p in result.fingerprints] == ["before the upgrade", "after the upgrade"]
     assert [r.decision.gate for r in result.decisions] == ["core", "wave/2", "wave/3"]
     assert gate.confirm == "prod"
     assert gate.plan_digest == (result.plan.digest if result.plan else "")
@@ -36,6 +37,7 @@ async def test_a_fleet_is_upgraded_in_the_guides_order(run: Driver, doubles: Dou
     assert core == [
         "back_up_core",
         "dump_database",
+        "prove_dump",
         "stage_core",
         "recheck_core",
         "stop_core",
@@ -43,6 +45,8 @@ async def test_a_fleet_is_upgraded_in_the_guides_order(run: Driver, doubles: Dou
         "write_core_files",
         "start_core",
         "read_core_key",
+        "prove_dump",
+        "fingerprint_database",
         "post_checks",
         "save_report",
         "release_host",
