@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.bed import turns
 from tests.e2e.bed.bed import Bed
 from tests.e2e.bed.settings import Missing
 from tests.e2e.person import Person
@@ -17,6 +19,11 @@ from tests.e2e.probe import Probe
 collect_ignore_glob = [] if os.environ.get("KUE_RUN") else ["test_*.py"]
 TABLE: list[str] = []
 """What was proven and how long: printed at the end, written to $KUE_TABLE."""
+ORDER = ("test_upgrade", "test_failure", "test_crash", "test_by_hand")
+"""Where time may run out, what matters most comes first."""
+LONGEST = 200.0
+"""Seconds a default scenario may take on a loaded machine, its fresh bed included."""
+NOT_RUN: list[str] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -24,10 +31,27 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "e2e_all: on the bed of real machines, only in `make e2e-all`")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not os.environ.get("KUE_RUN"):
+        return
+    names = [item.path.stem for item in items]
+    place = {name: ORDER.index(name) if name in ORDER else len(ORDER) + n for n, name in enumerate(names)}
+    items.sort(key=lambda item: place[item.path.stem])
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """$KUE_UNTIL (seconds since 1970) is when the last scenario must have ended: said, when one is left out for it."""
+    until = float(os.environ.get("KUE_UNTIL") or "inf")
+    if time.time() + LONGEST > until:
+        NOT_RUN.append(item.name)
+        pytest.skip(f"no time left for it before {time.strftime('%H:%M:%S', time.localtime(until))}")
+
+
 @pytest.fixture(scope="session")
 def built() -> Iterator[Bed]:
     """Images and snapshot. What this machine lacks fails every scenario, with its name; nothing is skipped."""
     try:
+        turn = turns.take(lambda text: print(text, file=sys.stderr, flush=True))
         bed = Bed.build()
     except Missing as error:
         pytest.fail(f"the bed cannot be built here: {error}", pytrace=False)
@@ -36,6 +60,8 @@ def built() -> Iterator[Bed]:
     finally:
         if not os.environ.get("KUE_KEEP"):
             bed.down()
+        for file in turn:
+            file.close()
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +116,12 @@ def note(request: pytest.FixtureRequest) -> Iterator[list[str]]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if not TABLE:
+    if not os.environ.get("KUE_RUN"):
         return
+    count = {word: len(terminalreporter.getreports(word)) for word in ("passed", "failed", "error")}
+    left_out = f"; NOT RUN, no time left: {', '.join(NOT_RUN)}" if NOT_RUN else ""
+    terminalreporter.ensure_newline()
+    terminalreporter.write_line(f"e2e: {', '.join(f'{n} {word}' for word, n in count.items() if n)}{left_out}")
     lines = ["| scenario | time | proven |", "|---|---|---|", *TABLE]
     terminalreporter.section("end to end")
     for line in lines:

@@ -1,9 +1,10 @@
-"""`python -m tests.e2e.bed up|reset|down [SERVERS]`: the bed by hand."""
+"""`python -m tests.e2e.bed ready|build|up|down [SERVERS]`: the bed by hand. `ready` only prepares the machine."""
 
 from __future__ import annotations
 
 import sys
 
+from tests.e2e.bed import ground
 from tests.e2e.bed.bed import Bed
 from tests.e2e.bed.settings import Missing, cache, machines, switch
 
@@ -14,6 +15,8 @@ def main(words: list[str]) -> int:
     try:
         if what == "down":
             Bed(servers=machines(count), switch=switch(), key="").down()
+        elif what == "ready":
+            ground.prepare()
         elif what in ("up", "build"):
             bed = Bed.build(count)
             if what == "up":

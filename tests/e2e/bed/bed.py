@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.bed import ground, images, install, machines
+from tests.e2e.bed import ground, images, install, machines, turns
 from tests.e2e.bed.settings import CORE, JUMP, NETWORK, NEW, OLD, PREFIX, Machine, Switch, cache, flavoured, switch
 from tests.e2e.bed.settings import machines as servers_of
 from tests.e2e.bed.shell import docker, inside, wait_for
@@ -33,16 +33,16 @@ class Bed:
     def build(cls, count: int = 6) -> Bed:
         """Everything made that takes long; nothing started."""
         began = time.monotonic()
-        chosen = switch()
-        ground.prepare()
-        if not chosen.real_komodo or not chosen.real_tools:
-            from tests.e2e.standins import pack
-
-            pack.build(chosen)
+        chosen, servers = switch(), servers_of(count)
         say = _sayer(began)
-        key = images.build_all(chosen, say)
-        servers = servers_of(count)
-        key = install.build_machines(servers, chosen, key, say)
+        with turns.building(say):
+            ground.prepare()
+            if not chosen.real_komodo or not chosen.real_tools:
+                from tests.e2e.standins import pack
+
+                pack.build(chosen)
+            key = images.build_all(chosen, say)
+            key = install.build_machines(servers, chosen, key, say)
         return cls(servers=servers, switch=chosen, key=key, began=began)
 
     def say(self, text: str) -> None:

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from tests.e2e.bed.settings import Missing, cache
-from tests.e2e.bed.shell import run, wait_for
+from tests.e2e.bed.shell import CommandError, fetch, run, wait_for
 
 PACKAGES = {"dockerd": "docker.io", "mmdebstrap": "mmdebstrap", "openssl": "openssl", "ssh": "openssh-client"}
 """Program -> the Debian package that brings it."""
@@ -20,9 +20,15 @@ def prepare() -> None:
         raise Missing("the bed needs root: it starts containers with systemd in them")
     lacking = sorted({package for program, package in PACKAGES.items() if shutil.which(program) is None})
     if lacking:
-        run("apt-get", "update", timeout=600)
-        run("apt-get", "install", "-y", "--no-install-recommends", *lacking, "iptables", timeout=1200)
-    _mounts()
+        if shutil.which("apt-get") is None:
+            raise Missing(f"no apt-get here to install {', '.join(lacking)} with")
+        fetch("apt-get", "update", timeout=600)
+        install = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "--no-install-recommends")
+        fetch(*install, *lacking, "iptables", timeout=1200)
+    try:
+        _mounts()
+    except (CommandError, OSError) as error:
+        raise Missing(f"this machine does not let its cgroups be prepared: {error}") from error
     _engine()
 
 

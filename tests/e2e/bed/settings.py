@@ -9,11 +9,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 """Of the checkout."""
 FILES = Path(__file__).parent / "files"
-PREFIX = "kue-"
-"""Every container, volume, image and network of the bed is named so, and nothing else is ever removed."""
-NETWORK = "kue-net"
-BRIDGE = "br-kue"
-SUBNET = "172.31.88"
+BED = os.environ.get("KUE_BED", "")
+"""A word that tells one bed from another on the same engine; with an address range of its own in KUE_NET."""
+PREFIX = f"kue{BED}-"
+"""Every container, volume and network of the bed is named so, and nothing else is ever removed."""
+NETWORK = f"{PREFIX}net"
+BRIDGE = f"br-kue{BED}"[:15]
+SUBNET = os.environ.get("KUE_NET") or "172.31.88"
 REGISTRY, WEB, JUMP, CORE = f"{SUBNET}.2", f"{SUBNET}.3", f"{SUBNET}.5", f"{SUBNET}.10"
 OLD, MIDDLE, NEW = "1.19.5", "2.0.0", "2.3.2"
 VERSIONS = (OLD, MIDDLE, NEW)
@@ -28,6 +30,8 @@ WEB_NAMES = ("github.com", "raw.githubusercontent.com", "api.github.com", "objec
 
 FLAVOUR = ("real" if os.environ.get("KOMODO_BIN") else "ours") + ("" if os.environ.get("MONGO_TOOLS") else "-dump")
 """Of the programs inside: images, registry, site and snapshot of both kinds lie side by side."""
+PLACE = f"{FLAVOUR}-{BED}" if BED else FLAVOUR
+"""Of what knows the bed's addresses: the machines' images, the snapshot."""
 
 
 @dataclass(frozen=True, slots=True)

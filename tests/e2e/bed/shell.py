@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.e2e.bed.settings import Missing
+
 
 class CommandError(RuntimeError):
     """A command failed; the message has its words."""
@@ -25,6 +27,19 @@ def run(
         tail = (done.stdout[-1500:] + done.stderr[-2500:]).strip()
         raise CommandError(f"`{' '.join(words)[:300]}` ended with {done.returncode}:\n{tail}")
     return done
+
+
+def fetch(*command: str | Path, timeout: float) -> None:
+    """A command that needs another machine's files: tried again, and then said to be missing. Raises Missing."""
+    for attempt in range(3):
+        try:
+            run(*command, timeout=timeout)
+        except (CommandError, subprocess.TimeoutExpired) as error:
+            if attempt == 2:
+                raise Missing(f"cannot be fetched: {error}") from error
+            time.sleep(5)
+        else:
+            return
 
 
 def docker(*words: str | Path, check: bool = True, data: str | None = None, timeout: float = 600) -> str:
