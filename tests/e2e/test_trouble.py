@@ -1,4 +1,4 @@
-"""A machine that is not as it should be: no room, an agent that will not start, a config that does not load, a bad dump."""
+"""Machines that are not as they should be: no room, an agent that does not start, a config that does not load."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def _wait(what: str, say: Say, seconds: float | None) -> IO[str]:
             if time.monotonic() > end:
                 file.close()
                 raise Missing(
-                    f"another run ({what}, process {holder}) is still at work after {patience:.0f} s"
+                    f"another run ({what}, process {holder}) has not ended in {patience:.0f} s"
                 ) from None
             if not told:
                 say(f"another run ({what}, process {holder}) is at work: waiting up to {patience:.0f} s")
