@@ -46,9 +46,7 @@ def _wait(what: str, say: Say, seconds: float | None) -> IO[str]:
             holder = file.read().strip()
             if time.monotonic() > end:
                 file.close()
-                raise Missing(
-                    f"another run ({what}, process {holder}) has not ended in {patience:.0f} s"
-                ) from None
+                raise Missing(f"another run ({what}, process {holder}) has not ended in {patience:.0f} s") from None
             if not told:
                 say(f"another run ({what}, process {holder}) is at work: waiting up to {patience:.0f} s")
                 told = True
