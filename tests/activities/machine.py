@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hosts.script import Script, packaged
+from tests.shells import SHELL, path
 
 OLD, NEW = "1.19.5", "2.3.2"
 KEYED = 'core_public_keys = ["MCow"]\npasskeys = ["secret-1"]\n'
@@ -65,13 +66,13 @@ class Machine:
         return self.root / "state/fleet/20261123T221500Z"
 
     def environment(self) -> dict[str, str]:
-        return {"PATH": f"{self.root}/bin:/usr/bin:/bin", "LC_ALL": "C", "KU_STAMP": "20261123T221500Z"}
+        return {"PATH": path(self.root / "bin"), "LC_ALL": "C", "KU_STAMP": "20261123T221500Z"}
 
     def run(self, name: str, *args: str, data: str = "", kill_at: int = 0) -> subprocess.CompletedProcess[str]:
         """Runs a script as hosts do; with kill_at, ends it hard at that external command (counted by a stand-in)."""
         text = Script.load("komodo.sh", name).text
         return subprocess.run(
-            ["dash", "-c", 'set -eu\numask 077\neval "$KU_TEXT"', name, *args],
+            [SHELL, "-c", 'set -eu\numask 077\neval "$KU_TEXT"', name, *args],
             input=data,
             capture_output=True,
             text=True,
@@ -164,7 +165,7 @@ def switch(
 
 def restore(machine: Machine, *args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["dash", str(machine.folder / "restore.sh"), *args],
+        [SHELL, str(machine.folder / "restore.sh"), *args],
         capture_output=True,
         text=True,
         env={"PATH": machine.environment()["PATH"]},

@@ -6,13 +6,13 @@ import gzip
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from hosts.script import Script, packaged
+from tests.shells import SHELL, path
 
 FAKE_DOCKER = """#!/bin/sh
 # Records argv, one call a line, and standard input of execs.
@@ -59,8 +59,8 @@ class Stage:
         (self.run / "restore.list").write_text("\n".join((*basis, *lines)) + "\n")
 
     def sh(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        env = {**os.environ, "PATH": f"{self.fake}:/usr/bin:/bin", "FAKE": str(self.fake)}
-        return subprocess.run([shutil.which("dash") or "sh", *words], input=stdin, capture_output=True, env=env)
+        env = {**os.environ, "PATH": path(self.fake), "FAKE": str(self.fake)}
+        return subprocess.run([SHELL, *words], input=stdin, capture_output=True, env=env)
 
     def restore(self, *words: str) -> subprocess.CompletedProcess[bytes]:
         return self.sh(str(self.run / "restore.sh"), *words)

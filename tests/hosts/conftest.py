@@ -16,6 +16,7 @@ import pytest
 from hosts.host import Host
 from hosts.pool import Hosts
 from model.fleet import HostSpec, Sudo
+from tests.shells import path
 
 # Units of the machine that runs the tests are not for tests.
 NO_SYSTEMD_RUN = "#!/bin/sh\nexit 1\n"
@@ -96,7 +97,7 @@ class Server:
         self.sessions += 1
         self.most_sessions = max(self.most_sessions, self.sessions)
         self.commands.append(process.command or "")
-        env = {"PATH": f"{self.bin}:/usr/bin:/bin", "HOME": str(self.folder), "LANG": "C.UTF-8", **self.env}
+        env = {"PATH": path(self.bin), "HOME": str(self.folder), "LANG": "C.UTF-8", **self.env}
         child = await asyncio.create_subprocess_exec(
             *self.shell,
             process.command or "",

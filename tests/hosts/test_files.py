@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -161,6 +162,8 @@ exit 1
     )
     cp.chmod(0o755)
     path = f"{bin_}:{os.environ['PATH']}"
+    if Path(shutil.which(shell[0]) or "").resolve().name == "busybox":
+        pytest.skip("busybox runs its own cp")
     done = prelude(shell, REPLACE, str(new), str(dest), sha(b"old"), sha(b"new"), PATH=path)
     assert done.returncode == 1
     assert "No space left on device" in done.stderr
