@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -26,7 +27,13 @@ LONGEST = 200.0
 NOT_RUN: list[str] = []
 
 
+def _ended(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    if os.environ.get("KUE_RUN"):
+        signal.signal(signal.SIGTERM, _ended)  # as Ctrl-C: machines, workers and Temporal servers are taken away
     config.addinivalue_line("markers", "e2e: on the bed of real machines, part of `make e2e`")
     config.addinivalue_line("markers", "e2e_all: on the bed of real machines, only in `make e2e-all`")
 
