@@ -56,5 +56,5 @@ def as_before(bed: Bed, configs: dict[str, str], files: dict[str, str]) -> None:
 
 def core_files(bed: Bed) -> dict[str, str]:
     """Core's project, word for word."""
-    names = ("mongo.compose.yaml", "compose.env")
+    names = (bed.project.file, "compose.env")
     return {name: bed.on("core", "cat", f"/opt/komodo/{name}") for name in names}

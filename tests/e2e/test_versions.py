@@ -1,4 +1,4 @@
-"""From one v2 to the next, and many servers at once."""
+"""From one v2 to the next, many servers at once, and a Core whose machine has the old docker-compose."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 
 from tests.e2e import proofs
 from tests.e2e.bed.bed import Bed
-from tests.e2e.bed.settings import MIDDLE, NEW
-from tests.e2e.person import Person
+from tests.e2e.bed.settings import MIDDLE, NEW, OLD_COMPOSE
+from tests.e2e.person import NAME, Person
 from tests.e2e.test_crash import ALL_AT_ONCE
 
 pytestmark = pytest.mark.e2e_all
@@ -30,7 +30,35 @@ def test_to_an_older_v2_and_on_to_the_newest(fresh: Bed, bob: Person, note: list
 
 
 @pytest.fixture
-def thirty() -> Bed:
+def compose1(built: Bed) -> Bed:
+    """Core installed by docker-compose 1.29, with two servers."""
+    bed = Bed.build(2, OLD_COMPOSE)
+    bed.up()
+    return bed
+
+
+def test_docker_compose_1_29(compose1: Bed, tmp_path: Path, note: list[str]) -> None:
+    """Other words for the same, no label for the env file, and back again."""
+    before = compose1.configs(), proofs.core_files(compose1)
+    person = Person.of(compose1, tmp_path, **ALL_AT_ONCE)
+    try:
+        person.start()
+        assert person.approve_to_the_end()["state"] == "upgraded"
+        proofs.upgraded(compose1)
+        proofs.once_only(compose1)
+        person.ok("rollback", NAME, "--detach", code=6)
+        person.answer(person.gate("rollback/"))
+        assert person.wait().get("state") == "rolled back"
+        proofs.as_before(compose1, *before)
+    finally:
+        person.leave()
+    version = compose1.on("core", "docker-compose", "version", "--short")
+    assert version.startswith("1.29")
+    note.append(f"docker-compose {version}: upgraded, and back")
+
+
+@pytest.fixture
+def thirty(built: Bed) -> Bed:
     """Thirty servers."""
     bed = Bed.build(30)
     bed.up()

@@ -10,7 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.bed import ground, images, install, machines, turns
-from tests.e2e.bed.settings import CORE, JUMP, NETWORK, NEW, OLD, PREFIX, Machine, Switch, cache, flavoured, switch
+from tests.e2e.bed.settings import (
+    CORE,
+    JUMP,
+    MONGO,
+    NETWORK,
+    NEW,
+    OLD,
+    PREFIX,
+    Machine,
+    Project,
+    Switch,
+    cache,
+    flavoured,
+    switch,
+)
 from tests.e2e.bed.settings import machines as servers_of
 from tests.e2e.bed.shell import docker, inside, wait_for
 
@@ -24,13 +38,14 @@ class Bed:
     servers: tuple[Machine, ...]
     switch: Switch
     key: str
+    project: Project = MONGO
     headers: dict[str, str] = field(default_factory=dict)
     extra: dict[str, list[str]] = field(default_factory=dict)
     """More flags of `docker run` for a server."""
     began: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def build(cls, count: int = 6) -> Bed:
+    def build(cls, count: int = 6, project: Project = MONGO) -> Bed:
         """Everything made that takes long; nothing started."""
         began = time.monotonic()
         chosen, servers = switch(), servers_of(count)
@@ -41,9 +56,9 @@ class Bed:
                 from tests.e2e.standins import pack
 
                 pack.build(chosen)
-            key = images.build_all(chosen, say)
-            key = install.build_machines(servers, chosen, key, say)
-        return cls(servers=servers, switch=chosen, key=key, began=began)
+            key = images.build_all(chosen, project, say)
+            key = install.build_machines(servers, project, chosen, key, say)
+        return cls(servers=servers, switch=chosen, project=project, key=key, began=began)
 
     def say(self, text: str) -> None:
         """A line of progress, with the seconds since the beginning."""
@@ -56,16 +71,17 @@ class Bed:
         machines.services_up()
         machines.start_jump()
         machines.start_servers(self.servers, self.extra)
-        if not install.snapshot_good(self.key):
+        kept = install.Snapshot(self.project, len(self.servers))
+        if not kept.good(self.key):
             self.say("installing Core")
-            install.install_core(self.switch)
+            install.install_core(self.switch, self.project)
             self.headers = install.seed(self.servers)
             self.wait_ok(OLD)
-            install.take_snapshot(self.headers, self.key)
+            kept.take(self.headers, self.key)
             machines.remove_machines()
             self.up()
             return
-        self.headers = install.restore_core()
+        self.headers = kept.restore()
         self.wait_ok(OLD)
         self.say(f"bed is up: {len(self.servers)} servers and Core, {self.switch}")
 
@@ -121,11 +137,11 @@ class Bed:
 
     def core_log(self) -> str:
         """Both streams of Core's container."""
-        return _ANSI.sub("", self.on("core", "sh", "-c", "docker logs komodo-core-1 2>&1"))
+        return _ANSI.sub("", self.on("core", "sh", "-c", f"docker logs {self.project.core} 2>&1"))
 
     def core_image(self) -> str:
         """The image reference Core's container runs."""
-        return self.on("core", "docker", "inspect", "-f", "{{.Config.Image}}", "komodo-core-1")
+        return self.on("core", "docker", "inspect", "-f", "{{.Config.Image}}", self.project.core)
 
     def starts(self, name: str, version: str) -> int:
         """How often an agent of this version has started, ever."""

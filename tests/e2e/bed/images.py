@@ -25,6 +25,7 @@ from tests.e2e.bed.settings import (
     TAGS,
     VERSIONS,
     WEB_NAMES,
+    Project,
     Switch,
     cache,
     flavoured,
@@ -108,12 +109,15 @@ def known_secrets() -> dict[str, str]:
     return found
 
 
-def build_all(switch: Switch, say: Say) -> str:
+def build_all(switch: Switch, project: Project, say: Say) -> str:
     """All images and sites up to date afterwards. Returns a key of everything that went into them."""
     keys = [_root(name, include, say) for name, include in _ROOTS.items()]
     keys.append(_pypi(say))
     keys.append(_keys(say))
-    keys.append(_host(keys, say))
+    keys.append(_host(keys, "machine", say))
+    if project.root == "old":
+        include = f"{_ROOTS['machine']},docker-compose"
+        keys += [_root("old", include, say), _host([*keys, include], "old", say)]
     stored = [_mongo(switch, keys, say)]
     for version in VERSIONS:
         for role in ("core", "periphery"):
@@ -125,7 +129,8 @@ def build_all(switch: Switch, say: Say) -> str:
 
 
 def _root(name: str, include: str, say: Say) -> str:
-    tar, tag = cache() / "roots" / f"{name}.tar", f"kue-{'small' if name == 'small' else 'machine-root'}:1"
+    tag = "kue-small:1" if name == "small" else f"kue-{name}-root:1"
+    tar = cache() / "roots" / f"{name}.tar"
 
     def make() -> None:
         if not tar.exists():
@@ -202,7 +207,13 @@ def host_key(machine: str) -> tuple[str, str]:
     return file.read_text(), file.with_name(f"{machine}.pub").read_text()
 
 
-def _host(keys: list[str], say: Say) -> str:
+def host_image(project: Project) -> str:
+    """What Core's machine is made from."""
+    return "kue-host:1" if project.root == "machine" else f"kue-host-{project.root}:1"
+
+
+def _host(keys: list[str], root: str, say: Say) -> str:
+    tag = "kue-host:1" if root == "machine" else f"kue-host-{root}:1"
     files = ("registry.yml", "push.yml", "web.py")
 
     def make() -> None:
@@ -212,10 +223,11 @@ def _host(keys: list[str], say: Say) -> str:
             for name in ("ca.crt", "srv.crt", "srv.key", "id_ed25519.pub"):
                 shutil.copy2(cache() / "keys" / name, folder)
             shutil.copy2(cache() / "pypi" / "docker-compose", folder)
-            build("kue-host:1", "host.Dockerfile", folder)
+            plugin = "keep" if root == "machine" else "remove"
+            build(tag, "host.Dockerfile", folder, ROOT=f"kue-{root}-root:1", PLUGIN=plugin)
 
     texts = [(FILES / name).read_text() for name in (*files, "host.Dockerfile")]
-    return once("host", keys + texts, image("kue-host:1"), make, say)
+    return once(tag.partition(":")[0].removeprefix("kue-"), keys + texts, image(tag), make, say)
 
 
 def _mongo(switch: Switch, keys: list[str], say: Say) -> str:

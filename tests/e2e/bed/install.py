@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
-import time
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,10 @@ from sandbox import seed_files
 from sandbox.seed_files import Secrets, write_agent, write_project
 from tests.e2e.bed import images
 from tests.e2e.bed.machines import CORE_NAME, CORE_VOLUME, start_core, wait_booted
-from tests.e2e.bed.settings import CORE, FILES, JUMP, OLD, PLACE, Machine, Switch, cache
+from tests.e2e.bed.settings import CORE, FILES, JUMP, OLD, PLACE, Machine, Project, Switch, cache
 from tests.e2e.bed.shell import docker, inside, run, wait_for
 
 URL = f"http://{CORE}:9120"
-COMPOSE = "docker compose -p komodo -f komodo/mongo.compose.yaml --env-file komodo/compose.env"
-CORE_IMAGE, SNAPSHOT = f"kue-server-core:{PLACE}", f"kue-snap-core:{PLACE}"
 
 
 def secrets() -> Secrets:
@@ -33,20 +30,21 @@ def secrets() -> Secrets:
 # --- machines' images ---------------------------------------------------------------------------------------------
 
 
-def build_machines(servers: tuple[Machine, ...], switch: Switch, key: str, say: images.Say) -> str:
+def build_machines(servers: tuple[Machine, ...], project: Project, switch: Switch, key: str, say: images.Say) -> str:
     """An image for every machine. Returns a key of what went into them."""
     agent = (switch.komodo / f"v{OLD}" / "periphery").read_bytes()
     keys = [key]
     for server in servers:
         keys.append(_machine(server.name, key, say, server=server, agent=agent, switch=switch))
     keys.append(_machine("jump", key, say))
-    keys.append(_machine("core", key, say, engine=True))
+    name = "core" if project.root == "machine" else f"core-{project.root}"
+    keys.append(_machine(name, key, say, engine=True, host=images.host_image(project)))
     return hashlib.sha256("".join(keys).encode()).hexdigest()
 
 
 def _machine(
     name: str, key: str, say: images.Say, *, server: Machine | None = None, agent: bytes = b"",
-    switch: Switch | None = None, engine: bool = False,
+    switch: Switch | None = None, engine: bool = False, host: str = "kue-host:1",
 ) -> str:  # fmt: skip
     """Image `kue-server-<name>`."""
     setup = ["true"]
@@ -66,13 +64,13 @@ def _machine(
             tree = folder / "tree"
             ssh = tree / "etc/ssh"
             ssh.mkdir(parents=True)
-            private, public = images.host_key(name)
+            private, public = images.host_key(name.partition("-old")[0])
             (ssh / "ssh_host_ed25519_key").write_text(private)
             (ssh / "ssh_host_ed25519_key.pub").write_text(public)
             if server:
                 _agent_files(tree, server, agent, switch)
             images.build(f"kue-server-{name}:{PLACE}", "machine.Dockerfile", folder,
-                         ENGINE="yes" if engine else "no", SETUP=" && ".join(setup))  # fmt: skip
+                         HOST=host, ENGINE="yes" if engine else "no", SETUP=" && ".join(setup))  # fmt: skip
 
     texts = [
         key,
@@ -106,7 +104,7 @@ def _agent_files(tree: Path, server: Machine, agent: bytes, switch: Switch | Non
 # --- Core ---------------------------------------------------------------------------------------------------------
 
 
-def write_core_project(folder: Path, switch: Switch) -> None:
+def write_core_project(folder: Path, switch: Switch, wanted: Project) -> None:
     """`opt/komodo` below `folder`: the official files filled in as their user would, or ours in their shape."""
     write_project(folder, tag="latest", host=URL, interval="15-sec", secrets=secrets())
     project = folder / "opt/komodo"
@@ -115,7 +113,7 @@ def write_core_project(folder: Path, switch: Switch) -> None:
     if not switch.official:
         return
     official = switch.official / f"v{OLD}" / "compose"
-    shutil.copy2(official / "mongo.compose.yaml", project)
+    shutil.copy2(official / wanted.file, project)
     known = secrets()
     text = (official / "compose.env").read_text()
     for name, value in {
@@ -128,17 +126,18 @@ def write_core_project(folder: Path, switch: Switch) -> None:
     env.write_text(text)
 
 
-def install_core(switch: Switch) -> None:
+def install_core(switch: Switch, project: Project) -> None:
     """From a new machine to a Core that answers: files copied, images pulled, project up, as the user `ops`."""
-    start_core(CORE_IMAGE)
+    start_core(f"kue-server-core{'' if project.root == 'machine' else f'-{project.root}'}:{PLACE}")
     wait_booted(CORE_NAME)
     with images.context("project") as folder:
-        write_core_project(folder, switch)
+        write_core_project(folder, switch, project)
         docker("cp", f"{folder}/opt/komodo", f"{CORE_NAME}:/opt/komodo")
     inside(CORE_NAME, "sh", "-c", "chown -R ops:ops /opt/komodo && chmod 600 /opt/komodo/compose.env")
     wait_for("Core's engine", lambda: inside(CORE_NAME, "docker", "version", "-f", "{{.Server.Version}}"), seconds=60)
+    compose = f"{project.command} -p komodo -f komodo/{project.file} --env-file komodo/compose.env"
     for command in ("pull", "up -d"):
-        inside(CORE_NAME, "su", "ops", "-c", f"cd /opt && {COMPOSE} {command}", timeout=600)
+        inside(CORE_NAME, "su", "ops", "-c", f"cd /opt && {compose} {command}", timeout=600)
     wait_for("Core v1 to answer", lambda: "local" in post("auth/GetLoginOptions", {}), seconds=120)
 
 
@@ -194,42 +193,45 @@ def all_ok(headers: dict[str, str], version: str, count: int) -> bool:
 # --- snapshot -----------------------------------------------------------------------------------------------------
 
 
-def snapshot_folder() -> Path:
-    """Core's engine's data, its API key."""
-    return cache() / f"snapshot-{PLACE}"
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Core's machine as it was installed: file system as an image, engine's data and API key in a folder."""
 
+    project: Project
+    servers: int
 
-def take_snapshot(headers: dict[str, str], key: str) -> None:
-    """Core's machine stopped and kept: its file system as an image, its engine's data as a folder."""
-    folder = snapshot_folder()
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, mode=0o700)
-    docker("update", "--restart", "no", CORE_NAME)
-    docker("stop", "-t", "30", CORE_NAME)
-    docker("commit", CORE_NAME, SNAPSHOT)
-    run("cp", "-a", docker("volume", "inspect", "-f", "{{.Mountpoint}}", CORE_VOLUME), folder / "docker")
-    (folder / "headers.json").write_text(json.dumps(headers))
-    (folder / "key").write_text(key)
+    @property
+    def folder(self) -> Path:
+        """Where it is kept."""
+        return cache() / f"snapshot-{PLACE}-{self.project.name}-{self.servers}"
 
+    @property
+    def image(self) -> str:
+        """Of the machine."""
+        return f"kue-snap-core:{PLACE}-{self.project.name}-{self.servers}"
 
-def snapshot_good(key: str) -> bool:
-    """Taken from the same inputs, and complete."""
-    file = snapshot_folder() / "key"
-    there = run("docker", "image", "inspect", SNAPSHOT, check=False).returncode == 0
-    return there and file.exists() and file.read_text() == key
+    def take(self, headers: dict[str, str], key: str) -> None:
+        """The machine is stopped for it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True, mode=0o700)
+        docker("update", "--restart", "no", CORE_NAME)
+        docker("stop", "-t", "30", CORE_NAME)
+        docker("commit", CORE_NAME, self.image)
+        run("cp", "-a", docker("volume", "inspect", "-f", "{{.Mountpoint}}", CORE_VOLUME), self.folder / "docker")
+        (self.folder / "headers.json").write_text(json.dumps(headers))
+        (self.folder / "key").write_text(f"{key}\n{images.image(self.image)()}")
 
+    def good(self, key: str) -> bool:
+        """Taken from the same inputs, and complete."""
+        file = self.folder / "key"
+        return file.exists() and file.read_text() == f"{key}\n{images.image(self.image)()}"
 
-def restore_core() -> dict[str, str]:
-    """Core's machine as it was; returns the headers of an API call."""
-    docker("volume", "create", CORE_VOLUME)
-    place = Path(docker("volume", "inspect", "-f", "{{.Mountpoint}}", CORE_VOLUME))
-    place.rmdir()
-    run("cp", "-a", snapshot_folder() / "docker", place)
-    start_core(SNAPSHOT)
-    found: dict[str, str] = json.loads((snapshot_folder() / "headers.json").read_text())
-    return found
-
-
-def stamp() -> str:
-    """For names of things that must not collide."""
-    return f"{int(time.time())}-{os.getpid()}"
+    def restore(self) -> dict[str, str]:
+        """The machine as it was; returns the headers of an API call."""
+        docker("volume", "create", CORE_VOLUME)
+        place = Path(docker("volume", "inspect", "-f", "{{.Mountpoint}}", CORE_VOLUME))
+        place.rmdir()
+        run("cp", "-a", self.folder / "docker", place)
+        start_core(self.image)
+        found: dict[str, str] = json.loads((self.folder / "headers.json").read_text())
+        return found

@@ -73,6 +73,30 @@ def machines(count: int) -> tuple[Machine, ...]:
     return (*_NAMED[:count], *more)
 
 
+@dataclass(frozen=True, slots=True)
+class Project:
+    """How Core was installed on its machine."""
+
+    name: str = "mongo"
+    file: str = "mongo.compose.yaml"
+    command: str = "docker compose"
+
+    @property
+    def core(self) -> str:
+        """Core's container."""
+        return "komodo_core_1" if self.command == "docker-compose" else "komodo-core-1"
+
+    @property
+    def root(self) -> str:
+        """Root file system of its machine."""
+        return "old" if self.command == "docker-compose" else "machine"
+
+
+MONGO = Project()
+OLD_COMPOSE = Project("compose1", command="docker-compose")
+"""docker-compose 1.29, as Debian 12 has it, and no plugin."""
+
+
 class Missing(RuntimeError):
     """Something that this machine cannot give. Said, never skipped."""
 

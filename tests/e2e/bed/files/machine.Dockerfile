@@ -1,5 +1,6 @@
 # One machine of the bed: its own host keys, and what its owner put there.
-FROM kue-host:1
+ARG HOST=kue-host:1
+FROM ${HOST}
 ARG ENGINE
 ARG SETUP
 COPY tree /
