@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.e2e.bed.settings import (
+    FERRETDB,
     FILES,
     FLAVOUR,
     NEW,
@@ -73,7 +74,8 @@ def image(tag: str) -> Callable[[], str]:
     return lambda: run("docker", "image", "inspect", "-f", "{{.Id}}", tag, check=False).stdout.strip()
 
 
-def _files(*paths: Path) -> Callable[[], str]:
+def there(*paths: Path) -> Callable[[], str]:
+    """For `once`: files and folders."""
     return lambda: "there" if all(p.exists() for p in paths) else ""
 
 
@@ -123,6 +125,10 @@ def build_all(switch: Switch, project: Project, say: Say) -> str:
         for role in ("core", "periphery"):
             stored.append(_program(role, version, switch, keys[0], say))
     keys.append(_registry(stored, say))
+    if project == FERRETDB:
+        from tests.e2e.bed import ferretdb
+
+        keys.append(ferretdb.build(say))
     keys.append(_site(switch, say))
     known_secrets()
     return hashlib.sha256("".join(keys).encode()).hexdigest()
@@ -164,7 +170,7 @@ def _pypi(say: Say) -> str:
         for tests in [p for p in (folder / "site").rglob("tests") if p.is_dir()]:
             shutil.rmtree(tests, ignore_errors=True)
 
-    return once("pypi", [COMPOSE, DATABASE], _files(folder / "docker-compose", folder / "site"), make, say)
+    return once("pypi", [COMPOSE, DATABASE], there(folder / "docker-compose", folder / "site"), make, say)
 
 
 def _keys(say: Say) -> str:
@@ -195,7 +201,7 @@ def _keys(say: Say) -> str:
             "-days", "3650", "-extfile", "ext", "-out", "srv.crt", cwd=folder)  # fmt: skip
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "kue", "-f", folder / "id_ed25519")
 
-    return once("keys", [names], _files(folder / "id_ed25519"), make, say)
+    return once("keys", [names], there(folder / "id_ed25519"), make, say)
 
 
 def host_key(machine: str) -> tuple[str, str]:
@@ -280,29 +286,34 @@ def _program(role: str, version: str, switch: Switch, root: str, say: Say) -> st
     return once(f"{role}-{version}-{FLAVOUR}", [root, *texts, *map(identity, programs), given], image(tag), make, say)
 
 
-def _registry(keys: list[str], say: Say) -> str:
-    """Filled through a copy of the registry that listens on loopback only."""
+@contextmanager
+def registry_for_pushing() -> Iterator[None]:
+    """A copy of the registry that listens on loopback only. What is in it is kept: only new layers are pushed."""
     storage, name = flavoured("registry"), f"{PREFIX}push"
-
-    def make() -> None:
-        storage.mkdir(parents=True, exist_ok=True)  # what is there is kept: only new layers are pushed
+    storage.mkdir(parents=True, exist_ok=True)
+    docker("rm", "-f", name, check=False)
+    serve = ("docker-registry", "serve", "/etc/kue/push.yml")
+    mount = f"{storage}:/var/lib/registry"
+    docker("run", "--pull", "never", "-d", "--name", name, "--network", "host", "-v", mount, "kue-host:1", *serve)
+    try:
+        probe = ("curl", "-fs", "http://127.0.0.1:5988/v2/")
+        wait_for("the registry", lambda: run(*probe, check=False).returncode == 0, seconds=60)
+        yield
+    finally:
         docker("rm", "-f", name, check=False)
-        serve = ("docker-registry", "serve", "/etc/kue/push.yml")
-        mount = f"{storage}:/var/lib/registry"
-        docker("run", "--pull", "never", "-d", "--name", name, "--network", "host", "-v", mount, "kue-host:1", *serve)
-        try:
-            probe = ("curl", "-fs", "http://127.0.0.1:5988/v2/")
-            wait_for("the registry", lambda: run(*probe, check=False).returncode == 0, seconds=20)
+
+
+def _registry(keys: list[str], say: Say) -> str:
+    def make() -> None:
+        with registry_for_pushing():
             for version in VERSIONS:
                 for role in ("core", "periphery"):
                     for tag in TAGS[version]:
                         push(f"kue-{role}:{version}-{FLAVOUR}", f"moghtech/komodo-{role}:{tag}")
             for tag in ("latest", "7"):
                 push(MONGO, f"library/mongo:{tag}")
-        finally:
-            docker("rm", "-f", name, check=False)
 
-    return once(f"registry-{FLAVOUR}", [*keys, json.dumps(TAGS)], _files(storage), make, say)
+    return once(f"registry-{FLAVOUR}", [*keys, json.dumps(TAGS)], there(flavoured("registry")), make, say)
 
 
 def push(image: str, name: str) -> None:
@@ -330,4 +341,4 @@ def _site(switch: Switch, say: Say) -> str:
             asset.chmod(0o644)
         (folder / "latest").write_text(f"v{NEW}\n")
 
-    return once(f"site-{FLAVOUR}", [OLD, *map(identity, agents)], _files(releases), make, say)
+    return once(f"site-{FLAVOUR}", [OLD, *map(identity, agents)], there(releases), make, say)

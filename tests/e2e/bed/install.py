@@ -16,7 +16,7 @@ from sandbox import seed_files
 from sandbox.seed_files import Secrets, write_agent, write_project
 from tests.e2e.bed import images
 from tests.e2e.bed.machines import CORE_NAME, CORE_VOLUME, start_core, wait_booted
-from tests.e2e.bed.settings import CORE, FILES, JUMP, OLD, PLACE, Machine, Project, Switch, cache
+from tests.e2e.bed.settings import CORE, FILES, JUMP, MONGO, OLD, PLACE, Machine, Project, Switch, cache
 from tests.e2e.bed.shell import docker, inside, run, wait_for
 
 URL = f"http://{CORE}:9120"
@@ -110,6 +110,9 @@ def write_core_project(folder: Path, switch: Switch, wanted: Project) -> None:
     project = folder / "opt/komodo"
     env = project / "compose.env"
     env.write_text(env.read_text().replace(str(folder), ""))
+    if wanted.file != MONGO.file:
+        (project / MONGO.file).unlink()
+        shutil.copy2(FILES / wanted.file, project)
     if not switch.official:
         return
     official = switch.official / f"v{OLD}" / "compose"

@@ -95,6 +95,8 @@ class Project:
 MONGO = Project()
 OLD_COMPOSE = Project("compose1", command="docker-compose")
 """docker-compose 1.29, as Debian 12 has it, and no plugin."""
+FERRETDB = Project("ferretdb", "ferretdb.compose.yaml")
+"""The real FerretDB v2 in the place of MongoDB."""
 
 
 class Missing(RuntimeError):
