@@ -18,7 +18,7 @@ _SMALL = (
     "--skip=check/qemu",
     '--aptopt=Apt::Install-Recommends "false"',
     '--aptopt=Acquire::Check-Valid-Until "false"',  # a mirror may be older than its release file allows
-    f'--setup-hook=cd "$1/etc"; mkdir postgresql-common; echo "{_NO_CLUSTER}" > postgresql-common/createcluster.conf',
+    f'--setup-hook=p="$1/etc/postgresql-common"; mkdir -p "$p"; echo "{_NO_CLUSTER}" > "$p/createcluster.conf"',
     *(f"--dpkgopt=path-exclude=/usr/share/{d}/*" for d in ("man", "doc", "locale")),
 )
 FERRETDB, POSTGRES = "kue-ferretdb:1", "kue-postgres-documentdb:1"
