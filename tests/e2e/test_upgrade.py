@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import pytest
 
 from tests.e2e import proofs
 from tests.e2e.bed.bed import Bed
+from tests.e2e.bed.settings import OLD
+from tests.e2e.bed.shell import wait_for
 from tests.e2e.person import NAME, Person
 from tests.e2e.probe import Probe
 
@@ -26,6 +29,7 @@ def test_full_upgrade_with_approvals(
     ann.ok("check")
     assert ann.tool("plan").returncode == 5
     assert (bed.configs(), proofs.core_files(bed)) == before, "check and plan change nothing"
+    restart = _silence_of_a_restart(bed)
     with Probe(bed) as probe:
         ann.start()
         gates = []
@@ -45,9 +49,24 @@ def test_full_upgrade_with_approvals(
     for server in bed.servers:
         assert server.name in report
     assert probe.answers > 20
-    slow = {s.name: probe.longest[s.name] for s in bed.servers if probe.longest[s.name] > 1.0}
-    note += [f"gates {', '.join(gates)}", *probe.lines()]
-    assert not slow, f"port silent for longer than a second: {slow}"
+    limit = max(1.0, 3 * restart)
+    slow = {s.name: probe.longest[s.name] for s in bed.servers if probe.longest[s.name] > limit}
+    note += [f"gates {', '.join(gates)}", f"a plain restart beforehand: port silent {restart:.1f} s", *probe.lines()]
+    assert not slow, f"port silent for longer than {limit:.1f} s: {slow}"
+
+
+def _listens(bed: Bed, name: str) -> bool:
+    return "starting on" in bed.agent_log(name)
+
+
+def _silence_of_a_restart(bed: Bed) -> float:
+    """Seconds that `systemctl restart periphery` costs here: more than a third of one where the machine is busy."""
+    with Probe(bed) as probe:
+        for server in bed.servers:
+            bed.on(server.name, "systemctl", "restart", "periphery")
+            wait_for("its end", functools.partial(_listens, bed, server.name), seconds=60)
+    bed.wait_ok(OLD)
+    return max(probe.longest.values(), default=0.0)
 
 
 def test_a_second_run_has_nothing_to_do(bed: Bed, ann: Person, note: list[str]) -> None:
