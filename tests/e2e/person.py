@@ -64,7 +64,7 @@ class Person:
 
     def start(self) -> None:
         """Begin, up to the first gate."""
-        self.ok("start", "--detach", code=AT_GATE)
+        self.ok("start", "--detach", code=AT_GATE, timeout=900)
 
     def begin(self) -> None:
         """The same in the background: what happens before the first gate can be met."""
