@@ -51,7 +51,8 @@ def _compiled(files: dict[str, bytes]) -> dict[str, bytes]:
     for name, source in files.items():
         code = compile(source, name, "exec", dont_inherit=True)
         head = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + b"\0" * 8  # hash-based, unchecked
-        found[f"{name}c"] = head + marshal.dumps(code)
+        # Version 2: later ones mark what is shared in the process that writes, and the same sources gave other bytes.
+        found[f"{name}c"] = head + marshal.dumps(code, 2)
     return found
 
 
