@@ -128,13 +128,18 @@ class Core:
 
     @activity.defn
     async def write_core_files(self, step: CoreStep) -> Done:
-        """The staged files in place, and a root-only folder for Core's keys. Raises PlanChanged, DiskFull."""
+        """The staged files in place, and a root-only folder for Core's keys; with `step.key`, the pair of that key.
+
+        Raises PlanChanged, DiskFull.
+        """
         host = await self._hosts.get(step.fleet.core.host)
         args: list[str] = []
         for edit in planned_files(step.facts):
             args += [staged_name(edit.path), edit.path, edit.base_sha256, edit.result_sha256]
+        # Made beforehand where it is known before v2 has run.
+        pair = "yes" if step.key and not step.facts.public_key else "no"
         done = await job(
-            host, step, "write_core_files", "write_core_files.sh", folder_of(step), step.facts.keys_dir, *args
+            host, step, "write_core_files", "write_core_files.sh", folder_of(step), step.facts.keys_dir, pair, *args
         )
         said = facts_in(done)
         written = tuple(f"wrote {p}" for p in said.get("written", []))
@@ -180,7 +185,7 @@ class Core:
     async def read_core_key(self, step: CoreStep) -> CoreKey:
         """Core's public key from its API, its log and `core.pub`: all that exist must agree. `core.key` is saved.
 
-        Raises KeyRejected when they differ or none has it.
+        Raises KeyRejected when they differ or none has it, and when it is not `step.key`, made beforehand.
         """
         host = await self._hosts.get(step.fleet.core.host)
         service = need(step.facts.core)
@@ -204,10 +209,18 @@ class Core:
                 cure="a core.pub beside a core.key of another origin? Remove the stale core.pub, then retry",
             )
         sources = tuple(keys)
+        public_key = next(iter(keys.values()))
+        if step.key and step.key != public_key:
+            raise KeyRejected(
+                f"Core runs with the key {public_key}, not with {step.key}, which was made for it beforehand",
+                host=host.spec.name,
+                left="Core runs in the new version; agents that were switched with it pin the other key and refuse it",
+                cure="is KOMODO_PRIVATE_KEY set, or was core.key exchanged? Mend that and retry, or roll back",
+            )
         if private:
             said = facts_in(await job(host, step, "read_core_key", "read_core_key.sh", folder_of(step), private))
             sources += tuple(f"core.key saved as {p}" for p in said.get("saved", []))
-        return CoreKey(public_key=next(iter(keys.values())), sources=sources)
+        return CoreKey(public_key=public_key, sources=sources)
 
     @activity.defn
     async def switch_core_agent(self, step: CoreStep) -> Switched:

@@ -8,9 +8,12 @@ from activities.core_survey import Look
 from komodo.core_settings import AGENT_ALIASES, CORE_ALIASES, alias_findings, host_findings, setting_findings
 from komodo.project import refuse, warn
 from komodo.releases import version_of
+from model.fleet import TOGETHER
 
 OLDEST_CORE = (1, 15, 0)
 """The oldest release whose files and settings are known."""
+PRIVATE_KEY = "file:/config/keys/core.key"
+"""Where v2 Core keeps its key unless told otherwise."""
 _BOTS = ("watchtower", "ouroboros", "renovate", "dockcheck", "tugtainer")
 _GIB = 1024**3
 
@@ -62,6 +65,24 @@ def judge_version(look: Look) -> None:
                 "upgrade to 1.19.5 first (same compose files, tag 1.19.5)",
             )
         )
+
+
+def judge_together(look: Look, core_key: str) -> None:
+    """Whether Core's key can be known before its new version runs. `core_key`: known already, where Core is v2."""
+    if look.fleet.rollout.mode != TOGETHER or core_key:
+        return
+    waves = '[rollout] mode = "waves" reads the key once Core runs'
+    if not look.version.startswith("1."):
+        if look.version != look.fleet.target:
+            text = "Core's public key cannot be read, so its agents cannot be switched together with it"
+            look.findings.append(refuse("together-key", text, f"give an API key of an admin; or {waves}"))
+        return
+    if look.settings is not None and look.settings.private_key not in ("", PRIVATE_KEY):
+        text = "KOMODO_PRIVATE_KEY is set: v2 Core would not use the key pair that is made for it beforehand"
+        look.findings.append(refuse("together-private-key", text, f"take it out; or {waves}"))
+    if look.edits is not None and not look.edits.keys_dir:
+        text = "Core's keys will be in a named volume: a key pair cannot be laid there before v2 runs"
+        look.findings.append(refuse("together-keys-volume", text, f"mount a folder at /config/keys; or {waves}"))
 
 
 def judge_space(look: Look) -> None:

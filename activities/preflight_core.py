@@ -104,6 +104,7 @@ class PreflightCore:
         core_judgement.judge_settings(look)
         core_judgement.judge_version(look)
         core_judgement.judge_space(look)
+        core_judgement.judge_together(look, facts.public_key)
         return replace(facts, busy=busy), known
 
     async def _from_database(self, look: Look) -> Mapping[str, tuple[Mapping[str, Any], ...]]:

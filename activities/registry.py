@@ -9,6 +9,7 @@ from typing import Any
 from activities.artifacts import Artifacts
 from activities.backup import CoreBackup
 from activities.core import Core
+from activities.core_key import CoreKeys
 from activities.dead_man import DeadManTimer
 from activities.dumps import Dumps
 from activities.periphery import Periphery
@@ -28,6 +29,7 @@ SUBJECTS = (
     ServerBackup,
     Artifacts,
     Core,
+    CoreKeys,
     Periphery,
     Verify,
     DeadManTimer,
@@ -45,6 +47,7 @@ NAMES = (
     "prove_dump",
     "fingerprint_database",
     "stage_core",
+    "stage_core_key",
     "stop_core",
     "start_old_core",
     "write_core_files",

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from cli.output import bad, careful, faint, good, strong
 from model.facts import Finding, PlannedEdit, ServerFacts, Severity
-from model.fleet import FleetSpec
-from model.plan import Plan
+from model.fleet import TOGETHER, FleetSpec
+from model.plan import Plan, Wave
 
 _MARKS = {Severity.REFUSE: ("✗", bad), Severity.WARN: ("!", careful), Severity.INFO: ("·", faint)}
 _ORDER = (Severity.REFUSE, Severity.WARN, Severity.INFO)
@@ -123,10 +123,13 @@ def _edits(plan: Plan) -> Iterator[tuple[str, tuple[PlannedEdit, ...]]]:
 
 def _order(plan: Plan) -> list[str]:
     lines = [] if plan.core.current else [f"Core {plan.core.version} → {plan.target}"]
-    for wave in plan.waves:
-        title = "canary" if wave.number == 1 else f"wave {wave.number}"
-        lines.append(f"{title}: {', '.join(wave.servers)}")
-    return lines
+    return [*lines, *(f"{_title(plan, wave)}: {', '.join(wave.servers)}" for wave in plan.waves)]
+
+
+def _title(plan: Plan, wave: Wave) -> str:
+    if plan.mode == TOGETHER:
+        return "all together" if plan.core.current else "together with Core"
+    return "canary" if wave.number == 1 else f"wave {wave.number}"
 
 
 def _section(title: str, items: Iterable[str]) -> list[str]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
+TOGETHER = "together"
+"""`[rollout] mode`: every agent is switched with Core, with a key of Core that was made beforehand."""
 TASK_QUEUE = "komodo-upgrade"
 """The one task queue of workflows and activities."""
 
@@ -130,6 +132,7 @@ class Rollout:
     """In which portions servers are upgraded, who approves, and what a failure means."""
 
     mode: str = "waves"
+    """waves | together (all agents with Core; then one portion and no gate but `core`)"""
     canary: int = 1
     wave: str = "1"
     """A count, or a share of the fleet such as "25%"."""

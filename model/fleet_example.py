@@ -37,7 +37,8 @@ host = "core.example.net"            # the machine that runs Komodo Core with Do
 # keys_mount = "bind"                # ./keys beside the compose file; "volume": a named volume
 
 [rollout]
-mode = "waves"
+mode = "waves"                       # together: all agents with Core, their key made beforehand; then take out
+                                     # canary, wave and approve: nobody is asked after gate `core`
 canary = 1                           # servers before the first wide wave
 wave = 1                             # servers at a time after that; "25%" works too
 approve = "each-wave"                # each-server | each-wave | canary | core-only

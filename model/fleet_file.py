@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from model.errors import FileProblem, FleetFileError
-from model.fleet import Clocks, FleetSpec
+from model.fleet import TOGETHER, Clocks, FleetSpec
 from model.fleet_example import COMMENTED_EXAMPLE
 from model.fleet_lines import find_lines, repeated_keys
 from model.fleet_tables import FleetFile, ServerTable, to_spec
@@ -219,6 +219,25 @@ def _across(raw: dict[str, Any]) -> Iterator[tuple[_Loc, str, str]]:
     yield from _duplicates([(i, t) for i, t in named if isinstance(t, dict)])
     yield from _too_short(raw, tables)
     yield from _left_behind(raw, {t.get("name") for _, t in named if isinstance(t, dict)})
+    yield from _together(raw.get("rollout"), raw.get("agent"), raw.get("core"))
+
+
+def _together(rollout: Any, agent: Any, core: Any) -> Iterator[tuple[_Loc, str, str]]:
+    """What a file asks for beside `mode = "together"` that this mode does not do."""
+    if not isinstance(rollout, dict) or rollout.get("mode") != TOGETHER:
+        return
+    fits = (("canary", 0), ("wave", "100%"), ("approve", "core-only"))
+    idle = [key for key, value in fits if rollout.get(key, value) != value]
+    if idle:
+        cure = f'take out {", ".join(idle)}; or write mode = "waves"'
+        what = "means nothing together: all servers are switched with Core, by gate core alone"
+        yield ("rollout", idle[0]), what, cure
+    if isinstance(agent, dict) and agent.get("method") == "script":
+        what = "cannot be staged: Komodo's script downloads while the agent is stopped"
+        yield ("agent", "method"), what, 'write method = "binary", or [rollout] mode = "waves"'
+    if isinstance(core, dict) and core.get("keys_mount") == "volume":
+        what = "is no folder on Core's host: the key pair that is made beforehand could not be laid there"
+        yield ("core", "keys_mount"), what, 'write keys_mount = "bind", or [rollout] mode = "waves"'
 
 
 def _references(loc: _Loc, table: dict[str, Any]) -> Iterator[tuple[_Loc, str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from model.fleet import (
+    TOGETHER,
     AgentRelease,
     Clocks,
     CoreSpec,
@@ -108,7 +109,7 @@ class ServerTable(Ssh):
 class RolloutTable(Table):
     """In which portions, who approves, and what a failure means."""
 
-    mode: Mode = "waves"
+    mode: Mode = Field("waves", description="together: all agents with Core, their key made beforehand; no canary")
     canary: int = Field(1, ge=0, le=1000, description="servers before the first wide wave")
     wave: WaveSize = Field("1", description='servers at a time after that; "25%" works too')
     approve: Literal["each-server", "each-wave", "canary", "core-only"] = "each-wave"
@@ -189,7 +190,7 @@ def to_spec(file: FleetFile, path: Path) -> FleetSpec:
         target=file.fleet.target,
         core=build.core(file.core),
         servers=tuple(build.server(table) for table in file.server),
-        rollout=Rollout(**file.rollout.model_dump(exclude={"leave_behind", "dead_man"})),
+        rollout=_rollout(file.rollout),
         agent=AgentRelease(
             method=agent.method,
             download=agent.download,
@@ -204,6 +205,12 @@ def to_spec(file: FleetFile, path: Path) -> FleetSpec:
         notify_command=file.notify.command or "",
         source=str(path),
     )
+
+
+def _rollout(table: RolloutTable) -> Rollout:
+    """With `together` all servers are one portion, and nobody is asked after gate `core`."""
+    rollout = Rollout(**table.model_dump(exclude={"leave_behind", "dead_man"}))
+    return replace(rollout, canary=0, wave="100%", approve="core-only") if rollout.mode == TOGETHER else rollout
 
 
 class _Build:

@@ -20,6 +20,7 @@ _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?|[0-9A-Fa-f:.]*
 _ENV = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _JUMP = re.compile(r"(?:[^\s@:]+@)?(?:[A-Za-z0-9_][\w.-]*|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 REFERENCES = ("env", "file", "command")
+MODES = ("waves", "together")
 
 
 def refuse(what: str, cure: str) -> PydanticCustomError:
@@ -128,13 +129,10 @@ def wave(value: Any) -> str:
 
 
 def mode(value: Any) -> str:
-    """Only "waves" in this version."""
-    if value == "together":
-        cure = 'write mode = "waves"; wave = "100%" upgrades all servers in one wave after the canary'
-        raise refuse('"together" is not part of this version', cure)
-    if value != "waves":
-        raise refuse(f'"{value}" is no mode', 'write mode = "waves"')
-    return "waves"
+    """In portions with people between them, or all with Core."""
+    if value not in MODES:
+        raise refuse(f'"{value}" is no mode', 'write mode = "waves" or "together"')
+    return str(value)
 
 
 def sudo(value: Any) -> tuple[Sudo, SecretRef | None]:
@@ -226,7 +224,7 @@ WaveSize = Annotated[
     PlainValidator(wave),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^\d{1,4}%?$"}]}),
 ]
-Mode = Annotated[str, PlainValidator(mode), WithJsonSchema({"const": "waves"})]
+Mode = Annotated[str, PlainValidator(mode), WithJsonSchema({"enum": [*MODES]})]
 SudoSetting = Annotated[
     tuple[Sudo, SecretRef | None],
     PlainValidator(sudo),

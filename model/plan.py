@@ -7,12 +7,12 @@ import json
 from dataclasses import asdict, dataclass, replace
 
 from model.facts import CoreFacts, Finding, PlannedEdit, ServerFacts, Severity
-from model.fleet import FleetSpec
+from model.fleet import TOGETHER, FleetSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wave:
-    """Servers that are upgraded at the same time. Number 1 is the canary."""
+    """Servers that are upgraded at the same time. Number 1 is the canary; together, it is all of them."""
 
     number: int
     servers: tuple[str, ...]
@@ -28,6 +28,8 @@ class Plan:
     servers: tuple[ServerFacts, ...]
     """All servers of the fleet file, those that are already current included."""
     waves: tuple[Wave, ...]
+    mode: str = "waves"
+    """waves | together"""
     already_current: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
     commands: tuple[str, ...] = ()
@@ -61,7 +63,7 @@ class Plan:
 def bind(plan: Plan) -> Plan:
     """The same plan with its digest: over what will be changed, not over what was merely seen (times, free space)."""
     core = plan.core
-    bound = {
+    bound: dict[str, object] = {
         "fleet": plan.fleet,
         "target": plan.target,
         "core": [core.version, [_edit(e) for e in core.edits], asdict(core.core) if core.core else None],
@@ -73,6 +75,8 @@ def bind(plan: Plan) -> Plan:
         "waves": [list(w.servers) for w in plan.waves],
         "left_behind": list(plan.left_behind),
     }
+    if plan.mode == TOGETHER:
+        bound["mode"] = plan.mode
     text = json.dumps(bound, sort_keys=True, separators=(",", ":"))
     return replace(plan, digest=hashlib.sha256(text.encode()).hexdigest()[:16])
 

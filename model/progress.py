@@ -126,6 +126,8 @@ class UpgradeServerRequest:
     staged_path: str = ""
     """Empty: to be staged by this attempt."""
     staged_sha256: str = ""
+    prove: bool = True
+    """False: it ends with the switch. Core is started at the same time, and asked by the fleet once it is up."""
     again: bool = False
     """An earlier attempt left v2 in place: the files are not any more what the plan says, so they are not compared."""
 

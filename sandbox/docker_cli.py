@@ -148,6 +148,27 @@ async def _create(call: Call, engine: Engine, argv: list[str]) -> int:
     return 0
 
 
+async def _run(call: Call, engine: Engine, argv: list[str]) -> int:
+    """`docker run --rm --entrypoint CMD IMAGE ARG…`: one program in the foreground, then the container is gone."""
+    found, words = options(argv, "--name --entrypoint --network --log-driver -e --env -v --volume --user", first=True)
+    entrypoint = (found.get("--entrypoint") or [""])[0]
+    if not words or not entrypoint or "--rm" not in found:
+        call.err("docker: the simulated docker runs one-off programs only: run --rm --entrypoint CMD IMAGE ARG…\n")
+        return 125
+    if engine.store.find(words[0]) is None:
+        call.err(f"Unable to find image '{words[0]}' locally\n")
+        complaint = await pull_image(engine, words[0])
+        if complaint:
+            call.err(f"docker: Error response from daemon: {complaint}\n")
+            return 125
+    program = [entrypoint, *words[1:]]
+    container = engine.create(Spec(name=f"one-off-{len(call.host.commands)}", image=words[0], cmd=program))
+    try:
+        return await docker_exec.program(call, engine, container, program, interactive="-i" in found)
+    finally:
+        await engine.remove(container)
+
+
 async def _remove(call: Call, engine: Engine, argv: list[str]) -> int:
     found, names = options(argv, "")
     force, code = "-f" in found or "--force" in found, 0
@@ -255,6 +276,8 @@ _COMMANDS: dict[str, Command] = {
     "image pull": docker_images.pull,
     "create": _create,
     "container create": _create,
+    "run": _run,
+    "container run": _run,
     "rm": _remove,
     "container rm": _remove,
     "start": _life("start"),

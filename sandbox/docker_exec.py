@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from pathlib import Path
 
-from sandbox import mongo_tools
+from sandbox import keys, mongo_tools
 from sandbox.docker_words import missing, options
 from sandbox.engine import Container, Engine
 from sandbox.standin import Call
@@ -42,6 +43,13 @@ async def program(call: Call, engine: Engine, container: Container, argv: list[s
     if {"periphery": "periphery", "km": "core"}.get(name) == role and argv[1:2] in (["--version"], ["-V"]):
         call.out(f"{name} {container.image.version}\n")
         return 0
+    if (
+        name == "km"
+        and role == "core"
+        and argv[1:3] == ["key", "generate"]
+        and not container.image.version.startswith("1.")
+    ):
+        return _generate(call, argv[3:])
     if name == "core" and role == "core":  # there is no option to ask: a second Core starts, and the port is taken
         await asyncio.sleep(0.05)
         call.err("Error: Address already in use (os error 98)\n")
@@ -56,6 +64,18 @@ async def program(call: Call, engine: Engine, container: Container, argv: list[s
         f' "{argv[0]}": executable file not found in $PATH\n'
     )
     return 127
+
+
+def _generate(call: Call, argv: list[str]) -> int:
+    """`km key generate [--format json]` (v2.3.2:bin/cli/src/command)."""
+    found, _ = options(argv, "-f --format")
+    private, public = keys.mint()
+    call.host.world.minted.append(private)
+    if (found.get("-f", []) + found.get("--format", []))[:1] == ["json"]:
+        call.out(json.dumps({"private_key": private, "public_key": public}, separators=(",", ":")) + "\n")
+    else:
+        call.out(f"\nPrivate Key: {private}\nPublic  Key: {public}\n")
+    return 0
 
 
 _FILES = frozenset({"rm", "ls", "cat", "mkdir", "test", "stat", "true", "df", "sha256sum", "chmod", "du"})

@@ -63,7 +63,7 @@ class Sandbox:
     @property
     def secrets(self) -> tuple[str, ...]:
         """Every secret of the fleet."""
-        return self.own_secrets.all()
+        return (*self.own_secrets.all(), *self.world.minted)
 
     @property
     def journal(self) -> list[Recorded]:

@@ -38,6 +38,13 @@ def ensure_pair(private_file: Path) -> tuple[str, bool]:
     return public_text(key.public_key()), True
 
 
+def mint() -> tuple[str, str]:
+    """A new pair as `km key generate` prints it: (private, public), both base64 DER."""
+    key = X25519PrivateKey.generate()
+    der = key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return base64.b64encode(der).decode(), public_text(key.public_key())
+
+
 def write_secret(path: Path, data: bytes) -> None:
     """A file of mode 0600."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -62,6 +62,8 @@ class World:
     """Data volume -> what its mongod keeps there."""
     api_secret: str = ""
     """What the API key's hash in the database stands for."""
+    minted: list[str] = field(default_factory=list)
+    """Private keys that were made on request of the hosts: secrets, for leak tests."""
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def record(self, entry: Recorded) -> None:

@@ -71,6 +71,7 @@ def _gate(run: Run, since: tuple[str, ...], *, busy: bool) -> Gate:
             backup=run.core_backup,
             skipped=run.skipped,
             since=(*since, *extra),
+            key=run.key.public_key if run.key else "",
         ),
         verdicts=(*((Verdict.RETRY,) if busy else ()), Verdict.APPROVE, Verdict.REJECT),
         opened_at=workflow.now(),

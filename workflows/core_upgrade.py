@@ -7,6 +7,7 @@ is restored without a decision at a gate.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from temporalio import workflow
@@ -28,9 +29,9 @@ with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNo
 async def upgrade(run: Run) -> None:
     """The guide's second heading."""
     run.enter(Phase.CORE)
-    await _to_the_switch(run)
+    await to_the_switch(run)
     run.begun = run.core_begun = True
-    await _start(run)
+    await start(run)
     proving.begin(run)
     await switch_agent(run)
     await run.desk.safe_point()
@@ -48,7 +49,7 @@ async def read_running_key(run: Run) -> None:
     run.core_is(ServerState.ALREADY_CURRENT)
 
 
-async def _to_the_switch(run: Run) -> None:
+async def to_the_switch(run: Run) -> None:
     """Everything up to, and not including, the start of v2 Core."""
     step, report = run.core_step(), run.undo_report(CORE)
     saga = Saga(report)
@@ -85,17 +86,25 @@ def _by_hand(run: Run) -> str:
     return f"\nby hand on {run.fleet.core.host.address}: {backup.restore_command}" if backup else ""
 
 
-async def _start(run: Run) -> None:
-    """Start v2 and read its key, for as long as a person says retry."""
+async def start(run: Run, *, before_asking: Callable[[], Awaitable[object]] | None = None) -> None:
+    """Start v2 and read its key, for as long as a person says retry.
+
+    `before_asking`: what is done at the same time, and has to be at its end before anybody decides about Core.
+    """
+    staged = run.key
     while True:
         try:
             run.core_is(ServerState.UPGRADING, step=f"starting Core {run.fleet.target}")
             run.core_started = await steps.start_core(run.core_step(dump=run.dump("final")))
             run.core_is(ServerState.UPGRADING, step="reading Core's public key")
-            run.key = await steps.read_core_key(run.core_step())
+            # One that was made beforehand travels along, and must be what Core really has.
+            key = await steps.read_core_key(run.core_step())
         except FailureError as error:
+            if before_asking:
+                await before_asking()
             await _ask_about_core(run, trouble(error))
         else:
+            run.key = replace(key, sources=(*(staged.sources if staged else ()), *key.sources))
             run.core_is(ServerState.UPGRADED)
             return
 
@@ -120,6 +129,7 @@ def _core_failure(run: Run, why: Trouble, refused: tuple[str, ...]) -> Gate:
         why.text,
         "v2 Core was started, so it may have changed the database: nothing is restored without your decision",
         f"without Core until this is settled: {dark} servers; their containers keep running",
+        *_switched_with_it(run),
         "retry: start it once more",
         texts.lost_line(run.dump("final")),
         *_by_hand(run).strip().splitlines(),
@@ -135,56 +145,80 @@ def _core_failure(run: Run, why: Trouble, refused: tuple[str, ...]) -> Gate:
     )
 
 
+def _switched_with_it(run: Run) -> tuple[str, ...]:
+    ready = [o for o in run.outcomes.values() if o.switched is not None]
+    if not run.together:
+        return ()
+    text = f"{len(ready)} agents run {run.fleet.target} with the key made beforehand and wait for it"
+    return (f"{text}; rollback puts them back, too",)
+
+
 # --- the agent in Core's own project ----------------------------------------------------------------------------------
 
 
 async def switch_agent(run: Run) -> None:
     """Re-create it with Core's key, prove it; a failure undoes itself and asks. Nothing to do without such an agent."""
-    plan = run.planned
-    if plan.core.agent is None or (plan.core.current and not agent_pending(plan)):
-        return
-    name = _agent_name(run)
     while True:
-        outcome = await _try_agent(run, name)
-        run.core_agent = outcome
-        if outcome.state is ServerState.UPGRADED:
+        if run.core_agent is None:
+            await begin_agent(run)
+            await prove_agent(run)
+        outcome = run.core_agent
+        if outcome is None or outcome.state is ServerState.UPGRADED:
             return
         recorded = await run.desk.ask(_agent_failure(run, outcome))
         if recorded.decision.verdict is Verdict.SKIP:
             skipped = f"{outcome.detail}\nskipped by {recorded.decision.actor}"
             run.core_agent = replace(outcome, detail=skipped)
-            run.warn("core-agent", name, f"{outcome.state}: {outcome.detail}")
+            run.warn("core-agent", outcome.name, f"{outcome.state}: {outcome.detail}")
             return
         run.next_attempt(CORE)
+        run.core_agent = None
 
 
-async def _try_agent(run: Run, name: str) -> ServerOutcome:
-    agent = run.planned.core.agent
-    before = agent.version if agent else ""
+async def begin_agent(run: Run) -> None:
+    """Its switch alone; one that fails is undone. Nothing to do without such an agent."""
+    plan = run.planned
+    agent = plan.core.agent
+    if agent is None or (plan.core.current and not agent_pending(plan)):
+        return
+    name = _agent_name(run)
     basis = ServerOutcome(
         name=name,
         state=ServerState.UPGRADING,
         attempt=run.core_attempt,
-        version_before=before,
-        version_after=before,
+        version_before=agent.version,
+        version_after=agent.version,
         backup=run.core_backup,
         pinned_key=run.key.public_key if run.key else "",
     )
     run.core_agent = basis
-    run.core_is(run.core_state, step=f"switching {name}, the agent in Core's project")
+    if not run.together:
+        run.core_is(run.core_state, step=f"switching {name}, the agent in Core's project")
     try:
         switched = await steps.switch_core_agent(run.core_step())
     except FailureError as error:
-        return await _undo_agent(run, basis, trouble(error))
-    basis = replace(basis, switched=switched, version_after=switched.version)
+        run.core_agent = await _undo_agent(run, basis, trouble(error))
+    else:
+        text = f"{switched.version} runs with Core's key; Core has not been asked yet"
+        run.core_agent = replace(
+            basis, state=ServerState.UNPROVEN, switched=switched, version_after=switched.version, detail=text
+        )
+
+
+async def prove_agent(run: Run) -> None:
+    """Ask Core about it, where its switch went well."""
+    outcome = run.core_agent
+    if outcome is None or outcome.switched is None:
+        return
     try:
-        proof = await _verify_agent(run, name, switched)
+        proof = await _verify_agent(run, outcome.name, outcome.switched)
     except FailureError as error:
         why = trouble(error)
-        return replace(basis, state=ServerState.UNPROVEN, detail=why.text, error_type=why.type)
+        run.core_agent = replace(outcome, detail=why.text, error_type=why.type)
+    else:
+        run.core_agent = replace(outcome, state=ServerState.UPGRADED, detail="", proof=proof)
     finally:
         run.core_is(run.core_state)
-    return replace(basis, state=ServerState.UPGRADED, proof=proof)
 
 
 async def _verify_agent(run: Run, name: str, switched: Switched) -> Proof:
@@ -213,7 +247,8 @@ async def _undo_agent(run: Run, basis: ServerOutcome, why: Trouble) -> ServerOut
         text = f"{why.text}\nand it could not be put back: {trouble(error).text}"
         return replace(basis, state=ServerState.ROLLBACK_INCOMPLETE, detail=text, error_type=why.type)
     finally:
-        run.core_is(run.core_state)
+        if not run.together:
+            run.core_is(run.core_state)
     text = f"{why.after_undo}\nput back on {restored.version}; unreachable from v2 Core"
     return replace(
         basis, state=ServerState.LEFT_ON_V1, detail=text, error_type=why.type, version_after=restored.version

@@ -66,6 +66,7 @@ def assemble(
         core=core,
         servers=facts,
         waves=waves(fleet, wanted),
+        mode=fleet.rollout.mode,
         already_current=tuple(s.name for s in facts if s.current),
         left_behind=(*fleet.leave_behind, *left),
     )

@@ -15,6 +15,7 @@ with workflow.unsafe.imports_passed_through():
     from model.fleet import slug
     from model.plan import Wave
     from model.progress import FleetState, Phase, ServerOutcome, ServerState, UpgradeServerRequest
+    from model.steps import VerifyServer
 with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
     from workflows import core_upgrade, dead_man, steps, texts
     from workflows.options import WINDOW
@@ -93,6 +94,8 @@ async def _upgrade(run: Run, wave: Wave) -> None:
         return sum(not child.done() for child in children)
 
     for name in wave.servers:
+        if name in run.outcomes:
+            continue  # switched together with Core
         await workflow.wait_condition(lambda: busy() < WINDOW)
         if run.desk.interrupted:
             await asyncio.gather(*children)
@@ -101,7 +104,38 @@ async def _upgrade(run: Run, wave: Wave) -> None:
     await asyncio.gather(*children)
 
 
-async def _one(run: Run, name: str, *, again: bool = False) -> None:
+async def switch_only(run: Run, name: str) -> None:
+    """One server up to its switch, while Core is started: what it says of itself is kept, Core is asked later."""
+    await _one(run, name, prove=False)
+    if run.outcomes[name].state is ServerState.UNPROVEN:
+        run.line(name, state=ServerState.UPGRADING, step="waiting for Core")
+
+
+async def prove(run: Run, name: str) -> None:
+    """Ask Core about a server that was switched together with it. One that was put back meanwhile stays as it is."""
+    outcome = run.outcomes[name]
+    if outcome.switched is None or outcome.state is not ServerState.UNPROVEN:
+        return
+    run.line(name, state=ServerState.UPGRADING, step="waiting for Core to see it")
+    check = VerifyServer(
+        op=run.op(name),
+        fleet=only(run.fleet, name),
+        core=plan_of(run.planned, name).core,
+        server=run.fleet.server(name),
+        switched=outcome.switched,
+        expected_version=run.fleet.target,
+        key=outcome.pinned_key,
+    )
+    try:
+        proof = await steps.verify_server(check)
+    except FailureError as error:
+        why = trouble(error)
+        run.settled(replace(outcome, detail=why.text, error_type=why.type))
+    else:
+        run.settled(replace(outcome, state=ServerState.UPGRADED, detail="", proof=proof))
+
+
+async def _one(run: Run, name: str, *, again: bool = False, prove: bool = True) -> None:
     """One attempt at one server, by a child workflow. Its outcome is kept, whatever it is."""
     plan, staged = run.planned, run.staged.get(name)
     if run.key is None:
@@ -119,6 +153,7 @@ async def _one(run: Run, name: str, *, again: bool = False) -> None:
         staged_path=staged.path if staged else "",
         staged_sha256=staged.sha256 if staged else "",
         again=again,
+        prove=prove,
     )
     try:
         # REQUEST_CANCEL: the only policy under which a child undoes its work when this workflow is terminated.

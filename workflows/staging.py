@@ -34,7 +34,7 @@ async def back_up(run: Run) -> None:
 
 
 async def stage(run: Run) -> None:
-    """Core's image pulled, every agent's binary on its host and proven to run there."""
+    """Core's image pulled, every agent's binary on its host and proven to run there; together, Core's key is made."""
     run.enter(Phase.STAGE)
     await for_all(run, (*_core(run), *run.waiting), "staging", _stage)
     await run.desk.safe_point()
@@ -89,7 +89,8 @@ async def try_again(run: Run, name: str, step: str, why: Trouble) -> bool:
 
 def _tolerated(run: Run, name: str, step: str, why: Trouble) -> bool:
     rollout = run.fleet.rollout
-    if rollout.on_failure != "go-on" or len(run.skipped) >= rollout.max_failures:
+    # Together means all: whether one stays behind is said by a person.
+    if run.together or rollout.on_failure != "go-on" or len(run.skipped) >= rollout.max_failures:
         return False
     run.skip(name, f"{step} failed, and max_failures = {rollout.max_failures} lets it be: {why.text}")
     run.warn("skipped", name, f"left on v1: {step} failed: {why.text}")
@@ -97,9 +98,12 @@ def _tolerated(run: Run, name: str, step: str, why: Trouble) -> bool:
 
 
 def _gate(run: Run, name: str, step: str, why: Trouble) -> Gate:
-    core = name == CORE
-    verdicts = (Verdict.RETRY, Verdict.REJECT if core else Verdict.SKIP)
-    otherwise = "reject: end here, nothing was upgraded" if core else "skip: leave it on v1, unreachable from v2 Core"
+    reject = "reject: end here, nothing was upgraded"
+    skip = "skip: leave it on v1, unreachable from v2 Core"
+    verdicts: tuple[Verdict, ...] = (Verdict.RETRY, Verdict.REJECT if name == CORE else Verdict.SKIP)
+    otherwise = reject if name == CORE else skip
+    if run.together and name != CORE:
+        verdicts, otherwise = (Verdict.RETRY, Verdict.SKIP, Verdict.REJECT), f"{skip}; {reject}"
     return Gate(
         id=run.desk.fresh(f"failure/{slug(name)}", run.attempt(name)),
         kind=GateKind.FAILURE,
@@ -131,6 +135,9 @@ async def _stage(run: Run, name: str) -> None:
     if name == CORE:
         staged = await steps.stage_core(run.core_step())
         run.keepers = tuple(dict.fromkeys((*run.keepers, *staged.keepers)))
+        if run.together:
+            # By the image that was just pulled. Planned again, it is the same pair.
+            run.key = await steps.stage_core_key(run.core_step())
     else:
         run.staged[name] = await steps.stage_server(run.server_step(name))
 

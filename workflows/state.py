@@ -9,7 +9,7 @@ from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from model.facts import Backup, CoreFacts, DatabasePrint, DumpFacts, Finding, ServerFacts, Severity
-    from model.fleet import slug
+    from model.fleet import TOGETHER, slug
     from model.plan import Plan
     from model.progress import (
         FleetProgress,
@@ -77,6 +77,7 @@ class Run:
         self.proving: asyncio.Task[None] | None = None
         """The proof of the final dump, beside the rollout."""
         self.key: CoreKey | None = None
+        """Together, it is known before Core is switched, and read again afterwards."""
         self.warnings: list[Finding] = []
         self.end: Ended | None = None
         self.rolled_back: FleetResult | None = None
@@ -91,6 +92,11 @@ class Run:
         if self.plan is None:
             raise RuntimeError("no plan yet: a step was put before preflight")
         return self.plan
+
+    @property
+    def together(self) -> bool:
+        """Every agent is switched with Core."""
+        return self.fleet.rollout.mode == TOGETHER and not self.planned.core.current
 
     @property
     def core_version(self) -> str:

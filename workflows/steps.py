@@ -108,6 +108,11 @@ def stage_core(step: CoreStep) -> Awaitable[StagedCore]:
     return act("stage_core", step, StagedCore, options.stage(step.fleet.clocks), "pull Core's new image")
 
 
+def stage_core_key(step: CoreStep) -> Awaitable[CoreKey]:
+    """The public key that v2 Core will have, its pair made on Core's host while v1 runs."""
+    return act("stage_core_key", step, CoreKey, options.change(step.fleet.clocks), "make Core's key pair beforehand")
+
+
 def stop_core(step: CoreStep) -> Awaitable[Done]:
     """Only the core service."""
     return act("stop_core", step, Done, options.change(step.fleet.clocks), "stop Core")

@@ -9,7 +9,7 @@ from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from model.facts import Backup, DumpFacts, Finding, PlannedEdit
-    from model.fleet import FleetSpec
+    from model.fleet import TOGETHER, FleetSpec
     from model.plan import Plan, Wave
     from model.progress import RollbackRequest, ServerOutcome, ServerState
     from model.steps import Operation
@@ -27,7 +27,7 @@ def commands(fleet: FleetSpec, plan: Plan) -> tuple[str, ...]:
     """What will be done, in order."""
     lines = [] if plan.core.current else list(_core_commands(plan))
     for wave in plan.waves:
-        name = "canary" if wave.number == 1 else f"wave {wave.number}"
+        name = wave_name(plan, wave)
         for server in wave.servers:
             facts = plan.server(server)
             config = ", ".join(e.path for e in facts.edits) or "no config file changes"
@@ -44,12 +44,22 @@ def _core_commands(plan: Plan) -> Iterable[str]:
     compose = " ".join((*project.command, "-p", project.name)) if project else "docker compose"
     service = core.core.service if core.core else "core"
     image = core.core.target_image if core.core else ""
+    if plan.mode == TOGETHER and not core.public_key:
+        place = f"{core.keys_dir}/core.key"
+        yield f"core, while v1 still runs: km key generate by {image}; the private part stays on this host, for {place}"
     yield f"core: {compose} stop {service}"
     yield "core: mongodump, the final dump of the now quiet database"
     yield f"core: write {_paths(core.edits)}"
     yield f"core: {compose} up -d --no-deps {service} ({image})"
     if core.agent:
         yield f"core: {compose} up -d --no-deps {core.agent.service} with Core's public key"
+
+
+def wave_name(plan: Plan, wave: Wave) -> str:
+    """What people call it."""
+    if plan.mode == TOGETHER:
+        return "all together" if plan.core.current else "with Core"
+    return "canary" if wave.number == 1 else f"wave {wave.number}"
 
 
 def _paths(edits: tuple[PlannedEdit, ...]) -> str:
@@ -83,8 +93,12 @@ def core_facts(
     backup: Backup | None,
     skipped: dict[str, str],
     since: Iterable[str] = (),
+    key: str = "",
 ) -> tuple[str, ...]:
-    """Gate `core`. `since`: what changed since it was asked last; `skipped`: left on v1 by a decision, and why."""
+    """Gate `core`. `since`: what changed since it was asked last; `skipped`: left on v1 by a decision, and why.
+
+    `key`: Core's public key, where it was made beforehand.
+    """
     waiting = [n for w in plan.waves for n in w.servers]
     lines = [*since, f"plan {plan.digest}: Core {plan.core.version or '(version unknown)'} -> {plan.target}"]
     lines.append(dump_line(dump, now) if dump else "there is NO dump of the database")
@@ -102,8 +116,19 @@ def core_facts(
             f"from now on {_servers(len(waiting))} unmanaged until upgraded: no deploys, schedules, webhooks, stats; "
             "alerts will fire; containers keep running"
         )
-        lines.append(f"with this approval follow at once, as canary: {', '.join(plan.waves[0].servers)}")
+        lines += _with_this_approval(plan, key)
     return tuple(lines)
+
+
+def _with_this_approval(plan: Plan, key: str) -> list[str]:
+    names = ", ".join(plan.waves[0].servers)
+    if plan.mode != TOGETHER:
+        return [f"with this approval follow at once, as canary: {names}"]
+    return [
+        f"with this approval all are switched together with Core, without a canary: {names}",
+        f"every agent is staged, and pins the key that Core will have: {key}",
+        "an agent that does not start goes back to v1 by itself and is asked about; rollback undoes the whole",
+    ]
 
 
 def dump_line(dump: DumpFacts, now: datetime) -> str:
@@ -119,6 +144,8 @@ def dump_line(dump: DumpFacts, now: datetime) -> str:
 def minutes_line(plan: Plan, dump: DumpFacts | None) -> str:
     """What it costs, from what was measured."""
     away = _CORE_RESTART + timedelta(seconds=dump.seconds if dump else 0)
+    if plan.mode == TOGETHER:
+        return f"about {_minutes(away)} without Core, and all servers at once with it"
     whole = away + len(plan.waves) * _PER_WAVE
     return (
         f"about {_minutes(away)} without Core, about {_minutes(whole)} for all {len(plan.waves)} waves, "

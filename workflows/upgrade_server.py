@@ -68,6 +68,10 @@ class UpgradeServer:
             switched = await self._switch()
         except (asyncio.CancelledError, FailureError) as error:
             return await self._undo(error)
+        self._basis = replace(self._basis, switched=switched, version_after=switched.version, pinned_key=self._step.key)
+        if not self._request.prove:
+            text = f"{switched.version} runs with its config; Core has not been asked yet"
+            return self._end(replace(self._basis, state=ServerState.UNPROVEN, detail=text))
         try:
             return await self._verify(switched)
         except (asyncio.CancelledError, FailureError) as error:
@@ -108,7 +112,6 @@ class UpgradeServer:
 
     async def _verify(self, switched: Switched) -> ServerOutcome:
         self._at("waiting for Core to see it" + dead_man.unless(switched))
-        self._basis = replace(self._basis, switched=switched, version_after=switched.version, pinned_key=self._step.key)
         check = VerifyServer(
             op=self._request.op,
             fleet=self._request.fleet,

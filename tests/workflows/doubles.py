@@ -68,6 +68,11 @@ def fleet(servers: int = 3, *, clocks: Clocks = QUICK, **rollout: Any) -> FleetS
     )
 
 
+def together_fleet(servers: int = 3, **rollout: Any) -> FleetSpec:
+    """As the fleet file's `mode = "together"` is read."""
+    return fleet(servers, mode="together", canary=0, wave="100%", approve="core-only", **rollout)
+
+
 def core_facts(*, agent: bool = False, current: bool = False) -> CoreFacts:
     version = NEW if current else OLD
     service = ServiceFacts(
@@ -205,6 +210,7 @@ class Doubles:
             self._make("fingerprint_database", core, DatabasePrint, _print),
             self._make("downgrade_database", core, Done, lambda _: done),
             self._make("stage_core", core, StagedCore, lambda _: StagedCore(images=("new",), keepers=("keep-1",))),
+            self._make("stage_core_key", core, CoreKey, lambda _: replace(key, sources=("made beforehand",))),
             self._make("stop_core", core, Done, lambda _: done),
             self._make("write_core_files", core, Done, lambda _: done),
             self._make("start_core", core, CoreStarted, lambda _: started),

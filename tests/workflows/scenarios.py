@@ -8,7 +8,7 @@ from model.decisions import ControlVerb, Verdict
 from model.progress import FleetState, UpgradeRequest
 from model.steps import Recheck
 from model.way_back import rollback_request
-from tests.workflows.doubles import CHANGE, Doubles, broken, core_facts, fleet, server_facts
+from tests.workflows.doubles import CHANGE, Doubles, broken, core_facts, fleet, server_facts, together_fleet
 from tests.workflows.driver import QUEUE, Driver
 from workflows.check_fleet import CheckFleet
 
@@ -32,6 +32,21 @@ async def upgrade(run: Driver, doubles: Doubles) -> tuple[str, ...]:
         await talk.answer(gate)
     assert (await talk.result()).state is FleetState.UPGRADED
     return FLEET, f"{FLEET}/web-1/1"
+
+
+async def together(run: Driver, doubles: Doubles) -> tuple[str, ...]:
+    """All with Core, which needs two starts; one agent is put back and retried, one is not proven and skipped."""
+    doubles.core = core_facts(agent=True)
+    doubles.play("start_core", "core", broken("CommandFailed", "v2 exits"))
+    doubles.play("switch_server", "web-2", broken("ConfigNotLoaded", "it is open to anyone"))
+    doubles.play("verify_server", "web-3", broken("NotProven", "not seen"))
+    talk = await run.upgrade(together_fleet(4))
+    await talk.answer("core")
+    await talk.answer("failure/core/1", Verdict.RETRY)
+    await talk.answer("failure/web-2/1", Verdict.RETRY)
+    await talk.answer("failure/web-3/1", Verdict.SKIP)
+    assert (await talk.result()).state is FleetState.INCOMPLETE
+    return FLEET, f"{FLEET}/web-1/1", f"{FLEET}/web-2/1"
 
 
 async def trouble(run: Driver, doubles: Doubles) -> tuple[str, ...]:
@@ -93,6 +108,7 @@ async def rollback_alone(run: Driver, doubles: Doubles) -> tuple[str, ...]:
 SCENARIOS: dict[str, Scenario] = {
     "check": check,
     "upgrade": upgrade,
+    "together": together,
     "trouble": trouble,
     "final-dump-fails": final_dump_fails,
     "rollback-half-way": rollback_half_way,
