@@ -276,14 +276,19 @@ def _too_short(raw: dict[str, Any], tables: list[tuple[_Loc, Any]]) -> Iterator[
     """A dead-man timer that is over before a switch can have been confirmed would undo healthy servers."""
     timing = raw.get("timing") if isinstance(raw.get("timing"), dict) else {}
     try:
-        given = {k: duration(timing[k]) for k in ("agent_ready", "core_sees") if timing and k in timing}
-        least = given.get("agent_ready", Clocks().agent_ready) + given.get("core_sees", Clocks().core_sees)
+        rollout = raw.get("rollout")
+        together = isinstance(rollout, dict) and rollout.get("mode") == TOGETHER
+        # Together, the agents are there before Core is.
+        names = ("agent_ready", "core_sees", *(("core_ready",) if together else ()))
+        given = [duration(timing[k]) if timing and k in timing else getattr(Clocks(), k) for k in names]
+        least = sum(given, timedelta())
         for loc, table in [(("rollout",), raw.get("rollout")), *tables]:
             if not isinstance(table, dict) or "dead_man" not in table:
                 continue
             if timedelta() < duration_or_off(table["dead_man"]) < least:
                 what = f'is "{table["dead_man"]}", over before Core can have confirmed a switch'
-                cure = f'write at least "{least.total_seconds():g}s", agent_ready and core_sees together; "15m" is good'
+                sum_of = f"the sum of {', '.join(names)}"
+                cure = f'write at least "{least.total_seconds():g}s", {sum_of}; "15m" is good'
                 yield (*loc, "dead_man"), what, cure
     except PydanticCustomError:
         return  # the key itself has its own error

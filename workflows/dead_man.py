@@ -13,9 +13,10 @@ from temporalio.exceptions import FailureError
 
 with workflow.unsafe.imports_passed_through():
     from model.progress import ServerState
-    from model.steps import Armed, Switched
+    from model.steps import Armed, ServerStep, Switched
 with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
     from workflows import steps
+    from workflows.saga import trouble
     from workflows.state import Run
 
 PUT_ITSELF_BACK = "PutItselfBack"
@@ -31,6 +32,20 @@ def unless(switched: Switched) -> str:
     """What comes after "waiting for Core to see it"."""
     at = switched.puts_itself_back_at
     return f"; unless Core logs in, it puts itself back at {at:%H:%M:%S} UTC" if at else ""
+
+
+async def disarm(step: ServerStep) -> str:
+    """After Core has confirmed the server. What went wrong, for people; raises when the timer was faster."""
+    if not step.server.dead_man:
+        return ""
+    try:
+        await steps.disarm_dead_man(step)
+    except FailureError as error:
+        why = trouble(error)
+        if why.type == PUT_ITSELF_BACK:
+            raise
+        return f"its dead-man timer could not be disarmed; it stays silent, as Core has logged in: {why.text}"
+    return ""
 
 
 @contextlib.asynccontextmanager

@@ -116,23 +116,28 @@ async def prove(run: Run, name: str) -> None:
     outcome = run.outcomes[name]
     if outcome.switched is None or outcome.state is not ServerState.UNPROVEN:
         return
-    run.line(name, state=ServerState.UPGRADING, step="waiting for Core to see it")
+    step = run.server_step(name)
+    run.line(name, state=ServerState.UPGRADING, step="waiting for Core to see it" + dead_man.unless(outcome.switched))
     check = VerifyServer(
-        op=run.op(name),
+        op=step.op,
         fleet=only(run.fleet, name),
         core=plan_of(run.planned, name).core,
-        server=run.fleet.server(name),
+        server=step.server,
         switched=outcome.switched,
         expected_version=run.fleet.target,
         key=outcome.pinned_key,
     )
     try:
         proof = await steps.verify_server(check)
+        note = await dead_man.disarm(step)
     except FailureError as error:
         why = trouble(error)
-        run.settled(replace(outcome, detail=why.text, error_type=why.type))
+        if why.type == dead_man.PUT_ITSELF_BACK:
+            run.settled(replace(await _put_back(run, name, why.after_undo), error_type=why.type))
+        else:
+            run.settled(replace(outcome, detail=why.text, error_type=why.type))
     else:
-        run.settled(replace(outcome, state=ServerState.UPGRADED, detail="", proof=proof))
+        run.settled(replace(outcome, state=ServerState.UPGRADED, detail=note, proof=proof))
 
 
 async def _one(run: Run, name: str, *, again: bool = False, prove: bool = True) -> None:

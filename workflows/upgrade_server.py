@@ -122,20 +122,10 @@ class UpgradeServer:
             key=self._step.key,
         )
         proof = await steps.verify_server(check)
-        note = await finish(self._disarm()) if self._step.server.dead_man else ""
+        if self._step.server.dead_man:
+            self._at("disarming its dead-man timer")
+        note = await finish(dead_man.disarm(self._step))
         return self._end(replace(self._basis, state=ServerState.UPGRADED, proof=proof, detail=note))
-
-    async def _disarm(self) -> str:
-        """Only now: Core has confirmed it. What went wrong, for people; raises when the timer was faster."""
-        self._at("disarming its dead-man timer")
-        try:
-            await steps.disarm_dead_man(self._step)
-        except FailureError as error:
-            why = trouble(error)
-            if why.type == PUT_ITSELF_BACK:
-                raise
-            return f"its dead-man timer could not be disarmed; it stays silent, as Core has logged in: {why.text}"
-        return ""
 
     # --- how it can end otherwise -------------------------------------------------------------------------------------
 

@@ -49,6 +49,7 @@ BROKEN: list[tuple[str, str, int, str, str, str]] = [
     ("together gates", GOOD + '[rollout]\nmode = "together"\nwave = 2\napprove = "each-wave"\n', 11, "rollout.wave", "gate core alone", "wave, approve"),
     ("together script", GOOD + '[rollout]\nmode = "together"\n[agent]\nmethod = "script"\n', 12, "agent.method", "cannot be staged", '"binary"'),
     ("together volume", HEAD + CORE + 'keys_mount = "volume"\n[rollout]\nmode = "together"\n', 6, "core.keys_mount", "no folder", '"bind"'),
+    ("together dead man", GOOD + '[rollout]\nmode = "together"\ndead_man = "4m"\n', 11, "rollout.dead_man", "over before Core", '"315s"'),
     ("mode", GOOD + '[rollout]\nmode = "all"\n', 10, "rollout.mode", "is no mode", '"together"'),
     ("wave zero", GOOD + '[rollout]\nwave = 0\n', 10, "rollout.wave", "no server", "25%"),
     ("wave over all", GOOD + '[rollout]\nwave = "150%"\n', 10, "rollout.wave", "more than all", "25%"),

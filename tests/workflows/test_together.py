@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 from model.decisions import ControlVerb, Verdict
 from model.progress import FleetState, ServerState
@@ -63,6 +64,7 @@ async def test_the_plan_says_it_and_is_another_one_than_in_waves(run: Driver, do
     waves = replace(together_fleet(2), rollout=replace(together_fleet(2).rollout, mode="waves"))
     talk = await run.upgrade(waves)
     other = await talk.answer("core", Verdict.REJECT)
+    await talk.result()
     assert other.plan_digest != plan.digest
 
 
@@ -185,3 +187,18 @@ async def test_the_key_of_a_core_on_v2_is_its_own(run: Driver, doubles: Doubles)
     assert result.plan is not None
     assert not [c for c in result.plan.commands if "km key generate" in c]
     assert result.state is FleetState.UPGRADED
+
+
+async def test_a_host_that_put_itself_back_while_core_was_down_is_asked_about(run: Driver, doubles: Doubles) -> None:
+    spec = together_fleet(2)
+    armed = tuple(replace(s, dead_man=timedelta(minutes=15)) for s in spec.servers)
+    doubles.play("verify_server", "web-2", broken("PutItselfBack", "the host put itself back"))
+    talk = await run.upgrade(replace(spec, servers=armed))
+    await talk.answer("core")
+    gate = await talk.answer("failure/web-2/1", Verdict.SKIP)
+    assert "the host put itself back" in "\n".join(gate.facts)
+    result = await talk.result()
+    assert [o.state for o in result.servers] == [ServerState.UPGRADED, ServerState.LEFT_ON_V1]
+    assert doubles.count("disarm_dead_man", "web-1") == 1
+    assert doubles.count("disarm_dead_man", "web-2") == 0
+    assert doubles.count("restore_server", "web-2") == 1, "its restore.sh once more proves that v1 runs"
