@@ -18,6 +18,14 @@ _BOTS = ("watchtower", "ouroboros", "renovate", "dockcheck", "tugtainer")
 _GIB = 1024**3
 
 
+def judge(look: Look, core_key: str) -> None:
+    """All of it. `core_key`: Core's public key, where it is v2 already."""
+    judge_settings(look)
+    judge_version(look)
+    judge_space(look)
+    judge_together(look, core_key)
+
+
 def judge_settings(look: Look) -> None:
     """What v2 makes of Core's and its agent's settings, and what else on the host may interfere."""
     core = look.core

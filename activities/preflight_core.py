@@ -101,10 +101,7 @@ class PreflightCore:
         await core_survey.edits(look, facts.public_key)
         await core_survey.images(look)
         look.agent_version = await _agent_version(look, known, agent_server)
-        core_judgement.judge_settings(look)
-        core_judgement.judge_version(look)
-        core_judgement.judge_space(look)
-        core_judgement.judge_together(look, facts.public_key)
+        core_judgement.judge(look, facts.public_key)
         return replace(facts, busy=busy), known
 
     async def _from_database(self, look: Look) -> Mapping[str, tuple[Mapping[str, Any], ...]]:
