@@ -49,7 +49,7 @@ async def test_the_pair_is_made_once_used_by_core_and_never_leaves_the_host(b: B
     assert b.ran("run", "km") == 1
 
     await b.core.stop_core(b.step)
-    await b.backup.dump_database(replace(b.step, label="final"))
+    await b.dumps.dump_database(replace(b.step, label="final"))
     done = await b.core.write_core_files(b.step)
     placed = b.project / "keys" / "core.key"
     assert f"wrote {placed}" in done.facts
