@@ -59,6 +59,7 @@ NAMES = (
     "restore_database",
     "downgrade_database",
     "check_rollback",
+    "check_server_rollback",
     "return_to_new_core",
     "back_up_server",
     "stage_server",

@@ -17,10 +17,10 @@ from hosts.host import Host
 from hosts.pool import Hosts
 from hosts.script import Script, packaged, parse
 from komodo.releases import guide_suffix
-from model.errors import CommandFailed, HostError, PlanChanged
+from model.errors import CommandFailed, HostError, PlanChanged, Unreachable
 from model.facts import Backup, SavedFile
 from model.fleet import HostSpec, Sudo
-from model.steps import ServerStep
+from model.steps import Recheck, ServerStep
 
 FORMAT = 1
 """Of manifest.json and restore.list. restore.sh refuses any other."""
@@ -46,6 +46,22 @@ class ServerBackup:
 
     def __init__(self, hosts: Hosts) -> None:
         self._hosts = hosts
+
+    @activity.defn
+    async def check_server_rollback(self, step: ServerStep) -> Recheck:
+        """What of the saved binary, unit and files is gone or different. An unreachable host is told apart."""
+        try:
+            host = await self._hosts.get(step.server.host)
+            folder = step.backup.folder if step.backup else step.op.folder(host.spec.state_dir)
+            pairs = [f"{folder}/restore.sh", "", f"{folder}/restore.list", ""]
+            for saved in step.backup.files if step.backup else ():
+                pairs += [saved.saved_as, saved.sha256]
+            said = parse((await host.run(Script.load("komodo.sh", "check_rollback.sh"), *pairs)).text)
+        except Unreachable as error:
+            return Recheck(unreachable=error.what)
+        drift = [f"{path} is gone" for path in said.get("missing", [])]
+        drift += [f"{path} is not what was saved" for path in said.get("differs", [])]
+        return Recheck(drift=tuple(drift))
 
     @activity.defn
     async def back_up_server(self, step: ServerStep) -> Backup:

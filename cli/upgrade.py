@@ -59,6 +59,8 @@ class Upgrade:
         self.client = client
         self.fleet = fleet
         self.handle: WorkflowHandle[object, object] = client.get_workflow_handle(workflow_id(fleet))
+        self._rollback = ""
+        """Workflow id of the rollback that was under way at the last look: its gates are answered there."""
 
     async def describe(self) -> Run:
         """Status, who began it and when. Raises NoSuchUpgrade."""
@@ -70,12 +72,25 @@ class Upgrade:
     async def progress(self, *, steps: bool = False) -> FleetProgress:
         """Where it stands; with `steps` the running servers are asked for their step too."""
         progress = await self._query(self.handle, QUERY_PROGRESS, FleetProgress)
+        self._rollback = progress.rollback_id
+        if progress.rollback_id:
+            return await self._of_rollback(progress)
         if not steps:
             return progress
         busy = [s for s in progress.servers if s.state is ServerState.UPGRADING and s.workflow_id]
         asked = await asyncio.gather(*(self._step(s) for s in busy[:CHILDREN_AT_ONCE]))
         known = {server.name: server for server in asked}
         return replace(progress, servers=tuple(known.get(s.name, s) for s in progress.servers))
+
+    async def _of_rollback(self, progress: FleetProgress) -> FleetProgress:
+        """What the upgrade's rollback says of itself; it has hosts and gates of its own."""
+        child: WorkflowHandle[object, object] = self.client.get_workflow_handle(progress.rollback_id)
+        try:
+            now = await self._query(child, QUERY_PROGRESS, FleetProgress)
+        except UpgradeError:
+            return progress
+        decisions = (*progress.decisions, *now.decisions)
+        return replace(now, decisions=decisions, rollback_id=progress.rollback_id, state=None)
 
     async def plan(self) -> Plan | None:
         """The plan that is (or was) up for approval."""
@@ -95,7 +110,8 @@ class Upgrade:
         """Update first, because it answers; signal when no worker does, because it is stored. Raises NotAccepted."""
         # One id per gate: a second answer gets the first one's record back instead of being counted again.
         update = f"decide/{decision.gate}/{decision.plan_digest}"
-        recorded = await self._send(SIGNAL_DECIDE, decision, update, Recorded)
+        to = self.client.get_workflow_handle(self._rollback) if self._rollback else self.handle
+        recorded = await self._send(to, SIGNAL_DECIDE, decision, update, Recorded)
         if not isinstance(recorded, Recorded):
             return Accepted(stored_only=recorded is None)
         taken = recorded.decision
@@ -110,7 +126,7 @@ class Upgrade:
 
     async def control(self, control: Control) -> Accepted:
         """pause, resume, stop, rollback: the same two ways."""
-        answer = await self._send(SIGNAL_CONTROL, control, None, object)
+        answer = await self._send(self.handle, SIGNAL_CONTROL, control, None, object)
         return Accepted(stored_only=answer is None)
 
     async def result(self) -> FleetResult:
@@ -128,11 +144,18 @@ class Upgrade:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
-    async def _send(self, name: str, message: object, update: str | None, answer: type[T]) -> T | bool | None:
+    async def _send(
+        self,
+        to: WorkflowHandle[object, object],
+        name: str,
+        message: object,
+        update: str | None,
+        answer: type[T],
+    ) -> T | bool | None:
         """The update's answer (True where it has none); None: it went as a signal."""
         try:
             taken = await asyncio.wait_for(
-                self.handle.execute_update(name, message, id=update, result_type=answer, rpc_timeout=ANSWER),
+                to.execute_update(name, message, id=update, result_type=answer, rpc_timeout=ANSWER),
                 ANSWER.total_seconds() + 2,
             )
         except WorkflowUpdateFailedError as error:
@@ -145,7 +168,7 @@ class Upgrade:
         else:
             return True if taken is None else taken
         try:
-            await self.handle.signal(name, message, rpc_timeout=ANSWER)
+            await to.signal(name, message, rpc_timeout=ANSWER)
         except RPCError as error:
             raise self._explain(error) from None
         return None

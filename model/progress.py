@@ -109,6 +109,8 @@ class FleetProgress:
     controls: tuple[Control, ...] = ()
     warnings: tuple[str, ...] = ()
     plan_digest: str = ""
+    rollback_id: str = ""
+    """Of the child workflow that rolls back right now: its `progress` says more, its gates are answered there."""
     state: FleetState | None = None
     """Set at the end."""
 
@@ -148,6 +150,8 @@ class ServerOutcome:
     backup: Backup | None = None
     pinned_key: str = ""
     error_type: str = ""
+    undo_unfinished: bool = False
+    """It is not put back yet: whoever gets this outcome goes on with that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

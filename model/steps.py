@@ -69,6 +69,8 @@ class Recheck:
     """Differences from the plan, for people; any of them means: plan again."""
     busy: tuple[str, ...] = ()
     """Updates in progress."""
+    unreachable: str = ""
+    """Why the host could not be reached, so that nothing is known; only where that is no failure."""
 
 
 # --- Core -------------------------------------------------------------------------------------------------------------

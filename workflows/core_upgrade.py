@@ -22,8 +22,9 @@ with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNo
     from workflows import proving, steps, texts
     from workflows.preflight import agent_pending, slim_core
     from workflows.rolling_back import roll_back
-    from workflows.saga import Saga, Trouble, finish, persist, trouble
+    from workflows.saga import Saga, Trouble, finish, trouble
     from workflows.state import CORE, Ended, Run
+    from workflows.undoing import GIVEN_UP
 
 
 async def upgrade(run: Run) -> None:
@@ -51,8 +52,8 @@ async def read_running_key(run: Run) -> None:
 
 async def to_the_switch(run: Run) -> None:
     """Everything up to, and not including, the start of v2 Core."""
-    step, report = run.core_step(), run.undo_report(CORE)
-    saga = Saga(report)
+    step = run.core_step()
+    saga = Saga(lambda what, undo: run.insist(CORE, what, undo))
     try:
         run.core_is(ServerState.UPGRADING, step="stopping Core")
         saga.add("start the old Core again", lambda rounds: steps.start_old_core(step, rounds))
@@ -165,6 +166,9 @@ async def switch_agent(run: Run) -> None:
         outcome = run.core_agent
         if outcome is None or outcome.state is ServerState.UPGRADED:
             return
+        if outcome.error_type == GIVEN_UP:
+            run.warn("core-agent", name, f"{outcome.state}: {outcome.detail}")
+            return
         recorded = await run.desk.ask(_agent_failure(run, outcome))
         if recorded.decision.verdict is Verdict.SKIP:
             skipped = f"{outcome.detail}\nskipped by {recorded.decision.actor}"
@@ -237,15 +241,16 @@ async def _verify_agent(run: Run, name: str, switched: Switched) -> Proof:
 
 
 async def _undo_agent(run: Run, basis: ServerOutcome, why: Trouble) -> ServerOutcome:
-    step, report = run.core_step(), run.undo_report(CORE)
+    step = run.core_step()
     try:
-        restored = await persist(
-            lambda rounds: steps.restore_core_agent(step, rounds),
-            lambda attempts, reason: report(f"put {basis.name} back", attempts, reason),
+        restored = await run.insist(
+            CORE, f"put {basis.name} back", lambda rounds: steps.restore_core_agent(step, rounds), word=" agent"
         )
     except FailureError as error:
-        text = f"{why.text}\nand it could not be put back: {trouble(error).text}"
-        return replace(basis, state=ServerState.ROLLBACK_INCOMPLETE, detail=text, error_type=why.type)
+        reason = trouble(error)
+        text = f"{why.text}\nand it could not be put back: {reason.text}\n{run.by_hand(CORE)} agent"
+        kind = reason.type if reason.type == GIVEN_UP else why.type
+        return replace(basis, state=ServerState.ROLLBACK_INCOMPLETE, detail=text, error_type=kind)
     finally:
         if not run.together:
             run.core_is(run.core_state)

@@ -192,6 +192,32 @@ class Desk:
             await self.safe_point()
         return recorded
 
+    async def offer(self, gate: Gate, over: Callable[[], bool]) -> Recorded | None:
+        """A question beside work that goes on: no pause, stop or time-out closes it. None once `over` says so.
+
+        Whoever asked cancels it when it is moot.
+        """
+        self._used.append(gate.id)
+        self._open.append(gate)
+        self.changed()
+        said = "\n".join((*gate.facts, self._how_to_answer(gate)))
+        self.tell(gate.question, said)
+        try:
+            while gate.id not in self._answers and not over():
+                try:
+                    await workflow.wait_condition(
+                        lambda: gate.id in self._answers or over(),
+                        timeout=max(self._fleet.rollout.gate_reminder, _SHORTEST),
+                        timeout_summary=f"remind {gate.id}",
+                    )
+                except TimeoutError:
+                    self.tell(f"reminder, gate {gate.id}: {gate.question}", said)
+        finally:
+            if gate in self._open:
+                self._open.remove(gate)
+                self.changed()
+        return self._answers.get(gate.id)
+
     async def safe_point(self) -> None:
         """Where new work may begin: waits while paused, asks for the rollback that somebody wants. Raises Stopped."""
         while True:

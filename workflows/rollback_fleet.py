@@ -58,6 +58,7 @@ class RollbackFleet(Conversation):
             raise Ended(FleetState.ROLLED_BACK, "nothing of this upgrade is in place: there is nothing to undo")
         await self._back.check()
         await self._ask()
+        self._back.warn_of_unreachable()
         await self._back.core()
         await self._back.agents()
         await self._back.fingerprint()
@@ -66,7 +67,9 @@ class RollbackFleet(Conversation):
         if self._request.approved is not None:
             return
         self._enter(Phase.GATE)
-        recorded = await self.desk.ask(rollback_gate(self._request, self.desk.fresh("rollback")), urgent=True)
+        recorded = await self.desk.ask(
+            rollback_gate(self._request, self.desk.fresh("rollback"), self._back.unreachable), urgent=True
+        )
         self._enter(Phase.ROLLBACK)
         if recorded.decision.verdict is Verdict.REJECT:
             raise Ended(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from temporalio import workflow
@@ -20,13 +21,13 @@ with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNo
     from workflows.state import Ended, Run
 
 
-def rollback_gate(request: RollbackRequest, name: str) -> Gate:
+def rollback_gate(request: RollbackRequest, name: str, unreachable: Mapping[str, str] = {}) -> Gate:
     """The one question that may cost data. Asked by a running upgrade and by a stand-alone rollback alike."""
     return Gate(
         id=name,
         kind=GateKind.ROLLBACK,
         question=f"Roll {request.fleet.name} back?",
-        facts=texts.rollback_facts(request, now=workflow.now()),
+        facts=texts.rollback_facts(request, now=workflow.now(), unreachable=unreachable),
         verdicts=(Verdict.APPROVE, Verdict.REJECT),
         opened_at=workflow.now(),
         plan_digest=request.plan.digest,
@@ -70,6 +71,7 @@ async def roll_back(run: Run, approved: Recorded) -> str:
 
 async def _child(run: Run, request: RollbackRequest) -> FleetResult:
     name = f"{workflow.info().workflow_id}/rollback/{request.attempt}"
+    run.rolling_back = name
     # Abandoned, so that a rollback which has begun is finished also when this workflow is terminated.
     child = await workflow.start_child_workflow(
         "RollbackFleet",
@@ -83,7 +85,10 @@ async def _child(run: Run, request: RollbackRequest) -> FleetResult:
     if not child.done():
         stop = Control(verb=ControlVerb.STOP, actor="komodo-upgrade", reason=run.desk.stopping)
         await child.signal(SIGNAL_CONTROL, stop)
-    result: FleetResult = await child
+    try:
+        result: FleetResult = await child
+    finally:
+        run.rolling_back = ""
     return result
 
 

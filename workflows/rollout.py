@@ -20,8 +20,9 @@ with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNo
     from workflows import core_upgrade, dead_man, steps, texts
     from workflows.options import WINDOW
     from workflows.preflight import differs, judged, only, plan_of, survey_server
-    from workflows.saga import persist, trouble
+    from workflows.saga import trouble
     from workflows.state import Ended, Run, child_id
+    from workflows.undoing import GIVEN_UP
 
 _GOOD = (ServerState.UPGRADED, ServerState.ALREADY_CURRENT)
 
@@ -172,6 +173,8 @@ async def _one(run: Run, name: str, *, again: bool = False, prove: bool = True) 
         )
     except FailureError as error:
         outcome = await _without_answer(run, name, error)
+    if outcome.undo_unfinished:
+        outcome = await _put_back(run, name, f"{outcome.detail}\nput back at last")
     run.settled(outcome)
 
 
@@ -195,6 +198,9 @@ async def _settle(run: Run, name: str) -> None:
     """Until this server is upgraded, or somebody (or `on_failure`) says that it may stay as it is."""
     while run.outcomes[name].state not in _GOOD:
         outcome = run.outcomes[name]
+        if outcome.error_type == GIVEN_UP:
+            run.warn("given-up", name, f"{outcome.state}: {outcome.detail}")
+            return
         if run.tolerates_another_failure():
             run.warn("failed", name, f"{outcome.state}, within max_failures: {outcome.detail}")
             return
@@ -266,16 +272,14 @@ async def _look_anew(run: Run, name: str) -> bool:
 
 
 async def _put_back(run: Run, name: str, why: str) -> ServerOutcome:
-    """Its restore.sh, until it works: on v1 then, unreachable from v2 Core."""
-    step, report = run.server_step(name), run.undo_report(name)
+    """Its restore.sh, until it works: on v1 then, unreachable from v2 Core. Or until a person gives it up."""
+    step = run.server_step(name)
     try:
-        restored = await persist(
-            lambda rounds: steps.restore_server(step, rounds),
-            lambda attempts, reason: report("put it back", attempts, reason),
-        )
+        restored = await run.insist(name, f"put {name} back", lambda rounds: steps.restore_server(step, rounds))
     except FailureError as error:
-        text = f"{why}; it could not be put back: {trouble(error).text}"
-        return replace(_basis(run, name), state=ServerState.ROLLBACK_INCOMPLETE, detail=text)
+        reason = trouble(error)
+        text = f"{why}; it could not be put back: {reason.text}\n{run.by_hand(name)}".rstrip()
+        return replace(_basis(run, name), state=ServerState.ROLLBACK_INCOMPLETE, detail=text, error_type=reason.type)
     text = f"{why}: on {restored.version}, unreachable from v2 Core"
     return replace(_basis(run, name), state=ServerState.LEFT_ON_V1, detail=text, version_after=restored.version)
 

@@ -89,8 +89,11 @@ async def persist(
             report(rounds * options.UNDO_ROUND, trouble(error))
 
 
-async def finish(work: Coroutine[Any, Any, _T]) -> _T:
-    """Run to the end, also when this workflow is cancelled meanwhile: half an undo is worse than none."""
+async def finish(work: Coroutine[Any, Any, _T], heard: Callable[[], None] = lambda: None) -> _T:
+    """Run to the end, also when this workflow is cancelled meanwhile: half an undo is worse than none.
+
+    `heard` is told of such a cancel.
+    """
     task = asyncio.create_task(work)
     while not task.done():
         try:
@@ -98,6 +101,7 @@ async def finish(work: Coroutine[Any, Any, _T]) -> _T:
         except asyncio.CancelledError:
             if task.cancelled():
                 raise
+            heard()
         except FailureError:
             break
     return task.result()
@@ -134,8 +138,9 @@ class Saga:
     (Starting Core while its new compose file is still in place would start v2 on the v1 database.)
     """
 
-    def __init__(self, report: Callable[[str, int, Trouble], None]) -> None:
-        self._report = report
+    def __init__(self, insist: Callable[[str, Callable[[int], Awaitable[object]]], Awaitable[object]]) -> None:
+        """`insist` runs one undo, named for people, until it works; it raises what no further attempt can cure."""
+        self._insist = insist
         self._undos: list[tuple[str, Callable[[int], Awaitable[object]]]] = []
 
     def add(self, name: str, undo: Callable[[int], Awaitable[object]]) -> None:
@@ -147,7 +152,7 @@ class Saga:
         while self._undos:
             name, undo = self._undos.pop()
             try:
-                await persist(undo, lambda attempts, why, name=name: self._report(name, attempts, why))  # type: ignore[misc]
+                await self._insist(name, undo)
             except FailureError as error:
                 workflow.logger.error("an undo failed for good", extra={"step": name})
                 return name, trouble(error)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import TypeVar
 
 from temporalio import workflow
 
@@ -27,7 +29,9 @@ with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNo
     from workflows.gates import Desk
     from workflows.preflight import assemble, slim_core, slim_server
     from workflows.saga import Trouble
+    from workflows.undoing import Undo, insist, still
 
+_T = TypeVar("_T")
 CORE = "core"
 """Subject of what is about Core, in gates, findings and operation ids."""
 
@@ -81,6 +85,8 @@ class Run:
         self.warnings: list[Finding] = []
         self.end: Ended | None = None
         self.rolled_back: FleetResult | None = None
+        self.rolling_back = ""
+        """Workflow id of the rollback that is under way."""
         self.lines = {s.name: ServerProgress(name=s.name) for s in request.fleet.servers}
         self.core_line = ServerProgress(name=CORE)
 
@@ -224,9 +230,23 @@ class Run:
         self.warnings.append(finding)
         self.show()
 
-    def undo_report(self, where: str) -> ReportUndo:
-        """Tells people that an undo still does not work."""
-        return ReportUndo(self, where)
+    def by_hand(self, name: str) -> str:
+        """What a person types on that host; empty without a backup."""
+        backup = self.core_backup if name == CORE else self.backups.get(name)
+        host = self.fleet.core.host if name == CORE else self.fleet.server(name).host
+        return f"by hand on {host.address}: {backup.restore_command}" if backup else ""
+
+    async def insist(self, name: str, what: str, work: Callable[[int], Awaitable[_T]], word: str = "") -> _T:
+        """One undo on this host (`name`: a server, or CORE), until it works or a person gives it up."""
+        by_hand = self.by_hand(name)
+        undo = Undo(subject=name, what=what, by_hand=f"{by_hand}{word}" if by_hand else "")
+
+        def report(attempts: int, why: Trouble) -> None:
+            text = still(undo, attempts, why)
+            self.line(name, state=ServerState.PARKED, step=text)
+            self.desk.tell(f"{name}: an undo does not work yet: {what}", text)
+
+        return await insist(self.desk, undo, work, report)
 
     # --- what people see --------------------------------------------------------------------------------------------
 
@@ -247,26 +267,13 @@ class Run:
             controls=tuple(self.desk.controls),
             warnings=(*(f"{w.subject}: {w.text}" for w in self.warnings), *self.desk.ignored),
             plan_digest=self.plan.digest if self.plan else "",
+            rollback_id=self.rolling_back,
             state=self.end.state if self.end and self.phase is Phase.DONE else None,
         )
 
     def show(self) -> None:
         """The same as a table in Temporal's UI."""
         workflow.set_current_details(board.markdown(self.progress()))
-
-
-class ReportUndo:
-    """Callable for `persist` and `Saga`: every round of an undo that failed is shown and told."""
-
-    def __init__(self, run: Run, where: str) -> None:
-        self._run = run
-        self._where = where
-
-    def __call__(self, step: str, attempts: int, why: Trouble) -> None:
-        """Show it, and tell people."""
-        text = f"{step}: tried {attempts} times, still trying: {why.text}"
-        self._run.line(self._where, step=text)
-        self._run.desk.tell(f"{self._where}: an undo does not work yet: {step}", text)
 
 
 def child_id(name: str, attempt: int) -> str:

@@ -78,6 +78,12 @@ def check_rollback(step: CoreStep) -> Awaitable[Recheck]:
     return act("check_rollback", step, Recheck, options.check(step.fleet.clocks), "is all there for the way back?")
 
 
+def check_server_rollback(step: ServerStep) -> Awaitable[Recheck]:
+    """The same for one server's saved files; one that cannot be reached is told apart."""
+    summary = f"is all there for {step.server.name}'s way back?"
+    return act("check_server_rollback", step, Recheck, options.look(step.clocks), summary)
+
+
 # --- Core -------------------------------------------------------------------------------------------------------------
 
 

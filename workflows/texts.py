@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from temporalio import workflow
@@ -190,7 +190,9 @@ def failure_facts(outcome: ServerOutcome) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def rollback_facts(request: RollbackRequest, *, now: datetime) -> tuple[str, ...]:
+def rollback_facts(
+    request: RollbackRequest, *, now: datetime, unreachable: Mapping[str, str] | None = None
+) -> tuple[str, ...]:
     """Gate `rollback`: servers, minutes, what is lost."""
     lines = [
         f"plan {request.plan.digest}: back to Core {request.plan.core.version}" if request.core else _servers_only()
@@ -214,6 +216,9 @@ def rollback_facts(request: RollbackRequest, *, now: datetime) -> tuple[str, ...
         lines.append(f"restored: {dump_line(request.dump, now)}")
     else:
         lines.append("nothing is lost: the database is not touched")
+    lines += _some(
+        f"cannot be reached now, and is put back once it can be: {n}: {text}" for n, text in (unreachable or {}).items()
+    )
     needed = _CORE_RESTART * 2 + timedelta(seconds=4 * request.dump.seconds if request.dump else 0)
     lines.append(f"about {_minutes(needed)}; a rollback once begun is finished")
     return tuple(lines)

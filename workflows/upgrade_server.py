@@ -18,7 +18,7 @@ with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNo
     from workflows import dead_man, steps
     from workflows.dead_man import PUT_ITSELF_BACK
     from workflows.preflight import differs, judged, survey_server
-    from workflows.saga import Trouble, finish, persist, trouble
+    from workflows.saga import Trouble, finish, is_final, persist, trouble
 
 
 @workflow.defn(name="UpgradeServer")
@@ -29,6 +29,7 @@ class UpgradeServer:
     def __init__(self, request: UpgradeServerRequest) -> None:
         facts = request.plan.server(request.server)
         self._request = request
+        self._alone = False
         self._line = ServerProgress(
             name=request.server,
             state=ServerState.UPGRADING,
@@ -145,7 +146,8 @@ class UpgradeServer:
 
     async def _undo(self, error: BaseException) -> ServerOutcome:
         """v1 binary and config back at once. A cancelled workflow ends as cancelled, after its undo."""
-        outcome = await finish(self._restore(trouble(error)))
+        self._alone = is_cancelled_exception(error)
+        outcome = await finish(self._restore(trouble(error)), self._left_alone)
         if is_cancelled_exception(error):
             raise error
         return outcome
@@ -154,13 +156,26 @@ class UpgradeServer:
         self._at("putting v1 back")
         basis = replace(self._basis, error_type=why.type, switched=None, pinned_key="")
         try:
-            restored = await persist(lambda rounds: steps.restore_server(self._step, rounds), self._still_not_undone)
+            restored = await persist(
+                lambda rounds: steps.restore_server(self._step, rounds),
+                self._still_not_undone,
+                lambda: not self._alone,
+            )
         except FailureError as error:
+            if not is_final(error):
+                # The fleet's workflow goes on with it: there people can be asked.
+                return self._end(
+                    replace(basis, state=ServerState.ROLLBACK_INCOMPLETE, detail=why.after_undo, undo_unfinished=True)
+                )
             by_hand = f"\nby hand on it: {basis.backup.restore_command}" if basis.backup else ""
             text = f"{why.text}\nand v1 could not be put back: {trouble(error).text}{by_hand}"
             return self._end(replace(basis, state=ServerState.ROLLBACK_INCOMPLETE, detail=text))
         text = f"{why.after_undo}\nput back on {restored.version}: unreachable from v2 Core until it is upgraded"
         return self._end(replace(basis, state=ServerState.LEFT_ON_V1, detail=text, version_after=restored.version))
+
+    def _left_alone(self) -> None:
+        """Cancelled, perhaps because the fleet's workflow was terminated: nobody else goes on with the undo."""
+        self._alone = True
 
     def _still_not_undone(self, attempts: int, why: Trouble) -> None:
         self._at(f"putting v1 back: tried {attempts} times, still trying: {why.text}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -16,8 +17,9 @@ with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNo
     from workflows import proving, steps
     from workflows.gates import Desk
     from workflows.preflight import only, slim_core, slim_server
-    from workflows.saga import Trouble, each, persist, trouble
+    from workflows.saga import Trouble, each, trouble
     from workflows.state import CORE, Ended
+    from workflows.undoing import Undo, insist, still
 
 
 class WayBack:
@@ -40,6 +42,8 @@ class WayBack:
         """The dump that is restored; None: nothing is restored."""
         self.dark = timedelta()
         self.warnings: list[Finding] = []
+        self.unreachable: dict[str, str] = {}
+        """Servers that could not be reached when it was checked, and why."""
         self._backups: dict[str, Backup] = dict(zip(request.servers, request.backups, strict=False))
 
     async def check(self) -> None:
@@ -47,6 +51,7 @@ class WayBack:
         request = self.request
         missing = [name for name in request.servers if name not in self._backups]
         drift = [f"there is no backup of {name}" for name in missing]
+        drift += await self._check_servers()
         if self.request.core:
             self._core("checking that all is there for the way back", state=ServerState.PREPARING)
             try:
@@ -60,6 +65,32 @@ class WayBack:
             self._core("", state=ServerState.PENDING)
         if drift:
             raise Ended(FleetState.REFUSED, "the way back is not possible, nothing was changed: " + "; ".join(drift))
+
+    async def _check_servers(self) -> list[str]:
+        """What is gone on the servers. One that cannot be reached refuses nothing: it is put back once it can be."""
+        drift: dict[str, tuple[str, ...]] = {}
+        self.unreachable = {}
+
+        async def one(name: str) -> None:
+            self._line(name, state=ServerState.PREPARING, step="checking that all is there for the way back")
+            found = await steps.check_server_rollback(self._server_step(name))
+            self._line(name, state=ServerState.PENDING, step="")
+            drift[name] = found.drift
+            if found.unreachable:
+                self.unreachable[name] = found.unreachable
+
+        failed = await each((n for n in self.request.servers if n in self._backups), one)
+        for name, error in failed.items():
+            self._line(name, state=ServerState.PENDING, step="")
+            drift[name] = (f"it cannot be looked at: {trouble(error).text}",)
+        return [f"{name}: {text}" for name in self.request.servers for text in drift.get(name, ())]
+
+    def warn_of_unreachable(self) -> None:
+        """Said once, when it begins all the same."""
+        for name in self.request.servers:
+            if name in self.unreachable:
+                text = f"it could not be reached when the rollback began ({self.unreachable[name]})"
+                self.warn("unreachable", name, f"{text}: it is put back as soon as it can be")
 
     # --- Core ---------------------------------------------------------------------------------------------------------
 
@@ -159,41 +190,54 @@ class WayBack:
         agent = self.request.plan.core.agent
         name = self.request.plan.core.agent_server or (agent.service if agent else "periphery")
         basis = ServerOutcome(name=name, state=ServerState.ROLLBACK_INCOMPLETE, attempt=self.request.attempt)
+        by_hand = self._by_hand().strip()
         self._core(f"putting {name} back")
         try:
-            restored = await persist(
+            restored = await self._insist(
+                Undo(subject=name, what=f"put {name} back", by_hand=f"{by_hand} agent" if by_hand else ""),
                 lambda rounds: steps.restore_core_agent(self._step(), rounds),
-                lambda attempts, why: self._core(_still(name, attempts, why)),
-                lambda: bool(self.desk.stopping),
+                lambda text: self._core(text, state=ServerState.PARKED),
             )
         except FailureError as error:
-            self.core_agent = replace(basis, detail=f"it could not be put back: {trouble(error).text}")
+            self.core_agent = replace(basis, detail=f"it could not be put back: {trouble(error).text}\n{by_hand} agent")
         else:
             self.core_agent = replace(basis, state=ServerState.ROLLED_BACK, version_after=restored.version)
-        self._core("")
+        self._core("", state=self.core_state)
 
-    async def _agent(self, name: str) -> None:
-        facts = self.request.plan.server(name)
-        step = ServerStep(
+    async def _insist(
+        self, undo: Undo, work: Callable[[int], Awaitable[Restored]], show: Callable[[str], None]
+    ) -> Restored:
+        def report(attempts: int, why: Trouble) -> None:
+            text = still(undo, attempts, why)
+            show(text)
+            self.desk.tell(f"{undo.subject}: v1 is not back yet", text)
+
+        return await insist(self.desk, undo, work, report, lambda: bool(self.desk.stopping))
+
+    def _server_step(self, name: str) -> ServerStep:
+        return ServerStep(
             op=self._op(name),
             server=self.request.fleet.server(name),
-            facts=slim_server(facts),
+            facts=slim_server(self.request.plan.server(name)),
             target=self.request.fleet.target,
             agent=self.request.fleet.agent,
             clocks=self.request.fleet.clocks,
             backup=self._backups.get(name),
         )
+
+    async def _agent(self, name: str) -> None:
+        step, backup = self._server_step(name), self._backups.get(name)
+        address = self.request.fleet.server(name).host.address
+        by_hand = f"by hand on {address}: {backup.restore_command}" if backup else ""
         self._line(name, state=ServerState.ROLLING_BACK, step="putting v1 back")
         try:
-            restored = await persist(
+            restored = await self._insist(
+                Undo(subject=name, what=f"put {name} back", by_hand=by_hand),
                 lambda rounds: steps.restore_server(step, rounds),
-                lambda attempts, why: self._report(name, attempts, why),
-                lambda: bool(self.desk.stopping),
+                lambda text: self._line(name, state=ServerState.PARKED, step=text),
             )
         except FailureError as error:
-            backup = self._backups.get(name)
-            by_hand = f"\nby hand on it: {backup.restore_command}" if backup else ""
-            text = f"v1 could not be put back: {trouble(error).text}{by_hand}"
+            text = f"v1 could not be put back: {trouble(error).text}\n{by_hand}".rstrip()
             self._settle(name, ServerState.ROLLBACK_INCOMPLETE, text)
             return
         await self._prove(name, restored)
@@ -220,7 +264,7 @@ class WayBack:
             expected_version=self.request.plan.server(name).version or restored.version,
             key="",
         )
-        self._line(name, step="waiting for Core to see it")
+        self._line(name, state=ServerState.ROLLING_BACK, step="waiting for Core to see it")
         try:
             proof = await steps.verify_server(check)
         except FailureError as error:
@@ -228,11 +272,6 @@ class WayBack:
             self._settle(name, ServerState.ROLLBACK_INCOMPLETE, text, version_after=restored.version)
             return
         self._settle(name, ServerState.ROLLED_BACK, "", version_after=restored.version, proof=proof)
-
-    def _report(self, name: str, attempts: int, why: Trouble) -> None:
-        text = _still(name, attempts, why)
-        self._line(name, step=text)
-        self.desk.tell(f"{name}: v1 is not back yet", f"{text}\n`stop` gives up on what does not answer.")
 
     # --- what it says -------------------------------------------------------------------------------------------------
 
@@ -279,7 +318,3 @@ class WayBack:
     def _core(self, step: str, **changes: object) -> None:
         self.core_line = replace(self.core_line, step=step, since=workflow.now(), **changes)  # type: ignore[arg-type]
         self.desk.changed()
-
-
-def _still(name: str, attempts: int, why: Trouble) -> str:
-    return f"putting {name} back: tried {attempts} times, still trying: {why.text}"

@@ -16,6 +16,7 @@ import pytest
 
 from activities.periphery import Periphery
 from activities.preflight_server import PreflightServer
+from activities.server_backup import ServerBackup
 from hosts.script import Script, parse
 from model.errors import (
     AgentNotStarted,
@@ -27,7 +28,7 @@ from model.errors import (
 )
 from model.facts import Severity
 from model.fleet import slug
-from model.steps import Operation, ReleaseHosts
+from model.steps import Operation, Recheck, ReleaseHosts
 from tests.activities.server_fleet import NEW, OLD, WRONG, Fleet, codes, fleet_of, run
 from workflows.preflight import judged
 
@@ -311,6 +312,30 @@ async def test_release_gives_the_lock_back_and_keeps_the_backup(fleet: Fleet) ->
         ).text
     )
     assert (await run(Periphery(fleet.hosts).release_host, release)) == done
+
+    kept = ServerBackup(fleet.hosts)
+    assert await run(kept.check_server_rollback, step) == Recheck()
+    binary = next(f for f in step.backup.files if f.path == step.facts.binary)
+    config = next(f for f in step.backup.files if f.path in step.facts.config_paths)
+    spoil(gone=(binary.saved_as, f"{step.backup.folder}/restore.sh"), other=config.saved_as)
+    assert sorted((await run(kept.check_server_rollback, step)).drift) == sorted(
+        [
+            f"{step.backup.folder}/restore.sh is gone",
+            f"{binary.saved_as} is gone",
+            f"{config.saved_as} is not what was saved",
+        ]
+    )
+    fleet.sandbox.fault("unreachable", "web-1")
+    await fleet.sandbox.settled()
+    gone = await run(kept.check_server_rollback, step)
+    assert gone.drift == ()
+    assert gone.unreachable
+
+
+def spoil(*, gone: tuple[str, ...], other: str) -> None:
+    for path in gone:
+        Path(path).unlink()
+    Path(other).write_text("other\n")
 
 
 async def test_nothing_secret_is_left_on_the_host_or_in_an_error(fleet: Fleet) -> None:

@@ -204,6 +204,7 @@ class Doubles:
             self._make("recheck_core", core, Recheck, lambda _: still),
             self._make("recheck_server", server, Recheck, lambda _: still),
             self._make("check_rollback", core, Recheck, lambda _: still),
+            self._make("check_server_rollback", server, Recheck, lambda _: still),
             self._make("back_up_core", core, Backup, lambda _: backup_of("core")),
             self._make("dump_database", core, DumpFacts, _dump),
             self._make("prove_dump", core, DumpFacts, _prove),

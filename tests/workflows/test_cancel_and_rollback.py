@@ -222,7 +222,7 @@ async def test_an_agent_that_does_not_come_back_is_named_and_stop_gives_up(run: 
     talk = await run.rollback(request)
     await talk.answer("rollback/1")
     shown = await talk.until(lambda p: "still trying: no route" in p.servers[1].step, "shown as still trying")
-    assert shown.servers[1].state is ServerState.ROLLING_BACK
+    assert shown.servers[1].state is ServerState.PARKED
     await talk.control(ControlVerb.STOP)
     result = await talk.result()
     last = doubles.inputs("release_host")[released:]

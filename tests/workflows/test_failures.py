@@ -121,6 +121,21 @@ async def test_an_undo_is_repeated_until_it_works_and_people_hear_of_it(run: Dri
     assert "link lost" in told[0].text
 
 
+async def test_cores_undo_may_be_given_up_too(run: Driver, doubles: Doubles) -> None:
+    talk = await run.upgrade(fleet(1))
+    await talk.gate("core")
+    doubles.play("dump_database", "core", broken("DumpRejected"))
+    doubles.play("start_old_core", "core", *[broken("Unreachable", "link lost", transient=True)] * 500)
+    await talk.answer("core")
+    shown = await talk.until(lambda p: p.core.state is ServerState.PARKED, "parked")
+    assert "restore.sh" in shown.core.step
+    await talk.answer("undo/core/1", Verdict.SKIP)
+    result = await talk.result()
+    assert result.state is FleetState.ROLLBACK_INCOMPLETE
+    for words in ("given up by ann", "link lost", "by hand on core.example.net: sudo sh"):
+        assert words in result.detail
+
+
 async def test_an_undo_that_no_attempt_can_cure_names_the_line_to_type(run: Driver, doubles: Doubles) -> None:
     talk = await run.upgrade(fleet(1))
     await talk.gate("core")

@@ -155,6 +155,35 @@ async def test_an_undo_that_fails_for_good_is_a_rollback_incomplete(run: Driver,
     assert doubles.count("restore_server") == 2
 
 
+async def test_a_dead_host_is_parked_tried_on_and_may_be_given_up(run: Driver, doubles: Doubles) -> None:
+    doubles.play("switch_server", "web-1", broken("AgentNotStarted", "it exits"))
+    doubles.play("restore_server", "web-1", *[broken("Unreachable", "no route", transient=True)] * 500)
+    talk = await run.upgrade(fleet(2))
+    await talk.answer("core")
+    shown = await talk.until(lambda p: p.servers[0].state is ServerState.PARKED, "parked")
+    assert "still trying: no route; by hand on web-1.example.net: sudo sh" in shown.servers[0].step
+    await talk.answer("undo/web-1/1", Verdict.SKIP)
+    await talk.answer("wave/2")
+    result = await talk.result()
+    assert result.state is FleetState.INCOMPLETE
+    assert [o.state for o in result.servers] == [ServerState.ROLLBACK_INCOMPLETE, ServerState.UPGRADED]
+    for words in ("it exits", "given up by ann", "no route", "by hand on web-1.example.net", "restore.sh"):
+        assert words in result.servers[0].detail
+    assert [r.decision.gate for r in result.decisions] == ["core", "undo/web-1/1", "wave/2"], "asked once"
+
+
+async def test_an_undo_that_the_fleet_goes_on_with_ends_as_any_other(run: Driver, doubles: Doubles) -> None:
+    doubles.play("switch_server", "web-1", broken("AgentNotStarted", "it exits"))
+    doubles.play("restore_server", "web-1", *[broken("Unreachable", "no route", transient=True)] * 12)
+    talk = await run.upgrade(fleet(1))
+    await talk.answer("core")
+    gate = await talk.answer("failure/web-1/1", Verdict.SKIP)
+    assert "it exits" in gate.facts[0]
+    result = await talk.result()
+    assert result.servers[0].state is ServerState.LEFT_ON_V1
+    assert doubles.count("restore_server") == 13
+
+
 async def test_a_transient_failure_is_nobodys_business(run: Driver, doubles: Doubles) -> None:
     doubles.play("switch_server", "web-1", *[broken("Unreachable", "link lost", transient=True)] * 3)
     talk = await run.upgrade(fleet(1))
