@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import math
 import re
 import time
 from collections.abc import AsyncIterator, Callable
@@ -30,6 +31,8 @@ _MINUTE = timedelta(minutes=1)
 _SECRET_SECONDS = 300.0
 _REFUSAL_SECONDS = 60.0
 _CHUNK = 256 * 1024
+_WATCHDOG = timedelta(seconds=5)
+"""How long after its time a host ends a read by itself: one that hangs would else stay there for ever."""
 _NO_SESSION_SECONDS = 4.0
 """Longest pause before a session is asked for again; about 8 s in all."""
 
@@ -87,10 +90,10 @@ class Host:
         """Runs a script attached, for what only reads. Values travel as arguments or on standard input.
 
         Raises a typed error for an exit code other than 0 (unless `check` is False), Unreachable, SudoFailed,
-        CommandTimedOut. Cancelling closes the channel only.
+        CommandTimedOut. Cancelling closes the channel only; the host ends the script itself, soon after its time.
         """
         marker = new_marker()
-        head = call(marker, script, args)
+        head = call(marker, script, args, limit=math.ceil((timeout + _WATCHDOG).total_seconds()))
         reply = await self._exchange(script.name, marker, lambda: _pieces(head, data), timeout, root)
         return self._completed(script.name, reply, check=check)
 

@@ -44,9 +44,12 @@ def opening(marker: str, become: Become | None) -> bytes:
     return lead + b"%s %d\n%s" % (marker.encode(), len(run), run)
 
 
-def call(marker: str, script: Script, args: tuple[str, ...], stamp: str = "") -> bytes:
-    """The call: marker, stamp, arguments, script. What follows on standard input is the script's own."""
-    lines = [marker, stamp, str(len(args))]
+def call(marker: str, script: Script, args: tuple[str, ...], stamp: str = "", limit: int = 0) -> bytes:
+    """The call: marker, stamp, limit, arguments, script. What follows on standard input is the script's own.
+
+    `limit` in seconds: after it the host itself ends the script, whether or not anybody is still there; 0: never.
+    """
+    lines = [marker, stamp, str(limit), str(len(args))]
     for arg in args:
         if "\0" in arg:
             raise ValueError("an argument cannot hold a NUL")

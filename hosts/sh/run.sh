@@ -2,7 +2,7 @@
 # Takes one framed call from standard input and runs it. Used twice: attached (its text comes through the SSH channel,
 # see wire.py) and as JOB/run.sh, the main process of a detached job; then the frame comes through the FIFO JOB/in.
 #
-# The frame, after the marker line: stamp, number of arguments, per argument its number of lines and the lines, size of
+# The frame, after the marker line: stamp, seconds until an attached script is ended (0: never), number of arguments, per argument its number of lines and the lines, size of
 # the script, the script (ends with "#end"). Attached, the rest of the input is the script's own. In a job there follow
 # the size of the data in base64 (0: none) and the data.
 LC_ALL=C
@@ -64,6 +64,7 @@ if [ -z "$ku_job" ]; then
     printf '\n%s begin\n' "$ku_marker" >&2
 fi
 IFS= read -r KU_STAMP || ku_incomplete
+IFS= read -r ku_limit || ku_incomplete
 IFS= read -r ku_count || ku_incomplete
 set --
 while [ "$ku_count" -gt 0 ]; do
@@ -86,13 +87,54 @@ case $ku_script in
 *) ku_incomplete ;;
 esac
 
+# Ends a process and all that it has started. Stopped first, so that it starts nothing more.
+ku_end_tree() { # PID
+    kill -s STOP "$1" 2>/dev/null
+    for ku_entry in /proc/[0-9]*/stat; do
+        ku_stat=
+        { IFS= read -r ku_stat <"$ku_entry"; } 2>/dev/null || continue
+        # shellcheck disable=SC2086
+        set -- "$1" ${ku_stat##*) }
+        if [ "${3:-}" = "$1" ]; then
+            ku_entry=${ku_entry#/proc/}
+            (ku_end_tree "${ku_entry%/stat}")
+        fi
+    done
+    kill -s KILL "$1" 2>/dev/null
+}
+
+# The end of a connection ends no process: whoever waits for it may be gone, so it has its own clock.
+ku_watch() { # PID
+    trap 'kill "$ku_sleep" 2>/dev/null; exit 0' TERM
+    sleep "$ku_limit" &
+    ku_sleep=$!
+    wait "$ku_sleep"
+    ku_end_tree "$1"
+}
+
 if [ -z "$ku_job" ]; then
     # In this shell's child, without exec: neither script nor arguments show up in a process list.
-    (
-        set -eu
-        eval "$ku_script"
-    )
-    ku_rc=$?
+    if [ "$ku_limit" -gt 0 ]; then
+        exec 3<&0
+        (
+            exec 3<&-
+            set -eu
+            eval "$ku_script"
+        ) <&3 &
+        ku_script_pid=$!
+        exec 3<&-
+        ku_watch "$ku_script_pid" </dev/null >/dev/null 2>&1 &
+        ku_dog=$!
+        wait "$ku_script_pid"
+        ku_rc=$?
+        kill "$ku_dog" 2>/dev/null
+    else
+        (
+            set -eu
+            eval "$ku_script"
+        )
+        ku_rc=$?
+    fi
     printf '\n%s end %s\n' "$ku_marker" "$ku_rc" >&2
     printf '\n%s end %s\n' "$ku_marker" "$ku_rc"
     exit 0

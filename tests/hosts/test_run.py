@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from model.errors import (
     UpgradeError,
 )
 
-from .conftest import Ground, Machine
+from .conftest import Ground, Machine, until
 
 TORTURE = (
     "",
@@ -225,3 +226,57 @@ def test_load_puts_what_a_script_needs_in_front(tmp_path: Path) -> None:
     assert script.name == "job.sh"
     assert script.text.index("die()") < script.text.index("ku_lock()") < script.text.index("ku_launch()")
     assert Script.load("hosts.sh", "job.sh") is script
+
+
+HANGS = Script("hangs", """
+    (
+        sleep 1000 &
+        printf '%s ' "$!" >>"$1"
+        wait
+    ) &
+    printf '%s %s\\n' "$!" "$(exec sh -c 'echo $PPID')" >>"$1"
+    echo begun
+    exec sleep 1000
+""")  # fmt: skip
+
+
+@pytest.mark.parametrize("end", ["timeout", "cancel"])
+async def test_a_read_that_hangs_is_ended_on_the_host_itself(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """With all it has started: nobody is at the other end of its channel any more."""
+    monkeypatch.setattr("hosts.host._WATCHDOG", timedelta(seconds=1))
+    noted = tmp_path / "pids"
+    hanging = asyncio.create_task(machine.host.run(HANGS, str(noted), timeout=timedelta(seconds=2)))
+    await until(lambda: noted.exists() and noted.read_text().endswith("\n"))
+    pids = [int(word) for word in noted.read_text().split()]
+    assert len(pids) == 3
+    assert all(lives(pid) for pid in pids)
+    if end == "cancel":
+        hanging.cancel()
+        await asyncio.wait([hanging])
+        assert hanging.cancelled()
+    else:
+        with pytest.raises(CommandTimedOut):
+            await hanging
+    await until(lambda: not any(lives(pid) for pid in pids))
+    assert (await machine.host.run(ECHO, "there")).text == "there\0"
+
+
+def lives(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+async def test_a_read_that_ends_leaves_no_clock_behind(machine: Machine) -> None:
+    done = await machine.host.run(Script("t", "echo $$"), timeout=timedelta(seconds=4321))
+    shell = int(done.text)
+
+    def clocks() -> list[str]:
+        found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+        return [line for line in found.splitlines() if line == "sleep 4326"]
+
+    await until(lambda: not lives(shell) and not clocks())
