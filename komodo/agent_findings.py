@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import Any
 
-from komodo import releases, unit
+from komodo import agent_aliases, releases, unit
 from komodo.agent_survey import ConfigFile, Survey, lock_of_another, one
 from komodo.periphery_config import ConfigFacts
 from model.facts import Finding, Severity
@@ -56,6 +56,8 @@ def findings_of(
                 "the upgrade closes it: v2 takes only Core's key",
             )
         )
+    contents = [(config.path, _data(config)) for config in survey.configs]
+    found += agent_aliases.findings(survey.server.name, contents, survey.settings)
     found += _logging(survey)
     found += _method(survey)
     return found

@@ -22,7 +22,7 @@ from model.errors import EditRefused
 NAME = "core_public_keys"
 _NAMES = (NAME, "core_public_key")
 _COMMENTED = re.compile(r"[ \t]*#[ \t]*core_public_keys?[ \t]*=")
-_ALIASES = (
+ALIASES = (
     ("core_public_keys", "core_public_key"),
     ("core_addresses", "core_address"),
     ("disable_container_terminals", "disable_container_exec"),
@@ -105,7 +105,7 @@ def inspect(text: str) -> ConfigFacts:
 
 
 def _alias_pairs(data: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-    present = [[n for n in names if n in data] for names in _ALIASES]
+    present = [[n for n in names if n in data] for names in ALIASES]
     return tuple((names[0], names[1]) for names in present if len(names) > 1)
 
 

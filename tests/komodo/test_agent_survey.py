@@ -135,6 +135,7 @@ def test_an_ordinary_server_has_an_edit_and_nothing_to_say() -> None:
         ({"text": '[logging]\nstdio = "none"\n'}, "logs-too-little"),
         ({"configs": (config(f'core_public_keys = ["{KEY}"]'), config(f'core_public_keys = ["{KEY}"]', "/b.toml"))},
          "keys-in-several-files"),
+        ({"configs": (config("core_address = ''"), config("core_addresses = []", "/b.toml"))}, "alias-pair"),
         ({"configs": (config("port: 8120\n", "/etc/komodo/periphery.config.yaml"),)}, "config-not-toml"),
         ({"agent": AgentRelease(method="script"), "server": replace(SERVER, binary="/opt/periphery")}, "script-path"),
     ],
@@ -145,6 +146,17 @@ def test_what_forbids_the_upgrade_names_the_way_out(changes: dict[str, Any], cod
     assert all(f.cure for f in facts.findings if f.severity is Severity.REFUSE)
     assert not facts.current
     assert "hunter2" not in repr(facts)
+
+
+def test_a_spelling_in_the_file_and_another_in_the_environment_is_said_and_stops_nothing() -> None:
+    """The environment is read by itself and wins; v2 starts."""
+    both = show(Environment="PERIPHERY_DISABLE_CONTAINER_EXEC=true")
+    facts = server_facts(survey(machine=both, text="disable_container_terminals = false\n"))
+    assert "alias-overridden" in found(facts, Severity.WARN)
+    assert "alias-pair" not in found(facts)
+    same = show(Environment="PERIPHERY_DISABLE_CONTAINER_TERMINALS=true")
+    facts = server_facts(survey(machine=same, text="disable_container_terminals = false\n"))
+    assert "alias-overridden" not in found(facts, Severity.WARN)
 
 
 def test_an_agent_that_is_run_by_its_environment_is_told_what_to_type() -> None:
