@@ -167,7 +167,7 @@ async def switch_agent(run: Run) -> None:
         if outcome is None or outcome.state is ServerState.UPGRADED:
             return
         if outcome.error_type == GIVEN_UP:
-            run.warn("core-agent", name, f"{outcome.state}: {outcome.detail}")
+            run.warn("core-agent", outcome.name, f"{outcome.state}: {outcome.detail}")
             return
         recorded = await run.desk.ask(_agent_failure(run, outcome))
         if recorded.decision.verdict is Verdict.SKIP:
