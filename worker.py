@@ -35,7 +35,7 @@ from workflows.upgrade_server import UpgradeServer
 
 log = logging.getLogger("komodo_upgrade.worker")
 
-WORKFLOWS = (CheckFleet, UpgradeFleet, UpgradeServer, RollbackFleet)
+WORKFLOWS: tuple[type, ...] = (CheckFleet, UpgradeFleet, UpgradeServer, RollbackFleet)
 
 GRACE = timedelta(seconds=30)
 """From SIGTERM until activities are cancelled; whoever stops the worker waits longer (deploy/: 45 s)."""

@@ -10,7 +10,7 @@ _TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 def cpu_of_tree(pid: int) -> float:
     """User and system seconds of `pid` and of all below it, those that ended and were waited for included."""
-    return sum(_cpu(one) for one in _tree(pid))
+    return sum(_cpu(one) for one in tree(pid))
 
 
 def machine() -> str:
@@ -46,7 +46,8 @@ def _cpu(pid: int) -> float:
     return sum(int(word) for word in fields[11:15]) * _TICK if fields else 0.0
 
 
-def _tree(root: int) -> list[int]:
+def tree(root: int) -> list[int]:
+    """`root` and all processes below it."""
     children: dict[int, list[int]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         if fields := _stat(int(folder.name)):
