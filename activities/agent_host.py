@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -40,8 +41,13 @@ class AgentState:
 async def file_facts(host: Host, *paths: str) -> dict[str, FileFacts]:
     """Digest, mode and owner of those that exist. Raises HostError."""
     done = await host.run(Script.load("komodo.sh", "file_facts.sh"), *paths, timeout=READ)
+    return facts_of(parse(done.text))
+
+
+def facts_of(said: Mapping[str, list[str]]) -> dict[str, FileFacts]:
+    """The same from what file_facts.sh said."""
     found = {}
-    for line in parse(done.text).get("file", []):
+    for line in said.get("file", []):
         path, sha256, mode, owner = line.rsplit("\t", 3)
         found[path] = FileFacts(path, sha256, mode.zfill(4), owner)
     return found
@@ -50,7 +56,11 @@ async def file_facts(host: Host, *paths: str) -> dict[str, FileFacts]:
 async def agent_state(host: Host, unit: str, invocation: str = "") -> AgentState:
     """The unit's state, and the journal of one of its runs (of the present one without `invocation`)."""
     done = await host.run(Script.load("komodo.sh", "agent_journal.sh"), unit, invocation, timeout=READ)
-    said = parse(done.text)
+    return state_of(parse(done.text))
+
+
+def state_of(said: Mapping[str, list[str]]) -> AgentState:
+    """The same from what agent_journal.sh said."""
     shown = parse_show("\n".join(said.get("show", [])))
 
     def one(key: str) -> str:

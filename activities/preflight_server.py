@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from temporalio import activity
 
-from activities.agent_host import agent_state, file_facts
+from activities.agent_host import READ, facts_of, state_of
 from hosts.host import Host
 from hosts.pool import Hosts
-from hosts.script import Script, parse
+from hosts.script import Script, parse, together
 from komodo.agent_facts import server_facts
 from komodo.agent_findings import BINARY_BYTES
 from komodo.agent_survey import ConfigFile, Survey, from_error, one, settings_of, unit_of
@@ -53,13 +52,13 @@ class PreflightServer:
             wanted[step.staged.path] = step.staged.sha256
         wanted.pop("", None)
         state_dir = step.server.host.state_dir
-        names, machine = Script.load("komodo.sh", "survey_files.sh"), Script.load("komodo.sh", "survey_server.sh")
-        seen, room, told = await asyncio.gather(
-            file_facts(host, *wanted),
-            host.run(names, state_dir, "-", facts.binary),
-            host.run(machine, facts.unit),
+        look, args = together(
+            (Script.load("komodo.sh", "file_facts.sh"), tuple(wanted)),
+            (Script.load("komodo.sh", "survey_files.sh"), (state_dir, "-", facts.binary)),
+            (Script.load("komodo.sh", "survey_server.sh"), (facts.unit,)),
         )
-        files, said = parse(room.text), parse(told.text)
+        said = parse((await host.run(look, *args, timeout=READ)).text)
+        seen = facts_of(said)
         drift = []
         for path, sha256 in wanted.items():
             if path not in seen:
@@ -67,7 +66,7 @@ class PreflightServer:
             elif seen[path].sha256 != sha256:
                 drift.append(f"{facts.name}: {path} was changed since the plan was made")
         for key, where in (("free_binary", facts.binary), ("free_state", state_dir)):
-            if (free := int(one(files, key) or 0)) < BINARY_BYTES:
+            if (free := int(one(said, key) or 0)) < BINARY_BYTES:
                 drift.append(f"{facts.name}: only {free // 2**20} MiB are free where {where} lies")
         unit = unit_of(said, step.server)
         if unit.path != facts.unit_path or unit.drop_ins != facts.drop_ins:
@@ -78,7 +77,7 @@ class PreflightServer:
 
 
 async def read_server(host: Host, survey: SurveyServer) -> Survey:
-    """Three round trips and one for each config file. Raises HostError."""
+    """Two round trips and one for each config file. Raises HostError."""
     server = survey.server
     asked = datetime.now(UTC)
     said = parse((await host.run(Script.load("komodo.sh", "survey_server.sh"), server.unit)).text)
@@ -90,17 +89,22 @@ async def read_server(host: Host, survey: SurveyServer) -> Survey:
     files: dict[str, list[str]] = {}
     configs: tuple[ConfigFile, ...] = ()
     log = RunLog()
+    lock, state_dir = Script.load("komodo.sh", "lock_owner.sh"), server.host.state_dir
     if unit.exists:
         names = Script.load("komodo.sh", "survey_files.sh")
-        done = await host.run(names, server.host.state_dir, "bak_v1", unit.binary, *unit.config_paths)
-        files = parse(done.text)
+        wanted = (state_dir, "bak_v1", unit.binary, *unit.config_paths)
+        journal = Script.load("komodo.sh", "agent_journal.sh")
+        look, args = together((names, wanted), (lock, (state_dir,)), (journal, (unit.name, unit.invocation)))
+        files = parse((await host.run(look, *args, timeout=READ)).text)
+        log = state_of(files).log
+        owner = one(files, "lock")
         version = version_said(one(files, "binary_version"))
         if (suffix := guide_suffix(version)) != "bak_v1":
-            done = await host.run(names, server.host.state_dir, suffix, unit.binary, *unit.config_paths)
+            done = await host.run(names, state_dir, suffix, unit.binary, *unit.config_paths)
             files = parse(done.text)
         configs = await _configs(host, files)
-        log = (await agent_state(host, unit.name, unit.invocation)).log
-    lock = await host.read(f"{server.host.state_dir}/lock/owner")
+    else:
+        owner = one(parse((await host.run(lock, state_dir)).text), "lock")
     now = one(said, "now")
     return Survey(
         server=server,
@@ -114,7 +118,7 @@ async def read_server(host: Host, survey: SurveyServer) -> Survey:
         settings=settings,
         log=log,
         clock_ahead=_ahead(now, middle),
-        lock=lock.data.decode(errors="replace").partition("\n")[0] if lock else "",
+        lock=owner,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
@@ -72,9 +73,10 @@ class ServerBackup:
         """
         host = await self._hosts.get(step.server.host)
         folder = step.op.folder(host.spec.state_dir)
-        if (found := await read_backup(host, folder)) is not None:
+        seen = await _look(host, step, folder)
+        if f"{folder}/manifest.json" in seen and (found := await read_backup(host, folder)) is not None:
             return found
-        kept, notes = await _what_to_keep(host, step)
+        kept, notes = _what_to_keep(host, step, seen)
         text = _manifest(step, host.spec, folder, kept, notes)
         done = await attach(
             host,
@@ -127,15 +129,24 @@ async def read_backup(host: Host, folder: str) -> Backup | None:
     return _from_manifest(found)
 
 
-async def _what_to_keep(host: Host, step: ServerStep) -> tuple[list[_Kept], list[str]]:
+def _wanted(step: ServerStep) -> list[tuple[str, str]]:
+    """Kind and path of what is saved."""
     facts = step.facts
-    suffix = guide_suffix(facts.version)
     wanted = [("binary", facts.binary), ("unit", facts.unit_path)]
     wanted += [("drop-in", path) for path in facts.drop_ins]
     wanted += [("config", path) for path in facts.config_paths]
-    wanted = [(kind, path) for kind, path in wanted if path]
+    return [(kind, path) for kind, path in wanted if path]
+
+
+async def _look(host: Host, step: ServerStep, folder: str) -> dict[str, FileFacts]:
+    """Everything that a backup depends on, in one round trip: the files, copies by the guide's names, the mark."""
+    wanted, suffix = _wanted(step), guide_suffix(step.facts.version)
     guides = [f"{path}.{suffix}" for kind, path in wanted if kind == "config"]
-    seen = await file_facts(host, *(path for _, path in wanted), *guides)
+    return await file_facts(host, f"{folder}/manifest.json", *(path for _, path in wanted), *guides)
+
+
+def _what_to_keep(host: Host, step: ServerStep, seen: Mapping[str, FileFacts]) -> tuple[list[_Kept], list[str]]:
+    facts, wanted, suffix = step.facts, _wanted(step), guide_suffix(step.facts.version)
     planned = {facts.binary: facts.binary_sha256} | {edit.path: edit.base_sha256 for edit in facts.edits}
     kept: list[_Kept] = []
     notes = []
@@ -218,15 +229,17 @@ def _records(step: ServerStep, kept: list[_Kept], manifest: str, readme: str) ->
     listed.append(f"wait\t{RESTORE_WAIT}")
     listed += ["\t".join(["file", k.kind, *_placing(k), k.name, k.facts.path]) for k in kept]
     texts = (
-        ("0600", "restore.list", listed),
-        ("0700", "restore.sh", packaged("komodo.sh", "restore_server.sh").splitlines()),
-        ("0700", "dead-man.sh", packaged("komodo.sh", "dead_man.sh").splitlines()),
-        ("0600", "README.txt", readme.splitlines()),
-        ("0600", "manifest.json", manifest.splitlines()),
+        ("0600", "restore.list", "\n".join(listed)),
+        ("0700", "restore.sh", packaged("komodo.sh", "restore_server.sh").rstrip("\n")),
+        ("0700", "dead-man.sh", packaged("komodo.sh", "dead_man.sh").rstrip("\n")),
+        ("0600", "README.txt", readme.rstrip("\n")),
+        ("0600", "manifest.json", manifest),
     )
+    records = "".join(f"{line}\n" for line in lines).encode()
     for mode, name, content in texts:
-        lines += [f"text\t{mode}\t{len(content)}\t{name}", *content]
-    return ("\n".join(lines) + "\n").encode()
+        data = f"{content}\n".encode()
+        records += f"text\t{mode}\t{len(data)}\t{name}\n".encode() + data
+    return records
 
 
 def _placing(kept: _Kept) -> tuple[str, str, str]:

@@ -129,6 +129,7 @@ class Contestant:
     def __init__(self, name: str, argv: list[str], env: dict[str, str] | None = None) -> None:
         self.name, self._argv = name, argv
         self._env = os.environ | {"PYTHONPATH": str(ROOT)} | (env or {})
+        self._env.pop("PYTHONDONTWRITEBYTECODE", None)
         self.log = Path(os.devnull)
 
     @asynccontextmanager

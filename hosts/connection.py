@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 
 SESSIONS = 6
 """At once on one connection; sshd allows 10 (MaxSessions), and a person may be on it too."""
+FIRST_CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
+"""Before asyncssh's own first choice, ChaCha20, which it does in Python: a sixth of a worker's processor time."""
 KEEPALIVE_SECONDS = 15
 KEEPALIVE_TRIES = 3
 
@@ -53,6 +55,8 @@ class Route:
     config: list[str]
     own_algorithms: bool
     """The ssh config says which host key algorithms to use."""
+    own_ciphers: bool
+    """It says which ciphers."""
 
     @property
     def where(self) -> str:
@@ -95,6 +99,7 @@ def find_route(spec: HostSpec) -> Route:
         known=KnownHosts.of(spec.known_hosts, options.config.get, tokens),
         config=config,
         own_algorithms=options.config.get("HostKeyAlgorithms") is not None,
+        own_ciphers=options.config.get("Ciphers") is not None,
     )
 
 
@@ -161,6 +166,8 @@ class Link:
             options["username"] = spec.user
         if not route.own_algorithms:
             options["server_host_key_algs"] = route.known.algorithms(route.alias, route.port)
+        if not route.own_ciphers:
+            options["encryption_algs"] = FIRST_CIPHERS
         try:
             async with asyncio.timeout(spec.connect_timeout.total_seconds()):
                 return await asyncssh.connect(

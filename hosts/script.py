@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -34,6 +35,21 @@ class Script:
         text = packaged(package, name)
         libraries = [packaged(package, library) for library in _NEEDS.findall(text)]
         return cls(name, "\n".join([packaged("hosts.sh", "prelude.sh"), *libraries, text]))
+
+
+def together(*calls: tuple[Script, Sequence[str]]) -> tuple[Script, tuple[str, ...]]:
+    """Several scripts in one round trip, and the arguments of all. Each has a shell of its own.
+
+    The first that fails ends it. What they print is joined, so their keys must differ where it matters.
+    """
+    parts: list[str] = []
+    arguments: list[str] = []
+    for number, (script, args) in enumerate(calls, start=1):
+        mine = range(len(arguments) + 1, len(arguments) + len(args) + 1)
+        words = " ".join(f'"${{{i}}}"' for i in mine)
+        parts.append(f"ku_part_{number}() (\n{script.text}\n)\nku_part_{number} {words}")
+        arguments += args
+    return Script(" and ".join(script.name for script, _ in calls), "\n".join(parts)), tuple(arguments)
 
 
 def parse(text: str) -> dict[str, list[str]]:

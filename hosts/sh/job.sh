@@ -22,7 +22,7 @@ mkdir -p "${ku_job_folder%/*}"
 
 # By systemd where it runs, so that the end of this session cannot take the job along; else in a session of its own.
 ku_launch() { # systemd | setsid
-    rm -f "$ku_job_folder/in"
+    [ ! -e "$ku_job_folder/in" ] || rm -f "$ku_job_folder/in"
     mkfifo -m 600 "$ku_job_folder/in" || return 1
     if [ "$1" = systemd ]; then
         systemd-run --quiet --collect --no-block --unit="komodo-upgrade-$ku_nonce" \
@@ -92,7 +92,7 @@ while :; do
     fi
     # A starter whose connection is gone ends here, instead of starting what an undo has just looked for.
     [ -n "$ku_seen" ] || printf 'life\t0\n'
-    if mkdir "$ku_job_folder" 2>/dev/null; then
+    if [ ! -e "$ku_job_folder" ] && mkdir "$ku_job_folder" 2>/dev/null; then
         ku_mine=yes
         ku_seen=yes
         ku_start_job
@@ -108,7 +108,9 @@ while :; do
         ku_mine=yes
         ku_seen=yes
         ku_nap
-        if [ "$ku_tick" -gt 20 ] || [ "$ku_tick" -eq 1 ] || [ "$ku_tick" -eq 15 ]; then
+        if [ "$ku_tick" -eq 1 ]; then
+            printf 'life\t0\n'
+        elif [ "$ku_tick" -gt 20 ] || [ "$ku_tick" -eq 12 ]; then
             printf 'life\t%s\n' "$(cat "$ku_job_folder/out" "$ku_job_folder/err" 2>/dev/null | wc -c)"
         fi
         ;;

@@ -150,11 +150,19 @@ ku_owner_of() { # LOCK: sets ku_owner and ku_since
 # alive: taken over. Else 73.
 ku_lock() { # STATE FLEET CHANGE
     ku_patience=0
+    ku_owner_of "$1/lock"
+    [ "$ku_owner" != "$2 $3" ] || return 0
     while :; do
         if ku_error=$(mkdir "$1/lock" 2>&1); then
             if printf '%s %s\n%s\n' "$2" "$3" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$1/lock/new.$$" &&
                 mv "$1/lock/new.$$" "$1/lock/owner"; then
                 return 0
+            fi
+            # Somebody who was about to take over the lock before this one has it in hand for a moment, or the disk is full.
+            ku_patience=$((ku_patience + 1))
+            if [ "$ku_patience" -lt 20 ]; then
+                sleep 0.1 2>/dev/null || sleep 1
+                continue
             fi
             rm -rf "$1/lock"
             die 1 "could not write the lock in $1"
@@ -200,8 +208,10 @@ ku_release() { # STATE OWNER
 # A short sleep that grows: quick jobs are seen quickly, long ones cost next to nothing. Sets ku_tick.
 ku_nap() {
     ku_tick=$((${ku_tick:-0} + 1))
-    if [ "$ku_tick" -le 10 ]; then
+    if [ "$ku_tick" -le 4 ]; then
         sleep 0.02 2>/dev/null || sleep 1
+    elif [ "$ku_tick" -le 10 ]; then
+        sleep 0.05 2>/dev/null || sleep 1
     elif [ "$ku_tick" -le 20 ]; then
         sleep 0.1 2>/dev/null || sleep 1
     else

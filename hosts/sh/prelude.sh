@@ -8,11 +8,20 @@ die() {
     exit "$1"
 }
 
+ku_line_break='
+'
+
 # say KEY VALUE: one line `KEY<TAB>VALUE`; a value of several lines gives several.
 say() {
-    printf '%s\n' "$2" | while IFS= read -r ku_said || [ -n "$ku_said" ]; do
-        printf '%s\t%s\n' "$1" "$ku_said"
-    done
+    case $2 in
+    *"$ku_line_break"*)
+        printf '%s\n' "$2" | while IFS= read -r ku_said || [ -n "$ku_said" ]; do
+            printf '%s\t%s\n' "$1" "$ku_said"
+        done
+        ;;
+    # Nearly all of them, and for these no process is made.
+    *) printf '%s\t%s\n' "$1" "$2" ;;
+    esac
 }
 
 # sha256_of FILE: its digest; empty when there is no such file.

@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # survey_files.sh STATE_DIR GUIDE_SUFFIX BINARY CONFIG...: the agent's files. Changes nothing.
-# BINARY may be empty; a CONFIG that is a folder is looked into as the agent does (names matching *config.*).
+# GUIDE_SUFFIX "-": only how much room there is. BINARY may be empty; a CONFIG that is a folder is looked into as the agent does (names matching *config.*).
 state=$1
 suffix=$2
 binary=$3
@@ -17,7 +17,7 @@ free() { df -Pk "$(nearest "$1")" | awk 'NR == 2 { printf "%.0f\n", $4 * 1024 }'
 
 if [ -n "$binary" ]; then
   say free_binary "$(free "$(dirname -- "$binary")")"
-  if [ -f "$binary" ]; then
+  if [ "$suffix" != - ] && [ -f "$binary" ]; then
     say binary_real "$(readlink -f "$binary")"
     say binary_sha256 "$(sha256_of "$binary")"
     say binary_bytes "$(wc -c <"$binary" | tr -d ' ')"

@@ -17,8 +17,9 @@ arm "${4:-0}"
 beside=$(dirname -- "$binary")/.$(basename -- "$binary").komodo-upgrade
 
 # 1. All that can be checked and copied is, while the old agent still runs.
-if [ "$(sha256_of "$binary")" != "$new" ]; then
-  [ "$(sha256_of "$binary")" = "$old" ] || die 72 "$binary is not any more what was planned"
+now=$(sha256_of "$binary")
+if [ "$now" != "$new" ]; then
+  [ "$now" = "$old" ] || die 72 "$binary is not any more what was planned"
   if [ "$(sha256_of "$beside")" != "$new" ]; then
     [ "$(sha256_of "$staged")" = "$new" ] || die 72 "$staged is not any more what was staged"
     cp -- "$staged" "$beside"

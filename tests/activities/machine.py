@@ -135,7 +135,10 @@ def back_up(machine: Machine, data: str | None = None) -> subprocess.CompletedPr
         ("0700", packaged("komodo.sh", "dead_man.sh").splitlines(), "dead-man.sh"),
         ("0600", ['{"format": 1}'], "manifest.json"),
     ]
-    blocks = "".join(f"text\t{mode}\t{len(lines)}\t{name}\n" + "\n".join(lines) + "\n" for mode, lines, name in texts)
+    blocks = ""
+    for mode, lines, name in texts:
+        content = "\n".join(lines) + "\n"
+        blocks += f"text\t{mode}\t{len(content.encode())}\t{name}\n{content}"
     return machine.run("back_up_server.sh", str(machine.folder), "20261123T221500Z", data=data or saves + blocks)
 
 
