@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,20 +40,30 @@ def main() -> None:
     parser.add_argument(
         "--peers", type=Path, default=Path("build/bench-peers"), help="environment of pyinfra and Ansible"
     )
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it
+    parser.add_argument(
+        "--hosts-in", type=Path, default=memory if memory.is_dir() else None, help="the hosts' disks; /dev/shm: memory"
+    )
     parser.add_argument("--no-kill", action="store_true", help="leave the kill -9 out")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep every run")
     options = parser.parse_args()
     _needs_sshd()
     found: dict[int, Found] = {}
     for count in options.hosts:
-        with tempfile.TemporaryDirectory(prefix="ku-bench-", ignore_cleanup_errors=True) as folder:
-            found[count] = asyncio.run(_measure(Path(folder), count, options))
+        with _temporary(options.hosts_in) as fleet, _temporary(None) as runs:
+            found[count] = asyncio.run(_measure(fleet, runs, count, options))
     sys.stdout.write("\n".join(_report(found)) + "\n")
     if options.json:
         everything = {n: {k: [asdict(m) for m in ms] for k, ms in f.runs.items()} for n, f in found.items()}
         kills = {n: {k: asdict(one) for k, one in f.kills.items()} for n, f in found.items()}
         text = json.dumps({"machine": machine(), "runs": everything, "killed": kills}, indent=1)
         options.json.write_text(text + "\n")
+
+
+@contextmanager
+def _temporary(parent: Path | None) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="ku-bench-", dir=parent, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def _needs_sshd() -> None:
@@ -74,10 +85,10 @@ class Found:
         self.kills: dict[str, Killed] = {}
 
 
-async def _measure(folder: Path, count: int, options: argparse.Namespace) -> Found:
+async def _measure(hosts: Path, folder: Path, count: int, options: argparse.Namespace) -> Found:
     """In turns, so that a slow minute of the machine hits all of them."""
     found = Found()
-    async with Fleet.up(folder / "fleet", count) as fleet:
+    async with Fleet.up(hosts, count) as fleet:
         every = contestants(fleet, options.peers.resolve(), options.only)
         for turn in range(options.repeat):
             for one in every:
