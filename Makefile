@@ -54,3 +54,19 @@ e2e-all: setup ## All scenarios on the bed
 
 e2e-down: setup ## Remove what a killed run left behind; images and caches stay
 	$(BIN)/python -m tests.e2e.bed down
+
+# Against bare asyncssh, pyinfra and Ansible on the same hosts, real sshd on loopback, as root (docs/bench.md). The peers
+# live in an environment of their own and are only run as programs.
+.PHONY: bench
+HOSTS ?= 20 100
+REPEAT ?= 3
+BENCH_ARGS ?=
+PEERS := build/bench-peers
+
+bench: setup $(PEERS)/.installed ## This tool against its peers: ratios, CPU, and a kill -9 in the middle of each
+	$(BIN)/python -m bench.compare --hosts $(HOSTS) --repeat $(REPEAT) --peers $(PEERS) $(BENCH_ARGS)
+
+$(PEERS)/.installed:
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet ansible-core==2.19.14 pyinfra==3.10.0
+	@touch $@

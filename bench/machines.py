@@ -1,6 +1,6 @@
 """`python -m bench.machines FOLDER --hosts N`: N machines to upgrade, each an OpenSSH server on 127.0.1.x and a folder.
 
-Real: sshd (one process a host, its own host key and port 2222), sessions, shells, coreutils, curl, the download site.
+Real: sshd (one process a host; one host key for all), sessions, shells, coreutils, curl, the download site.
 Stand-ins (bench/standins): systemctl, journalctl, systemd-run, and an agent that only knows its version. Everybody is
 root and shares the machine, as `Sudo.NONE` in a fleet file. Prints a JSON line when all listen; a line on standard
 input resets the hosts, its end stops them. This process adopts whatever the hosts leave behind, so that the CPU time of
@@ -32,7 +32,7 @@ from sandbox.web import Request, Response, WebServer
 
 PR_SET_CHILD_SUBREAPER = 36
 OLD, TARGET = "1.19.5", "2.3.2"
-PORT = 2222
+PORT = int(os.environ.get("KU_BENCH_PORT", "2222"))
 SSHD = "/usr/sbin/sshd"
 KEY = "MCowBQYDK2VuAyEAhixFldecUM47tVbkdqhhYn6H1pCbHFsT+Zgz0B2XdgY="
 """Core's public key, that every agent shall pin."""
@@ -62,7 +62,7 @@ ExecStart=/bin/sh -lc "{root}/usr/local/bin/periphery --config-path {root}/etc/k
 WantedBy=default.target
 """
 _SSHD = """\
-ListenAddress {address}:2222
+ListenAddress {address}:{port}
 HostKey {folder}/host_key
 PidFile none
 AuthorizedKeysFile {folder}/client_key.pub
@@ -123,7 +123,7 @@ class Machines:
         (self.folder / "known_hosts").write_text("".join(f"[{address(name)}]:{PORT} {public}\n" for name in self.names))
         for name in self.names:
             self.root(name).mkdir(parents=True, exist_ok=True)
-            text = _SSHD.format(address=address(name), folder=self.folder, root=self.root(name))
+            text = _SSHD.format(address=address(name), port=PORT, folder=self.folder, root=self.root(name))
             (self.folder / f"{name}.conf").write_text(text)
 
     def reset(self) -> None:
