@@ -69,9 +69,10 @@ async def beating(limit: timedelta | None) -> AsyncIterator[None]:
 
 async def _vouch(pulse: _Pulse, pause: timedelta) -> None:
     while True:
+        # The start was a sign of life; most steps end before they need another.
+        await asyncio.sleep(pause.total_seconds())
         if pulse.on_its_own():
             activity.heartbeat()
-        await asyncio.sleep(pause.total_seconds())
 
 
 @contextlib.contextmanager

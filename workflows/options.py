@@ -25,9 +25,10 @@ _WAITED = ("NotProven", "CoreUnreachable")
 
 
 def look(clocks: Clocks) -> ActivityConfig:
-    """Re-checks. No heartbeat: they only read, so a second one beside the first does no harm."""
+    """Re-checks. The heartbeat is the worker's word: one that was killed is missed after it, not after two minutes."""
     return ActivityConfig(
         start_to_close_timeout=max(timedelta(minutes=2), clocks.agent_ready),
+        heartbeat_timeout=clocks.heartbeat,
         retry_policy=_forward(clocks),
     )
 
@@ -39,7 +40,9 @@ def check(clocks: Clocks) -> ActivityConfig:
 
 def survey(clocks: Clocks) -> ActivityConfig:
     """The first look: over slow links, at hosts nobody has talked to yet."""
-    return ActivityConfig(start_to_close_timeout=timedelta(minutes=5), retry_policy=_forward(clocks))
+    return ActivityConfig(
+        start_to_close_timeout=timedelta(minutes=5), heartbeat_timeout=clocks.heartbeat, retry_policy=_forward(clocks)
+    )
 
 
 def change(clocks: Clocks) -> ActivityConfig:

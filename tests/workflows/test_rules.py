@@ -66,6 +66,8 @@ def test_options_keep_the_law() -> None:
         assert policy
         assert policy.initial_interval >= timedelta(seconds=6), "above the 5 s in which two attempts may overlap"
         assert policy.maximum_attempts == 5
+    for config in (options.look(clocks), options.survey(clocks)):
+        assert config["heartbeat_timeout"] == clocks.heartbeat, "a killed worker would be waited for in full"
     assert (options.dump(clocks)["start_to_close_timeout"] or timedelta()) > clocks.dump
     late = options.undo(clocks, rounds=1)["retry_policy"]
     assert late
