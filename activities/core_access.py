@@ -57,7 +57,8 @@ async def core_api(hosts: Hosts, core: CoreSpec, facts: CoreFacts, *, key: bool 
     address, _, port = place.rpartition(":")
     async with host.forward(address.strip("[]"), int(port)) as local:
         scheme = "https" if facts.core_ssl else "http"
-        async with CoreApi(f"{scheme}://127.0.0.1:{local}", name, secret, forwarded=True) as api:
+        called = f"{place} on {core.host.address}, through the SSH connection"
+        async with CoreApi(f"{scheme}://127.0.0.1:{local}", name, secret, forwarded=True, called=called) as api:
             yield api
 
 

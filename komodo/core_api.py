@@ -107,7 +107,7 @@ class CoreApi:
     """Requests to one Core. Use as an async context manager.
 
     `forwarded` says that `base_url` is a loopback port of ours: then proxies in the worker's environment are ignored,
-    and so is the name in Core's certificate.
+    and so is the name in Core's certificate. `called` is what messages say instead of that port.
     """
 
     def __init__(
@@ -117,10 +117,12 @@ class CoreApi:
         secret: str = "",
         *,
         forwarded: bool = False,
+        called: str = "",
         timeout: timedelta = timedelta(seconds=10),
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self.base_url = base_url.rstrip("/")
+        self._called = called or self.base_url
         self._secrets = tuple(s for s in (key, secret) if s)
         self._credentials = {"X-Api-Key": key, "X-Api-Secret": secret} if key and secret else {}
         loopback = forwarded or _is_loopback(self.base_url)
@@ -291,7 +293,7 @@ class CoreApi:
             return await self._http.request(method, path, json=body, headers=headers)
         except httpx2.TransportError as error:
             raise CoreUnreachable(
-                f"Core does not answer at {self.base_url}: {type(error).__name__} {self._clean(str(error))}".rstrip(),
+                f"Core does not answer at {self._called}: {type(error).__name__} {self._clean(str(error))}".rstrip(),
                 cure="is Core running? `docker ps` on its host; with [core].url: is the address right from the worker?",
             ) from None
 

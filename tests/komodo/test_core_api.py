@@ -191,6 +191,11 @@ async def test_no_answer_is_transient() -> None:
         with pytest.raises(CoreUnreachable, match="Connection refused") as caught:
             await api.flavour()
     assert caught.value.transient
+    there = "127.0.0.1:9120 on core.example.net, through the SSH connection"
+    async with CoreApi("http://127.0.0.1:35925", called=there, transport=httpx2.MockTransport(handler)) as api:
+        with pytest.raises(CoreUnreachable, match=r"at 127\.0\.0\.1:9120 on core") as caught:
+            await api.flavour()
+    assert "35925" not in str(caught.value), "a port of ours says nothing to the reader"
 
 
 async def test_proxies_of_the_environment_are_ignored_for_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
