@@ -71,15 +71,28 @@ class Artifacts:
         return StagedAgent(path=path, sha256=sha256, version=version, source=f"{how}; its sha256 is {verified}")
 
     async def _staged(self, host: Host, step: ServerStep, path: str, url: str, expected: str) -> tuple[Completed, str]:
+        refused: DownloadFailed | None = None
         if step.agent.download != "worker":
             try:
                 done = await self._prove(host, step, "stage", path, expected, url)
-            except DownloadFailed:
+            except DownloadFailed as error:
                 if step.agent.download == "host":
                     raise
+                refused = error
             else:
                 return done, f"downloaded by the host from {url}"
-        local, sha256 = await self._on_worker(url, expected, step)
+        try:
+            local, sha256 = await self._on_worker(url, expected, step)
+        except DownloadFailed as error:
+            if refused is None:
+                raise
+            # The host was first, and its reason may be the better one: a 404 there, no way out for the worker.
+            raise DownloadFailed(
+                f"{refused.what}; neither could the worker: {error.what}",
+                host=host.spec.name,
+                left=refused.left,
+                cure=error.cure if error.what.startswith(url) else refused.cure,
+            ) from None
         await host.push(local, path, sha256=sha256, on_progress=beat)
         done = await self._prove(host, step, "stage-pushed", path, sha256, "")
         return done, f"downloaded by the worker from {url} and pushed"
@@ -205,8 +218,9 @@ def _explain(error: CommandFailed, host: Host, url: str, path: str) -> NoReturn:
     said = error.tail.strip().splitlines()[-1] if error.tail.strip() else error.what
     untouched = "the running agent, untouched"
     if error.code == NOT_DOWNLOADED:
+        own = next((line for line in error.tail.splitlines() if line.startswith(("curl: ", "wget: "))), "")
         raise DownloadFailed(
-            said,
+            f"{said}: {own}" if own and own not in said else said,
             host=host.spec.name,
             left=untouched,
             cure='check url and target in the fleet file; for hosts without internet: download = "worker"',

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from activities import artifacts
 from activities.preflight_server import PreflightServer
 from model.errors import (
     ArtifactError,
@@ -40,6 +42,10 @@ async def test_a_full_disk_is_foreseen_and_staging_says_so(fleet: Fleet) -> None
         await fleet.stage(step)
 
 
+async def _no_way_out(url: str, *_args: object, **_named: object) -> NoReturn:
+    raise DownloadFailed(f"the worker cannot download {url}: ConnectError", cure="is the worker behind a proxy?")
+
+
 @pytest.mark.parametrize("fault", ["download-403", "download-wrong-file"])
 async def test_a_host_that_cannot_download_gets_it_from_the_worker_or_says_why(
     fleet: Fleet, fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -51,6 +57,14 @@ async def test_a_host_that_cannot_download_gets_it_from_the_worker_or_says_why(
         by_host = replace(step, op=replace(step.op, attempt=2), agent=replace(step.agent, download="host"))
         with pytest.raises(DownloadFailed):
             await fleet.stage(by_host)
+        neither = replace(step, op=replace(step.op, attempt=3))
+        with monkeypatch.context() as without:
+            without.setattr(artifacts, "download", _no_way_out)
+            with pytest.raises(DownloadFailed) as both:
+                await fleet.stage(neither)
+        assert "403" in str(both.value), "the host's own reason is not lost"
+        assert "neither could the worker: the worker cannot download" in str(both.value)
+        assert both.value.host == "web-1"
         staged = await fleet.stage(step)
         assert "pushed" in staged.source
         assert list((tmp_path / "cache/komodo-upgrade/artifacts").iterdir())
