@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tests.e2e import proofs
-from tests.e2e.bed.bed import Bed
+from tests.e2e.bed.bed import PATIENT, Bed
 from tests.e2e.person import Person
 
 pytestmark = pytest.mark.e2e
-ALL_AT_ONCE = {"rollout": 'wave = "100%"\napprove = "core-only"', "timing": 'core_sees = "60s"'}
+ALL_AT_ONCE = {"rollout": 'wave = "100%"\napprove = "core-only"', "timing": PATIENT}
 MOMENTS = {
     "core": (("stop_core", False), ("start_core", False), ("start_core", True)),
     "web-1": (("stage", False), ("switch", False), ("switch", True)),

@@ -28,6 +28,8 @@ from tests.e2e.bed.settings import (
 from tests.e2e.bed.settings import machines as servers_of
 from tests.e2e.bed.shell import docker, inside, wait_for
 
+PATIENT = 'core_sees = "120s"\nagent_ready = "120s"'
+"""Clocks of a fleet on a machine with other work to do."""
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -202,7 +204,7 @@ api_secret_file = "api_secret"
 {rollout or "wave = 2"}
 
 [timing]
-{timing or 'core_sees = "60s"'}
+{timing or PATIENT}
 """
         for server in self.servers:
             text += f'\n[[server]]\nname = "{server.name}"\nhost = "{server.address}"\n'
