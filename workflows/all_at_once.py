@@ -24,15 +24,16 @@ async def upgrade(run: Run) -> None:
     run.enter(Phase.CORE)
     await core_upgrade.to_the_switch(run)
     run.begun = run.core_begun = True
-    agents = asyncio.create_task(_switch_all(run))
+    own = asyncio.create_task(core_upgrade.begin_agent(run))
+    agents = asyncio.create_task(each(run.waiting, lambda name: rollout.switch_only(run, name)))
     # Nothing is asked, and nothing rolled back, while an agent is in the middle of its switch.
-    await core_upgrade.start(run, before_asking=lambda: asyncio.shield(agents))
-    await agents
-    await asyncio.gather(core_upgrade.prove_agent(run), each(run.waiting, lambda name: rollout.prove(run, name)))
+    await core_upgrade.start(run, before_asking=lambda: workflow.wait((own, agents)))
+    await asyncio.gather(agents, _own_agent(run, own), each(run.waiting, lambda name: rollout.prove(run, name)))
     # Restores a dump beside the live database: only once nobody waits for Core any more.
     proving.begin(run)
     await core_upgrade.switch_agent(run)
 
 
-async def _switch_all(run: Run) -> None:
-    await asyncio.gather(core_upgrade.begin_agent(run), each(run.waiting, lambda name: rollout.switch_only(run, name)))
+async def _own_agent(run: Run, switched: asyncio.Task[None]) -> None:
+    await switched
+    await core_upgrade.prove_agent(run)

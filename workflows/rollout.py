@@ -113,7 +113,8 @@ async def switch_only(run: Run, name: str) -> None:
 
 
 async def prove(run: Run, name: str) -> None:
-    """Ask Core about a server that was switched together with it. One that was put back meanwhile stays as it is."""
+    """Ask Core about a server as soon as it is switched. One that was put back meanwhile stays as it is."""
+    await workflow.wait_condition(lambda: name in run.outcomes)
     outcome = run.outcomes[name]
     if outcome.switched is None or outcome.state is not ServerState.UNPROVEN:
         return

@@ -90,8 +90,8 @@ class UpgradeServer:
 
     async def _as_planned(self) -> None:
         """Refuse what changed since the approval. What is merely not staged any more is staged again."""
-        if self._request.again:
-            return
+        if self._request.again or not self._request.prove:
+            return  # together, all were compared in the moment before Core was stopped
         self._at("comparing it with the plan")
         found = await steps.recheck_server(self._step)
         if not found.drift:

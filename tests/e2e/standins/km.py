@@ -1,8 +1,10 @@
-"""km as far as the upgrade knows it: `km database v1-downgrade -y`, `km database backup -y`, `km --version`."""
+"""km as far as the upgrade knows it: `km database v1-downgrade -y`, `km database backup -y`, `km key generate --format
+json`, `km --version`."""
 
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import sys
 from datetime import UTC, datetime
@@ -11,6 +13,7 @@ from pathlib import Path
 import bson
 from pymongo.errors import PyMongoError
 
+from sandbox import keys
 from tests.e2e.standins.core import client
 
 
@@ -19,6 +22,10 @@ def main(version: str) -> int:
     words = [w for w in sys.argv[1:] if w not in ("-y", "--yes")]
     if words in (["--version"], ["-V"]):
         print(f"km {version}")
+        return 0
+    if words == ["key", "generate", "--format", "json"] and not version.startswith("1."):
+        private, public = keys.mint()
+        print(json.dumps({"private_key": private, "public_key": public}, separators=(",", ":")))
         return 0
     database = client(dict(os.environ), serverSelectionTimeoutMS=30000)[
         os.environ.get("KOMODO_DATABASE_DB_NAME", "komodo")

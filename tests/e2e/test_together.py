@@ -1,0 +1,66 @@
+"""All at once: Core's key made beforehand, every agent switched with Core; how long each is dark; and back as a whole."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from tests.e2e import proofs
+from tests.e2e.bed.bed import Bed
+from tests.e2e.person import NAME, Person
+from tests.e2e.probe import Probe
+
+pytestmark = pytest.mark.e2e_all
+TOGETHER = {"rollout": 'mode = "together"'}
+PROMISED = 15.0
+"""Seconds from the moment v2 Core answers until it says Ok of a server; about one of its tries (5 s) is expected."""
+KEYS = "/opt/komodo/keys"
+
+
+@pytest.mark.parametrize("bob", [TOGETHER], indirect=True)
+def test_core_and_all_agents_at_once_and_back(fresh: Bed, bob: Person, note: list[str]) -> None:
+    before = (fresh.configs(), proofs.core_files(fresh))
+    bob.start()
+    gate = bob.gate("core")
+    staged = next(word for fact in gate["facts"] for word in re.findall(r"MCow\S+=", fact))
+    assert fresh.on("core", "sh", "-c", f"ls {KEYS}/core.key 2>/dev/null", check=False) == "", "v1 runs, untouched"
+    with Probe(fresh) as probe:
+        bob.answer(gate)
+        result = bob.wait()
+    assert result.get("state") == "upgraded", json.dumps(result)[:3000]
+    proofs.upgraded(fresh)
+    proofs.once_only(fresh)
+    assert proofs.core_key(fresh) == staged, "what the agents pinned is what Core uses"
+    assert fresh.on("core", "stat", "-c", "%a %u:%g", f"{KEYS}/core.key", f"{KEYS}/core.pub").split("\n") == [
+        "600 0:0", "600 0:0",
+    ]  # fmt: skip
+    nobody_else_has_the_private_part(fresh, bob)
+
+    assert probe.answers > 5
+    dark = {name: probe.core_silent + seconds for name, seconds in probe.not_ok.items()}
+    note.append(f"gate {gate['id']} alone; Core silent {probe.core_silent:.1f} s")
+    note += [f"{name}: Ok {probe.not_ok[name]:.1f} s after v2 Core answered, {dark[name]:.1f} s dark" for name in dark]
+    late = {name: seconds for name, seconds in probe.not_ok.items() if seconds > PROMISED}
+    assert not late, late
+
+    bob.ok("rollback", NAME, "--detach", code=6)
+    bob.answer(bob.gate("rollback/"))
+    back = bob.wait()
+    assert back.get("state") == "rolled back", json.dumps(back)[:3000]
+    proofs.as_before(fresh, *before)
+    note.append("rolled back as a whole: files, binaries and database as before")
+
+
+def nobody_else_has_the_private_part(bed: Bed, bob: Person) -> None:
+    """Neither the jobs on Core's host, nor Docker's logs, nor the worker's machine."""
+    private = bed.on("core", "sed", "-n", "2p", f"{KEYS}/core.key").strip()
+    assert len(private) == 64
+    look = f"sed -n 2p {KEYS}/core.key | grep -rlF -f - /var/lib/komodo-upgrade /opt/komodo 2>/dev/null | sort"
+    found = bed.on("core", "sh", "-c", look).split()
+    assert {path.rpartition("/")[2] for path in found} == {"core.key"}, found
+    for file in sorted((bob.folder / "state").rglob("*")):
+        if file.is_file():
+            assert private.encode() not in file.read_bytes(), file
+    assert not [said for said in bob.said if private in said]
