@@ -1,4 +1,4 @@
-"""All at once: Core's key made beforehand, every agent switched with Core; how long each is dark; and back as a whole."""
+"""All at once: Core's key made beforehand, every agent switched with Core; how long each is dark; the way back."""
 
 from __future__ import annotations
 
