@@ -29,13 +29,14 @@ from service import logs
 from service.connection import configured, connect
 from service.leaving import leave
 from workflows.check_fleet import CheckFleet
+from workflows.look_back import CleanFleet, LookBack
 from workflows.rollback_fleet import RollbackFleet
 from workflows.upgrade_fleet import UpgradeFleet
 from workflows.upgrade_server import UpgradeServer
 
 log = logging.getLogger("komodo_upgrade.worker")
 
-WORKFLOWS: tuple[type, ...] = (CheckFleet, UpgradeFleet, UpgradeServer, RollbackFleet)
+WORKFLOWS: tuple[type, ...] = (CheckFleet, UpgradeFleet, UpgradeServer, RollbackFleet, LookBack, CleanFleet)
 
 GRACE = timedelta(seconds=30)
 """From SIGTERM until activities are cancelled; whoever stops the worker waits longer (deploy/: 45 s)."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 
 from temporalio import activity
 
+from activities import manifests
 from activities.core_access import (
     compose_words,
     container,
@@ -189,7 +191,11 @@ def _manifest(step: CoreStep, files: list[RemoteFile], names: dict[str, str]) ->
     return (
         json.dumps(
             {
-                "manifest": 1,
+                "format": manifests.FORMAT,
+                "made_by": "komodo-upgrade",
+                "folder": folder_of(step),
+                "restore_command": f"sudo sh {folder_of(step)}/restore.sh",
+                "taken_at": datetime.now(UTC).isoformat(timespec="seconds"),
                 "fleet": step.fleet.name,
                 "change": step.op.change,
                 "from": facts.version,
@@ -212,6 +218,7 @@ def _manifest(step: CoreStep, files: list[RemoteFile], names: dict[str, str]) ->
                     for f in files
                 ],
                 "servers": [{"name": s.name, "address": s.address, "enabled": s.enabled} for s in facts.servers],
+                "facts": manifests.of_core(facts),
             },
             indent=2,
         )

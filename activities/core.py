@@ -36,6 +36,7 @@ from activities.core_edits import (
     staged_name,
 )
 from activities.core_proof import agent_proof, wait_for_core
+from activities.manifests import DUMP_RECORD
 from activities.signs import void
 from hosts.host import Host
 from hosts.pool import Hosts
@@ -55,6 +56,7 @@ from model.errors import (
     UpgradeError,
 )
 from model.facts import PlannedEdit
+from model.plain import to_json
 from model.steps import CoreKey, CoreStarted, CoreStep, Done, StagedCore, Switched
 
 _NOT_PULLED, _NOT_ACCEPTED = 77, 76
@@ -153,6 +155,10 @@ class Core:
         """
         host = await self._hosts.get(step.fleet.core.host)
         service = need(step.facts.core)
+        if step.dump:
+            # What leads back without any history is written down before there is something to lead back from.
+            record = to_json(step.dump).encode()
+            await job(host, step, "record_dump", "keep_note.sh", f"{folder_of(step)}/{DUMP_RECORD}", data=record)
         try:
             done = await job(
                 host,

@@ -15,8 +15,10 @@ from activities.core_edits import (
     pinned_key,
     read_texts,
 )
+from activities.locks import lock_on
 from hosts.host import Host
 from hosts.script import parse
+from komodo.agent_survey import locked
 from komodo.core_settings import (
     CoreSettings,
 )
@@ -41,7 +43,7 @@ from komodo.project import (
 )
 from model.errors import DatabaseError, EditRefused
 from model.facts import ComposeProject, DatabaseFacts, Finding
-from model.fleet import FleetSpec
+from model.fleet import FleetSpec, slug
 
 OLDEST_MONGODB = 5
 
@@ -80,6 +82,15 @@ class Look:
         """Add a refusal after which nothing more can be found out."""
         self.findings.append(finding)
         return Ended()
+
+
+async def lock(look: Look) -> None:
+    """Another fleet's upgrade on this host refuses this one."""
+    held, use = await lock_on(look.host)
+    fleet, _, change = held.partition(" ")
+    if fleet and fleet != slug(look.fleet.name):
+        text, cure = locked(fleet, change, use, look.fleet.core.host.state_dir)
+        look.findings.append(refuse("host-locked", text, cure))
 
 
 async def containers(look: Look) -> None:

@@ -50,6 +50,7 @@ class PreflightCore:
         known: tuple[KnownServer, ...] = ()
         facts = CoreFacts(reachable=True)
         try:
+            await core_survey.lock(look)
             await core_survey.containers(look)
             await core_survey.settings(look)
             await core_survey.prove_project(look)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from temporalio import activity
 
 from activities.agent_host import READ, facts_of, state_of
+from activities.locks import lock_on
 from hosts.host import Host
 from hosts.pool import Hosts
 from hosts.script import Script, parse, together
@@ -19,6 +20,7 @@ from komodo.releases import guide_suffix, version_said
 from komodo.unit import config_paths_from
 from model.errors import UpgradeError
 from model.facts import ServerFacts
+from model.fleet import slug
 from model.steps import Recheck, ServerStep, SurveyServer
 
 LIMIT = 1024 * 1024
@@ -105,6 +107,9 @@ async def read_server(host: Host, survey: SurveyServer) -> Survey:
         configs = await _configs(host, files)
     else:
         owner = one(parse((await host.run(lock, state_dir)).text), "lock")
+    use = ""
+    if owner and owner.split(" ")[0] != slug(survey.fleet):
+        owner, use = await lock_on(host)
     now = one(said, "now")
     return Survey(
         server=server,
@@ -119,6 +124,7 @@ async def read_server(host: Host, survey: SurveyServer) -> Survey:
         log=log,
         clock_ahead=_ahead(now, middle),
         lock=owner,
+        lock_use=use,
     )
 
 

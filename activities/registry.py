@@ -12,6 +12,7 @@ from activities.core import Core
 from activities.core_key import CoreKeys
 from activities.dead_man import DeadManTimer
 from activities.dumps import Dumps
+from activities.folders import Folders
 from activities.periphery import Periphery
 from activities.preflight_core import PreflightCore
 from activities.preflight_server import PreflightServer
@@ -34,6 +35,7 @@ SUBJECTS = (
     Verify,
     DeadManTimer,
     CoreRollback,
+    Folders,
     Report,
 )
 
@@ -69,6 +71,8 @@ NAMES = (
     "look_at_dead_man",
     "disarm_dead_man",
     "release_host",
+    "look_at_folders",
+    "clean_host",
     "post_checks",
     "save_report",
     "notify",

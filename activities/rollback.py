@@ -137,6 +137,7 @@ class CoreRollback:
         async with core_api(self._hosts, step.fleet.core, step.facts) as api:
             if api.has_key:
                 await api.list_updates()
+        await job(host, step, "note_old_core", "run_core_restore.sh", folder, "done")
         now = await host.clock()
         return CoreStarted(
             version=step.facts.version, started_at=begun, dark=max(timedelta(0), now - (stopped or begun))
@@ -181,8 +182,9 @@ class CoreRollback:
         host = await self._hosts.get(step.fleet.core.host)
         facts, folder = step.facts, folder_of(step)
         service, directory, words = need(facts.core), project_of(facts).directory, compose_words(facts)
-        names = ("stop_core", "restore_database", "downgrade_database", "restore_core_files", "start_old_core")
-        await self._void(host, step, *names, "dump_pre_rollback", "note_pre_rollback")
+        names = ["stop_core", "restore_database", "downgrade_database", "restore_core_files", "start_old_core"]
+        names += ["note_old_core", "dump_pre_rollback", "note_pre_rollback"]
+        await self._void(host, step, *names)
         await job(host, step, "return_stop", "stop_core.sh", folder, directory, service.service, *words)
         if step.dump:
             await self._restore(step, step.dump, "return_database")

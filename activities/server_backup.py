@@ -12,6 +12,7 @@ from typing import Any
 
 from temporalio import activity
 
+from activities import manifests
 from activities.agent_host import FileFacts, file_facts
 from activities.signs import attach
 from hosts.host import Host
@@ -19,12 +20,10 @@ from hosts.pool import Hosts
 from hosts.script import Script, packaged, parse
 from komodo.releases import guide_suffix
 from model.errors import CommandFailed, HostError, PlanChanged, Unreachable
-from model.facts import Backup, SavedFile
+from model.facts import Backup
 from model.fleet import HostSpec, Sudo
 from model.steps import Recheck, ServerStep
 
-FORMAT = 1
-"""Of manifest.json and restore.list. restore.sh refuses any other."""
 LIMIT = timedelta(minutes=10)
 RESTORE_WAIT = 60
 """Seconds in which restore.sh wants to see the old version in the journal."""
@@ -94,7 +93,7 @@ class ServerBackup:
             raise CommandFailed(
                 f"only {len(saved)} of {len(kept)} files were saved", host=host.spec.name, left=f"{folder}, incomplete"
             )
-        return _from_manifest(json.loads(text))
+        return manifests.server_backup(json.loads(text))
 
 
 def restore_command(spec: HostSpec, folder: str) -> str:
@@ -111,13 +110,7 @@ async def read_backup(host: Host, folder: str) -> Backup | None:
     manifest = await host.read(f"{folder}/manifest.json")
     if manifest is None:
         return None
-    found = json.loads(manifest.data)
-    if found.get("format") != FORMAT:
-        raise HostError(
-            f"{folder}/manifest.json has format {found.get('format')}, this version knows {FORMAT}",
-            host=host.spec.name,
-            cure="use the version of komodo-upgrade that made it",
-        )
+    found = manifests.read(manifest.data, manifest.path, host.spec.name)
     said = parse((await host.run(Script.load("komodo.sh", "check_saved.sh"), folder)).text)
     if broken := said.get("broken"):
         raise HostError(
@@ -126,7 +119,7 @@ async def read_backup(host: Host, folder: str) -> Backup | None:
             left="the agent, untouched by this step",
             cure=f"compare {folder}/files with the copies beside the config (….bak_v1)",
         )
-    return _from_manifest(found)
+    return manifests.server_backup(found)
 
 
 def _wanted(step: ServerStep) -> list[tuple[str, str]]:
@@ -192,7 +185,7 @@ def _manifest(step: ServerStep, spec: HostSpec, folder: str, kept: list[_Kept], 
             }
         )
     manifest: dict[str, Any] = {
-        "format": FORMAT,
+        "format": manifests.FORMAT,
         "made_by": "komodo-upgrade",
         "fleet": step.op.fleet,
         "change": step.op.change,
@@ -206,26 +199,15 @@ def _manifest(step: ServerStep, spec: HostSpec, folder: str, kept: list[_Kept], 
         "restore_command": restore_command(spec, folder),
         "notes": notes,
         "files": files,
+        "facts": manifests.of_server(step.facts),
     }
     return json.dumps(manifest, indent=2, ensure_ascii=False)
-
-
-def _from_manifest(found: dict[str, Any]) -> Backup:
-    fields = set(SavedFile.__dataclass_fields__)
-    return Backup(
-        host=found["host"],
-        folder=found["folder"],
-        files=tuple(SavedFile(**{k: v for k, v in one.items() if k in fields}) for one in found["files"]),
-        restore_command=found["restore_command"],
-        taken_at=datetime.fromisoformat(found["taken_at"]),
-        notes=tuple(found["notes"]),
-    )
 
 
 def _records(step: ServerStep, kept: list[_Kept], manifest: str, readme: str) -> bytes:
     """Standard input of back_up_server.sh. The manifest comes last: it is the mark that all is there."""
     lines = [f"save\t{k.facts.sha256}\t{k.name}\t{k.guide}\t{k.facts.path}" for k in kept]
-    listed = [f"format\t{FORMAT}", f"unit\t{step.facts.unit}", f"version\t{step.facts.version or '-'}"]
+    listed = [f"format\t{manifests.FORMAT}", f"unit\t{step.facts.unit}", f"version\t{step.facts.version or '-'}"]
     listed.append(f"wait\t{RESTORE_WAIT}")
     listed += ["\t".join(["file", k.kind, *_placing(k), k.name, k.facts.path]) for k in kept]
     texts = (

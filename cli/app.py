@@ -52,6 +52,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Look back": {
         "list": ("cli.history:list_command", "Upgrades running and closed."),
         "report": ("cli.history:report_command", "What was done, what proves it, and how it is undone."),
+        "clean": ("cli.clean:clean_command", "Remove what finished upgrades left on the hosts, after a look."),
     },
     "This machine": {
         "up": ("cli.machine:up_command", "Start the embedded Temporal server and its worker."),

@@ -63,6 +63,7 @@ async def _say(target: Target, verb: ControlVerb, reason: str) -> None:
 
     session = await open_session(only_existing=True)
     upgrade = Upgrade(session.client, target.name)
+    await upgrade.describe()
     accepted = await upgrade.control(Control(verb=verb, actor=actor(), reason=reason))
     gates.tell(accepted, verb.value)
     data({"verb": verb, "stored_only": accepted.stored_only}, verb.value)

@@ -20,11 +20,15 @@ from cli.output import data, good, on_terminal, run, say, strong, wants_json
 if TYPE_CHECKING:
     from cli.session import Session
     from model.decisions import Gate, Verdict
+    from model.fleet import FleetSpec
     from model.progress import FleetResult
     from service.state import StateDir
 
 SANDBOX_PATIENCE = 60.0
 KEPT = ("report.md", "report.json")
+MOST = 200
+CRASHES = 5
+"""Enough that the first attempt is given up and undone; the second one comes up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,15 +39,23 @@ class Wishes:
     keep: bool
     yes: bool
     faults: tuple[str, ...]
+    rollback: bool
 
 
 @click.command("demo")
-@click.option("--servers", default=5, show_default=True, type=click.IntRange(1, 200), help="Size of the fleet.")
+@click.option("--servers", default=5, show_default=True, type=click.IntRange(1, MOST), help="Size of the fleet.")
 @click.option("--yes", "-y", is_flag=True, help="Approve the gates by itself, as without a terminal.")
 @click.option("--keep", is_flag=True, help="Keep the fleet's folders and the Temporal database for a look.")
-@click.option("--fail", "faults", multiple=True, metavar="NAME[@HOST]", help="A fault on the way; `--fail list`.")
+@click.option(
+    "--fail",
+    "faults",
+    multiple=True,
+    metavar="SERVER|FAULT[@HOST]",
+    help="This server's new agent crashes at first; or a fault by name: `--fail list`.",
+)
+@click.option("--rollback", is_flag=True, help="Put the whole fleet back afterwards, from the folders on the hosts.")
 @output_option
-def demo_command(servers: int, *, yes: bool, keep: bool, faults: tuple[str, ...]) -> None:
+def demo_command(servers: int, *, yes: bool, keep: bool, faults: tuple[str, ...], rollback: bool) -> None:
     """Upgrade a simulated fleet end to end: one Core and some servers behind real SSH, all on 127.0.0.1.
 
     An embedded Temporal server of its own, real workflows, real shells, stand-ins for docker, systemd and mongodump.
@@ -54,18 +66,40 @@ def demo_command(servers: int, *, yes: bool, keep: bool, faults: tuple[str, ...]
     Examples:
       komodo-upgrade demo
       komodo-upgrade demo --yes --servers 12
+      komodo-upgrade demo --fail web-3           # it fails, is put back, asked about and tried again
+      komodo-upgrade demo --rollback             # there and back again
       komodo-upgrade demo --fail list
     """
-    wishes = Wishes(servers=servers, keep=keep, yes=yes or not on_terminal() or wants_json(), faults=faults)
     if "list" in faults:
         _list_faults()
         return
+    servers, named = _failures(servers, faults)
+    by_itself = yes or not on_terminal() or wants_json()
+    wishes = Wishes(servers=servers, keep=keep, yes=by_itself, faults=named, rollback=rollback)
     try:
         code = run(_demo(wishes))
     except (KeyboardInterrupt, click.Abort):
         say("\nthe demo ends here; its fleet and its Temporal server are gone with it")
         code = 130
     raise click.exceptions.Exit(code)
+
+
+def _failures(servers: int, wanted: tuple[str, ...]) -> tuple[int, tuple[str, ...]]:
+    """A server's name becomes a fault of its new agent, and the fleet large enough to have it."""
+    from sandbox import faults
+    from sandbox.fleet import server_name
+
+    named = []
+    for text in wanted:
+        if text.partition("@")[0] in faults.KNOWN:
+            named.append(text)
+            continue
+        position = next((n for n in range(MOST) if server_name(n) == text), None)
+        if position is None:
+            raise click.UsageError(f"{text} is neither a fault (`--fail list`) nor a server such as {server_name(0)}")
+        servers = max(servers, position + 1)
+        named.append(f"crash-loop@{text}:{CRASHES}")
+    return servers, tuple(named)
 
 
 def _list_faults() -> None:
@@ -104,7 +138,6 @@ async def _demo(wishes: Wishes) -> int:
 
 
 async def _play(folder: Path, wishes: Wishes) -> FleetResult | None:
-    from cli import table
     from cli.follow import Follower, Manner
     from cli.start import begin
     from cli.target import Target
@@ -131,13 +164,41 @@ async def _play(folder: Path, wishes: Wishes) -> FleetResult | None:
         )
         follower = Follower(upgrade, Target(fleet.name, fleet), manner)
         await follower.follow()
+        if wishes.rollback and follower.result is not None and follower.result.core_begun:
+            _print(follower.result)
+            await _begin_rollback(session, fleet)
+            follower = Follower(upgrade, Target(fleet.name, fleet), manner)
+            await follower.follow()
         if follower.result is None:
             say("left at a gate: the demo ends here, its fleet is gone with it")
             return None
-        if not wants_json():
-            for line in list(table.result_lines(follower.result, Target(fleet.name)))[:-1]:
-                click.echo(line)
+        _print(follower.result)
         return follower.result
+
+
+def _print(result: FleetResult) -> None:
+    from cli import table
+    from cli.target import Target
+
+    if not wants_json():
+        for line in list(table.result_lines(result, Target(result.fleet)))[:-1]:
+            click.echo(line)
+
+
+async def _begin_rollback(session: Session, fleet: FleetSpec) -> None:
+    """As `komodo-upgrade rollback` does it: by what lies on the hosts."""
+    from cli import rollback_plan
+    from cli.looking_back import folders
+    from cli.rollback import begin
+    from model.way_back import request_from_folders
+    from service.connection import actor
+
+    say()
+    say("and back: looking at the folders on the hosts …")
+    request = request_from_folders(fleet, await folders(session.client, fleet), requested_by=actor())
+    for line in rollback_plan.lines(request):
+        say(line)
+    await begin(session.client, request)
 
 
 class _Approver:

@@ -2,55 +2,85 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
 
 from cli.options import output_option, reason_option, servers_argument, timeout_option
-from cli.output import data, on_terminal, run, say, strong, wants_json
+from cli.output import data, on_terminal, run, say, wants_json
 from cli.target import Target, resolve
 
 if TYPE_CHECKING:
+    from temporalio.client import Client
+
     from cli.session import Session
     from cli.upgrade import Upgrade
+    from model.fleet import FleetSpec
     from model.progress import RollbackRequest
 
 
 @click.command("rollback")
 @servers_argument
+@click.option("--server", "named", multiple=True, metavar="NAME", help="Only this one; may be given several times.")
 @click.option("--plan", "only_plan", is_flag=True, help="Only show what would be put back and what would be lost.")
+@click.option("--change", default="", metavar="STAMP", help="Undo this upgrade, not the newest one in place.")
+@click.option(
+    "--database",
+    type=click.Choice(["restore", "keep"]),
+    default=None,
+    help="After an upgrade's end: restore the final dump, or keep what was written since (default: the fleet file's).",
+)
 @click.option("--detach", is_flag=True, help="Ask nothing: leave at the gate (exit code 6).")
 @click.option("--wait", is_flag=True, help="Ask nothing, but stay until the end.")
 @reason_option
 @timeout_option
 @output_option
 def rollback_command(
-    arguments: tuple[str, ...], *, only_plan: bool, detach: bool, wait: bool, reason: str, timeout: timedelta | None
+    arguments: tuple[str, ...],
+    named: tuple[str, ...],
+    *,
+    only_plan: bool,
+    change: str,
+    database: str | None,
+    detach: bool,
+    wait: bool,
+    reason: str,
+    timeout: timedelta | None,
 ) -> None:
-    """Put the fleet back to the old version, database included; or with SERVER... only these agents.
+    """Put the fleet back to the old version, database included; or only these servers' agents.
 
-    While an upgrade runs it is asked to turn back. After its end, however long ago, the backups of its run are used.
-    Either way gate `rollback` shows what is lost and wants the fleet's name before anything is touched. A server put
-    back alone is out of v2 Core's sight.
+    While an upgrade runs it is asked to turn back. After its end, however long ago and from whichever machine, the
+    folders on the hosts are enough: they say which upgrade is in place on Core's host and on each server. Either way
+    gate `rollback` shows what is lost and wants the fleet's name before anything is touched. A server put back alone is
+    out of v2 Core's sight.
 
     \b
     Examples:
-      komodo-upgrade rollback prod --plan
-      komodo-upgrade rollback prod
+      komodo-upgrade rollback fleet.toml --plan
+      komodo-upgrade rollback fleet.toml
       komodo-upgrade rollback prod web-3         # at the open failure gate of web-3, or after the end
+      komodo-upgrade rollback fleet.toml --server web-3
       komodo-upgrade approve prod --confirm prod # the gate that it opens
     """
-    target = resolve(arguments, servers=True)
+    target = resolve((*(arguments or ("",)), *named) if named else arguments, servers=True)
     ask = on_terminal() and not (detach or wait) and not wants_json()
-    flow = _Flow(target, ask=ask, wait=wait, reason=reason, timeout=timeout, only_plan=only_plan)
+    flow = _Flow(target, ask=ask, wait=wait, reason=reason, timeout=timeout, only_plan=only_plan, change=change)
+    flow.database = database or ""
     raise click.exceptions.Exit(run(flow.go()))
 
 
 class _Flow:
     def __init__(
-        self, target: Target, *, ask: bool, wait: bool, reason: str, timeout: timedelta | None, only_plan: bool
+        self,
+        target: Target,
+        *,
+        ask: bool,
+        wait: bool,
+        reason: str,
+        timeout: timedelta | None,
+        only_plan: bool,
+        change: str,
     ) -> None:
         self.target = target
         self.ask = ask
@@ -58,17 +88,24 @@ class _Flow:
         self.reason = reason
         self.timeout = timeout
         self.only_plan = only_plan
+        self.change = change
+        self.database = ""
 
     async def go(self) -> int:
         """Turn a running upgrade back, or start the rollback of a closed one."""
         from cli.session import open_session
         from cli.upgrade import Upgrade
+        from model.errors import NoSuchUpgrade
 
-        session = await open_session(only_existing=True)
+        # A fleet file is enough, on a machine that never saw the upgrade; a bare name is not.
+        session = await open_session(only_existing=self.target.fleet is None)
         upgrade = Upgrade(session.client, self.target.name)
-        found = await upgrade.describe()
+        try:
+            found = await upgrade.describe()
+        except NoSuchUpgrade:
+            return await self._closed(session)
         if not found.is_running:
-            return await self._closed(session, upgrade)
+            return await self._closed(session)
         if found.kind == "rollback":
             from cli.start import refuse_second
 
@@ -105,6 +142,7 @@ class _Flow:
         from service.connection import actor
 
         if self.only_plan:
+            from cli import rollback_plan
             from cli.looking_back import fleet_of, result_of
             from model.way_back import rollback_request
 
@@ -113,7 +151,8 @@ class _Flow:
             if result is None or result.plan is None:
                 say("nothing was changed yet: a rollback would only end the upgrade")
                 return 0
-            self._show(rollback_request(result, self.target.fleet or await fleet_of(session.client, found)))
+            fleet = self.target.fleet or await fleet_of(session.client, found)
+            rollback_plan.show(rollback_request(result, fleet))
             return 0
         open_before = (await upgrade.progress()).gate
         control = Control(verb=ControlVerb.ROLLBACK, actor=actor(), reason=self.reason)
@@ -121,64 +160,42 @@ class _Flow:
         # The gate that was open when the rollback was asked for is not the one to answer now.
         return await self._follow(upgrade, known_gate=open_before.id if open_before else "")
 
-    async def _closed(self, session: Session, upgrade: Upgrade) -> int:
-        from cli.looking_back import PARTIAL, fleet_of, to_undo
-        from model.fleet import TASK_QUEUE, workflow_id
-        from model.way_back import rollback_request
+    async def _closed(self, session: Session) -> int:
+        """From what lies on the hosts: needs no history, and knows what a person did by hand meanwhile."""
+        from cli import rollback_plan
+        from cli.aftermath import wait_for_servers
+        from cli.looking_back import fleet_meant, folders
+        from cli.upgrade import Upgrade
+        from model.way_back import request_from_folders
         from service.connection import actor
 
-        past, older = await to_undo(session.client, self.target.name)
-        fleet = self.target.fleet or await fleet_of(session.client, past.run)
-        request = self._only_named(replace(rollback_request(past.result, fleet), requested_by=actor()))
-        if older:
-            say("an earlier upgrade of this fleet was made too; after this one it can be rolled back the same way")
-        if self.only_plan:
-            self._show(request)
-            return 0
+        fleet = await fleet_meant(session.client, self.target)
+        self._known(fleet)
         await session.require_worker()
+        await wait_for_servers(session.client, fleet.name)
         await session.share_secrets(fleet)
-        memo = {"fleet": fleet.name, "requested_by": request.requested_by, "target": fleet.target}
-        if self.target.servers:
-            memo[PARTIAL] = ", ".join(self.target.servers)
-        await session.client.start_workflow(
-            "RollbackFleet",
-            request,
-            id=workflow_id(fleet.name),
-            task_queue=TASK_QUEUE,
-            memo=memo,
-            static_summary=f"roll {fleet.name} back",
+        say("looking at the folders on the hosts …")
+        seen = await folders(session.client, fleet, only=self.target.servers)
+        request = request_from_folders(
+            fleet,
+            seen,
+            only=self.target.servers,
+            change=self.change,
+            database=self.database,
+            requested_by=actor(),
         )
+        if self.only_plan:
+            rollback_plan.show(request)
+            return 0
+        await begin(session.client, request)
         say(f"rollback of upgrade {request.change} has begun; nothing is touched before gate rollback")
-        return await self._follow(upgrade)
+        return await self._follow(Upgrade(session.client, fleet.name))
 
-    def _only_named(self, request: RollbackRequest) -> RollbackRequest:
-        """With SERVER…: these agents alone, Core stays."""
-        from model.errors import NoSuchUpgrade
-
-        wanted = self.target.servers
-        if not wanted:
-            return request
-        missing = [name for name in wanted if name not in request.servers]
-        if missing:
-            raise NoSuchUpgrade(
-                f"{', '.join(missing)} was not changed by upgrade {request.change}",
-                cure=f"it changed: {', '.join(request.servers) or 'no server'}",
-            )
-        kept = tuple(index for index, name in enumerate(request.servers) if name in wanted)
-        return replace(
-            request,
-            servers=tuple(request.servers[i] for i in kept),
-            backups=tuple(request.backups[i] for i in kept),
-            core=False,
-            core_agent=False,
-        )
-
-    def _show(self, request: RollbackRequest) -> None:
-        from workflows.texts import rollback_facts
-
-        facts = rollback_facts(request, now=datetime.now(UTC))
-        text = "\n".join([strong(f"rollback of upgrade {request.change}"), *(f"  • {fact}" for fact in facts)])
-        data({"change": request.change, "servers": request.servers, "core": request.core, "facts": facts}, text)
+    def _known(self, fleet: FleetSpec) -> None:
+        names = [server.name for server in fleet.servers]
+        for name in self.target.servers:
+            if name not in names:
+                raise click.UsageError(f"{name} is no server of {fleet.name}; its servers: {', '.join(names)}")
 
     async def _follow(self, upgrade: Upgrade, known_gate: str = "") -> int:
         from cli.follow import Follower, Manner
@@ -186,3 +203,22 @@ class _Flow:
         manner = Manner(ask=self.ask, leave_at_gate=not self.wait, timeout=self.timeout, known_gate=known_gate)
         target = Target(self.target.name, self.target.fleet)
         return await Follower(upgrade, target, manner).follow()
+
+
+async def begin(client: Client, request: RollbackRequest) -> None:
+    """Start the workflow. Nothing is touched before its gate."""
+    from cli.looking_back import PARTIAL
+    from model.fleet import TASK_QUEUE, workflow_id
+
+    name = request.fleet.name
+    memo = {"fleet": name, "requested_by": request.requested_by, "target": request.fleet.target}
+    if not request.core and not request.core_is_back:
+        memo[PARTIAL] = ", ".join(request.servers)
+    await client.start_workflow(
+        "RollbackFleet",
+        request,
+        id=workflow_id(name),
+        task_queue=TASK_QUEUE,
+        memo=memo,
+        static_summary=f"roll {name} back",
+    )

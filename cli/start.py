@@ -44,6 +44,7 @@ def start_command(fleet_file: str | None, *, detach: bool, wait: bool, timeout: 
 
 
 async def _start(fleet: FleetSpec, *, ask: bool, wait: bool, timeout: timedelta | None) -> int:
+    from cli.aftermath import wait_for_servers
     from cli.follow import Follower, Manner
     from cli.session import open_session
     from cli.upgrade import Upgrade
@@ -51,6 +52,7 @@ async def _start(fleet: FleetSpec, *, ask: bool, wait: bool, timeout: timedelta 
     session = await open_session()
     await session.require_worker()
     await refuse_second(session, fleet.name)
+    await wait_for_servers(session.client, fleet.name)
     await session.share_secrets(fleet)
     change = await begin(session, fleet)
     say(f"upgrade {change} of {fleet.name} to {fleet.target} has begun; nothing is changed before gate core")

@@ -13,6 +13,9 @@ from cli.target import Target, resolve
 
 if TYPE_CHECKING:
     from cli.upgrade import Upgrade
+    from service.upgrades import Run
+
+INCOMPLETE = 3
 
 
 @click.command("status")
@@ -68,6 +71,8 @@ async def _status(target: Target, *, wait: bool, timeout: timedelta | None) -> i
     found = await upgrade.describe()
     if found.is_running and wait:
         return await Follower(upgrade, target, Manner(timeout=timeout)).follow()
+    if not found.is_running and found.status != "completed":
+        return await _ended_by_temporal(upgrade, found, target)
     if not found.is_running:
         result = await upgrade.result()
         data(result, "\n".join(table.result_lines(result, target)))
@@ -75,6 +80,18 @@ async def _status(target: Target, *, wait: bool, timeout: timedelta | None) -> i
     progress = await upgrade.progress(steps=True)
     data(progress, "\n".join(table.lines(progress)))
     return LEFT_AT_GATE if progress.gate else 0
+
+
+async def _ended_by_temporal(upgrade: Upgrade, found: Run, target: Target) -> int:
+    from cli import aftermath
+    from cli.looking_back import result_of
+    from service.upgrades import servers_at_work
+
+    at_work = tuple([name async for name in servers_at_work(upgrade.client, upgrade.fleet)])
+    result = aftermath.told(await result_of(upgrade.client, found), found)
+    text = "\n".join(aftermath.lines(result, found, target, at_work))
+    data({"status": found.status, "result": result, "at_work": at_work}, text)
+    return result.state.exit_code if result else INCOMPLETE
 
 
 async def _watch(target: Target, timeout: timedelta | None) -> int:

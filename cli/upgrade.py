@@ -34,7 +34,7 @@ from model.fleet import workflow_id
 from model.plain import moment
 from model.plan import Plan
 from model.progress import FleetProgress, FleetResult, ServerProgress, ServerState
-from service.upgrades import Run, to_run
+from service.upgrades import Run, abandoned_rollback, to_run
 
 T = TypeVar("T")
 
@@ -63,11 +63,21 @@ class Upgrade:
         """Workflow id of the rollback that was under way at the last look: its gates are answered there."""
 
     async def describe(self) -> Run:
-        """Status, who began it and when. Raises NoSuchUpgrade."""
+        """Status, who began it and when. Raises NoSuchUpgrade.
+
+        Of an upgrade that was terminated while its rollback ran, it is that rollback from here on.
+        """
         try:
-            return await to_run(await self.handle.describe(rpc_timeout=ANSWER))
+            found = await to_run(await self.handle.describe(rpc_timeout=ANSWER))
+            if found.is_running or found.status == "completed":
+                return found
+            rollback = await abandoned_rollback(self.client, self.fleet)
         except RPCError as error:
             raise self._explain(error) from None
+        if rollback is None:
+            return found
+        self.handle = self.client.get_workflow_handle(rollback.workflow_id)
+        return rollback
 
     async def progress(self, *, steps: bool = False) -> FleetProgress:
         """Where it stands; with `steps` the running servers are asked for their step too."""
@@ -133,7 +143,7 @@ class Upgrade:
         """Waits for the end. Raises UpgradeError when the run failed, was cancelled or terminated."""
         client = self.client
         run = await self.describe()
-        handle = client.get_workflow_handle(workflow_id(self.fleet), run_id=run.run_id, result_type=FleetResult)
+        handle = client.get_workflow_handle(run.workflow_id, run_id=run.run_id, result_type=FleetResult)
         try:
             result: FleetResult = await handle.result()
         except WorkflowFailureError as error:

@@ -19,7 +19,7 @@ import asyncssh
 from hosts.clean import clean
 from hosts.connection import Link
 from hosts.failures import connection_lost, no_session, script_failed
-from hosts.jobs import job_place, parse_result, void_place
+from hosts.jobs import is_part, job_place, parse_result, void_place
 from hosts.script import Script, parse
 from hosts.secrets import resolve
 from hosts.session import Exchange, Reply, new_marker
@@ -64,6 +64,22 @@ class RemoteFile:
 
     def __repr__(self) -> str:
         return f"RemoteFile({self.path!r}, {len(self.data)} bytes, {self.mode}, {self.owner})"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Who holds a host's lock."""
+
+    fleet: str
+    """Its slug."""
+    change: str
+    since: str
+    """UTC, as it was written."""
+    used: datetime
+    """By the last step. A lock expires thirty days after it."""
+    job: str = ""
+    """The folder of a job that runs right now; empty: none does."""
+    expired: bool = False
 
 
 class Host:
@@ -217,6 +233,34 @@ class Host:
         head = call(marker, script, args)
         reply = await self._exchange(script.name, marker, lambda: _pieces(head), patience + _MINUTE, root, on_progress)
         self._completed(script.name, reply, check=True)
+
+    async def discard(self, fleet: str, *changes: str, change: str) -> tuple[str, ...]:
+        """Removes the run folders of these changes of a fleet; returns those that were there.
+
+        `change` owns the host's lock meanwhile. Raises HostLocked while another upgrade, or a job of one of them, is at
+        work on the host.
+        """
+        for part in (fleet, change, *changes):
+            if not is_part(part):
+                raise ValueError(f"{part!r} cannot be part of a path")
+        script = Script.load("hosts.sh", "discard.sh")
+        done = await self.run(script, self.spec.state_dir, fleet, change, *changes, timeout=10 * _MINUTE)
+        return tuple(parse(done.text).get("removed", []))
+
+    async def held(self) -> Held | None:
+        """Who holds this host's lock; None: nobody."""
+        said = parse((await self.run(Script.load("hosts.sh", "held.sh"), self.spec.state_dir)).text)
+        if not said.get("owner"):
+            return None
+        fleet, _, change = said["owner"][0].partition(" ")
+        return Held(
+            fleet=fleet,
+            change=change,
+            since=next(iter(said.get("since", [])), ""),
+            used=datetime.fromtimestamp(int(said["used"][0]), UTC),
+            job=next(iter(said.get("job", [])), ""),
+            expired=bool(said.get("expired")),
+        )
 
     async def unlock(self, change: str) -> None:
         """Gives the host's lock back if this change holds it. Raises HostLocked while one of its jobs runs."""

@@ -32,13 +32,17 @@ def void_place(prefix: str, folder: str, change: str) -> Place:
     return _place(parts, folder, change)
 
 
+def is_part(text: str) -> bool:
+    """May be one part of a path, and a word of a lock file."""
+    return bool(_PART.fullmatch(text))
+
+
 def _place(parts: list[str], folder: str, change: str) -> Place:
     way = folder.rstrip("/").split("/")
     if parts[0] != change or way[-1] != change or len(way) < 3 or way[0]:
         raise ValueError(f"{'/'.join(parts)!r} is no operation of {change!r} in the run folder {folder!r}")
     for part in (*parts, way[-2]):
-        # They become paths and words of a lock file.
-        if not _PART.fullmatch(part):
+        if not is_part(part):
             raise ValueError(f"{part!r} cannot be part of a path")
     return Place("/".join([*way, "jobs", *parts[1:]]), way[-2])
 

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from komodo import agent_aliases, releases, unit
-from komodo.agent_survey import ConfigFile, Survey, lock_of_another, one
+from komodo.agent_survey import ConfigFile, Survey, lock_of_another, locked, one
 from komodo.periphery_config import ConfigFacts
 from model.facts import Finding, Severity
 
@@ -128,12 +128,8 @@ def _machine(survey: Survey) -> Findings:
         yield _say(survey, "clock-skew", Severity.REFUSE if skew > SKEW_REFUSED else Severity.WARN, text, cure)
     if held := lock_of_another(survey):
         fleet, _, change = held.partition(" ")
-        yield _refuse(
-            survey,
-            "host-locked",
-            f"the upgrade {change} of the fleet {fleet} holds this host",
-            f"let it end; if it is over: rm -r {survey.server.host.state_dir}/lock on the host",
-        )
+        text, cure = locked(fleet, change, survey.lock_use, survey.server.host.state_dir)
+        yield _refuse(survey, "host-locked", text, cure)
     size = int(one(files, "binary_bytes") or 0)
     need = {"free_binary": max(size, BINARY_BYTES), "free_state": max(size, BINARY_BYTES) + size}
     where = {"free_binary": survey.unit.binary, "free_state": survey.server.host.state_dir}

@@ -47,7 +47,9 @@ class Survey:
     """Of the running agent."""
     clock_ahead: timedelta = timedelta()
     lock: str = ""
-    """"<fleet slug> <change>" of the lock that is held on the host; empty: none."""
+    """"<fleet slug> <change>" of the lock that is held on the host; empty: none, or one that has expired."""
+    lock_use: str = ""
+    """Since when, when it was last used, whether a job of it runs: for people."""
 
 
 def one(said: Said, key: str) -> str:
@@ -85,3 +87,13 @@ def from_error(name: str, error: UpgradeError) -> Finding:
 def lock_of_another(survey: Survey) -> str:
     """ "<fleet> <change>" where another fleet holds the host; empty: nobody, or this fleet."""
     return survey.lock if survey.lock and survey.lock.split(" ")[0] != slug(survey.fleet) else ""
+
+
+def locked(fleet: str, change: str, use: str, state_dir: str) -> tuple[str, str]:
+    """What another fleet's lock means, and the rule by which it goes away. For a server and for Core's host."""
+    text = f"the upgrade {change} of the fleet {fleet} holds this host{f', {use}' if use else ''}"
+    cure = (
+        f"let it end (`komodo-upgrade status {fleet}` where it was begun). A later run of {fleet} takes it over, "
+        f"another fleet thirty days after its last use. If it is over: sudo rm -r {state_dir}/lock on the host"
+    )
+    return text, cure

@@ -164,6 +164,16 @@ class UpgradeRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NotPutBack:
+    """A server that a rollback leaves as it is, and why: said at the gate and in the report."""
+
+    name: str
+    why: str
+    harmless: bool = False
+    """The old version runs there as before: nothing is missing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RollbackRequest:
     """Input of `RollbackFleet`: everything it needs, so that it works without the upgrade's history."""
 
@@ -178,6 +188,12 @@ class RollbackRequest:
     core_agent: bool = False
     backups: tuple[Backup, ...] = ()
     """One for each of `servers`, in the same order."""
+    changes: tuple[str, ...] = ()
+    """The same: whose run folder each is put back from, where an upgrade took more than one run. Empty: `change`."""
+    left: tuple[NotPutBack, ...] = ()
+    """Servers of the fleet that stay as they are."""
+    core_is_back: bool = False
+    """With core=False: Core runs the old version already, so it has to see these servers again."""
     core_backup: Backup | None = None
     dump: DumpFacts | None = None
     """The final v1 dump. None: v2 Core never started, so the database is left alone."""
@@ -192,6 +208,12 @@ class RollbackRequest:
     approved: Recorded | None = None
     """Set where the gate `rollback` was already answered (rollback of a running upgrade)."""
     requested_by: str = ""
+
+    def change_of(self, name: str) -> str:
+        """The upgrade whose run folder this server (or Core) is put back from."""
+        if name in self.servers and self.changes:
+            return self.changes[self.servers.index(name)]
+        return self.change
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

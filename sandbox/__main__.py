@@ -41,8 +41,9 @@ async def _run(options: argparse.Namespace) -> None:
         monitoring_interval=options.interval,
     ) as sandbox:
         for text in options.fault:
-            name, _, host = text.partition("@")
-            sandbox.fault(name, host)
+            name, _, where = text.partition("@")
+            host, _, times = where.partition(":")
+            sandbox.fault(name, host, **({"times": int(times)} if times else {}))
         sys.stdout.write(f"{sandbox.fleet_file}\n")
         sys.stdout.flush()
         _follow_parent(stop)
@@ -58,7 +59,9 @@ def main() -> None:
     parser.add_argument("--agent-version", default="1.19.5")
     parser.add_argument("--speed", type=float, default=4.0, help="how many times faster than a real Core's clocks")
     parser.add_argument("--interval", default="1-sec", help="Core's monitoring interval")
-    parser.add_argument("--fault", action="append", default=[], metavar="NAME@HOST", help="see sandbox/faults.py")
+    parser.add_argument(
+        "--fault", action="append", default=[], metavar="NAME@HOST[:TIMES]", help="see sandbox/faults.py"
+    )
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_run(parser.parse_args()))
 

@@ -351,8 +351,8 @@ class Sandbox:
 
 
 def server_name(position: int) -> str:
-    """web-1, db-1, nas, build-1, web-2, then srv-06, srv-07, …"""
-    return NAMES[position] if position < len(NAMES) else f"srv-{position + 1:02d}"
+    """web-1, db-1, nas, build-1, web-2, then web-3, web-4, …"""
+    return NAMES[position] if position < len(NAMES) else f"web-{position - 2}"
 
 
 def address_of(net: str, number: int) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from sandbox import unitfile
 from sandbox.agent import Agent, binary_version
+from sandbox.faults import Fault
 from sandbox.unitfile import UnitFile
 from sandbox.world import now
 
@@ -185,16 +186,17 @@ class Systemd:
         code = agent.start()
         if code is not None:
             self._exited(service, code)
-        elif self._crashes(version):
-            self.host.world.spawn(self._crash(service, agent))
+        elif fault := self._crashes(version):
+            self.host.world.spawn(self._crash(service, agent, float(fault.options.get("after", 0.2))))
 
-    def _crashes(self, version: str) -> bool:
+    def _crashes(self, version: str) -> Fault | None:
         fault = self.host.world.faults.on("crash-loop", self.host.name)
-        return fault is not None and fault.covers(version)
+        if fault is None or not fault.covers(version):
+            return None
+        return self.host.world.faults.strike("crash-loop", self.host.name)
 
-    async def _crash(self, service: Service, agent: Agent) -> None:
-        fault = self.host.world.faults.on("crash-loop", self.host.name)
-        await asyncio.sleep(float(fault.options.get("after", 0.2)) if fault else 0)
+    async def _crash(self, service: Service, agent: Agent, after: float) -> None:
+        await asyncio.sleep(after)
         if service.agent is agent:
             agent.crash()
             self._exited(service, 1)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
+
+from model.fleet import workflow_id
 
 TYPES = ("UpgradeFleet", "RollbackFleet")
 CHECK_TYPE = "CheckFleet"
@@ -66,3 +68,21 @@ async def to_run(execution: WorkflowExecution) -> Run:
         target=str(memo.get("target", "")),
         partial=str(memo.get("servers", "")),
     )
+
+
+async def servers_at_work(client: Client, fleet: str) -> AsyncIterator[str]:
+    """Servers whose own workflow runs; without a running upgrade they are those of a terminated one, undoing."""
+    prefix = f"{workflow_id(fleet)}/"
+    query = "WorkflowType = 'UpgradeServer' AND ExecutionStatus = 'Running'"
+    async for execution in client.list_workflows(query, rpc_timeout=timedelta(seconds=10)):
+        if execution.id.startswith(prefix):
+            yield execution.id.removeprefix(prefix).split("/")[0]
+
+
+async def abandoned_rollback(client: Client, fleet: str) -> Run | None:
+    """The rollback that an upgrade began as its child: it goes on to its end when the upgrade is terminated."""
+    prefix = f"{workflow_id(fleet)}/rollback/"
+    async for run in runs(client, "ExecutionStatus = 'Running'"):
+        if run.workflow_id.startswith(prefix):
+            return replace(run, fleet=fleet)
+    return None

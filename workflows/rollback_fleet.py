@@ -126,7 +126,7 @@ class RollbackFleet(Conversation):
 
     def _op(self, name: str) -> Operation:
         request = self._request
-        return Operation(change=request.change, fleet=request.fleet.name, target=name, attempt=request.attempt)
+        return Operation(change=request.change_of(name), fleet=request.fleet.name, target=name, attempt=request.attempt)
 
     # --- what people see ----------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from temporalio.workflow import ActivityConfig
 with workflow.unsafe.imports_passed_through():
     from model.facts import Backup, CoreFacts, DatabasePrint, DumpFacts, ServerFacts
     from model.fleet import Clocks, FleetSpec, ServerSpec
+    from model.folders import Cleaned, CleanHost, HostFolders, LookAtFolders
     from model.steps import (
         CoreKey,
         CoreStarted,
@@ -246,3 +247,17 @@ def save_report(report: SaveReport, clocks: Clocks) -> Awaitable[Done]:
 def notify(notice: Notice, clocks: Clocks) -> Awaitable[Done]:
     """A message to people."""
     return act("notify", notice, Done, options.notice(clocks), notice.subject)
+
+
+# --- the run folders --------------------------------------------------------------------------------------------------
+
+
+def look_at_folders(ask: LookAtFolders, clocks: Clocks) -> Awaitable[HostFolders]:
+    """What the run folders on one host can undo."""
+    summary = f"what lies in the run folders of {ask.server.name if ask.server else 'Core'}?"
+    return act("look_at_folders", ask, HostFolders, options.check(clocks), summary)
+
+
+def clean_host(ask: CleanHost, clocks: Clocks) -> Awaitable[Cleaned]:
+    """Run folders removed on one host."""
+    return act("clean_host", ask, Cleaned, options.check(clocks), f"remove run folders of {ask.unwanted.name}")

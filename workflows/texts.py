@@ -193,12 +193,13 @@ def failure_facts(outcome: ServerOutcome) -> tuple[str, ...]:
 def rollback_facts(
     request: RollbackRequest, *, now: datetime, unreachable: Mapping[str, str] | None = None
 ) -> tuple[str, ...]:
-    """Gate `rollback`: servers, minutes, what is lost."""
-    lines = [
-        f"plan {request.plan.digest}: back to Core {request.plan.core.version}" if request.core else _servers_only()
-    ]
-    names = ", ".join(request.servers) or "none"
-    lines.append(f"agents put back, all at once: {len(request.servers)} ({names})")
+    """Gate `rollback`: servers, versions, the database's way, what is lost, minutes, what stays as it is."""
+    target, old = request.fleet.target, request.plan.core.version
+    runs = tuple(dict.fromkeys((request.change, *request.changes)))
+    of = f"undone: the upgrade {', '.join(runs)}"
+    core = f"back to Core {old} from {target}" if request.core else _servers_only(request)
+    lines = [f"plan {request.plan.digest}: {core}", of]
+    lines.append(f"agents put back, all at once: {_agents(request)}")
     if request.dump and request.database == "keep":
         lines.append(
             "kept: what was written to Komodo since the upgrade; the v2 database is dumped first, as `pre_rollback`, "
@@ -219,13 +220,31 @@ def rollback_facts(
     lines += _some(
         f"cannot be reached now, and is put back once it can be: {n}: {text}" for n, text in (unreachable or {}).items()
     )
-    needed = _CORE_RESTART * 2 + timedelta(seconds=4 * request.dump.seconds if request.dump else 0)
-    lines.append(f"about {_minutes(needed)}; a rollback once begun is finished")
+    lines += _some(f"NOT put back: {one.name}: {one.why}" for one in request.left if not one.harmless)
+    lines += _some(f"stays: {one.name}: {one.why}" for one in request.left if one.harmless)
+    lines.append(f"about {_minutes(rollback_time(request))}; a rollback once begun is finished")
     return tuple(lines)
 
 
-def _servers_only() -> str:
-    return "Core stays as it is; the servers go back to v1 and are then unreachable from Core"
+def rollback_time(request: RollbackRequest) -> timedelta:
+    """How long a rollback takes, from what was measured."""
+    core = _CORE_RESTART * 2 + timedelta(seconds=4 * request.dump.seconds if request.dump else 0)
+    return core if request.core else _CORE_RESTART
+
+
+def _agents(request: RollbackRequest) -> str:
+    versions = {s.name: s.version for s in request.plan.servers}
+    names = ", ".join(f"{n} {versions[n]}" if versions.get(n) else n for n in request.servers)
+    return f"{len(request.servers)} ({names or 'none'})"
+
+
+def _servers_only(request: RollbackRequest) -> str:
+    if request.core_is_back:
+        return f"Core runs {request.plan.core.version} already; these servers follow, and it has to see them again"
+    return (
+        f"Core stays as it is; the servers go back alone and are then unreachable from Core {request.fleet.target}: "
+        "no deploys, schedules, webhooks, stats; their containers keep running"
+    )
 
 
 def lost_line(dump: DumpFacts | None) -> str:

@@ -31,7 +31,7 @@ class WayBack:
         self.begun = False
         """Something was changed: from here on it is finished, whatever is cancelled."""
         self.core_state = ServerState.PENDING if request.core else ServerState.ALREADY_CURRENT
-        self.core_version = request.fleet.target if request.core else request.plan.core.version
+        self.core_version = request.plan.core.version if request.core_is_back else request.fleet.target
         self.core_agent: ServerOutcome | None = None
         self.core_line = ServerProgress(name=CORE, attempt=request.attempt)
         self.lines = {n: ServerProgress(name=n, attempt=request.attempt) for n in request.servers}
@@ -175,7 +175,7 @@ class WayBack:
 
     def _op(self, name: str) -> Operation:
         request = self.request
-        return Operation(change=request.change, fleet=request.fleet.name, target=name, attempt=request.attempt)
+        return Operation(change=request.change_of(name), fleet=request.fleet.name, target=name, attempt=request.attempt)
 
     # --- agents -------------------------------------------------------------------------------------------------------
 
@@ -244,8 +244,8 @@ class WayBack:
 
     async def _prove(self, name: str, restored: Restored) -> None:
         """Core sees it again, freshly. Where Core stays on v2 there is nothing to see."""
-        if not self.request.core:
-            text = "on v1 by decision, unreachable from v2 Core"
+        if not self.request.core and not self.request.core_is_back:
+            text = f"on {restored.version} by decision, unreachable from Core {self.core_version}"
             self._settle(name, ServerState.LEFT_ON_V1, text, version_after=restored.version)
             return
         core = self.request.plan.core
@@ -277,16 +277,26 @@ class WayBack:
 
     def end(self) -> Ended:
         """After all steps."""
+        for one in self.request.left:
+            state = ServerState.STOPPED if one.harmless else ServerState.ROLLBACK_INCOMPLETE
+            self.outcomes[one.name] = ServerOutcome(name=one.name, state=state, detail=f"not put back: {one.why}")
+        told = {one.name: one for one in self.request.left}
         for name, outcome in self.outcomes.items():
+            if name in told:
+                continue
             if name not in self.request.servers and outcome.state is not ServerState.ALREADY_CURRENT:
                 text = "never switched: v1 runs there as before"
                 self.outcomes[name] = replace(outcome, state=ServerState.STOPPED, detail=text)
         agent = (self.core_agent,) if self.core_agent else ()
-        done = [self.outcomes[name] for name in self.request.servers]
+        done = [self.outcomes[name] for name in (*self.request.servers, *told)]
         bad = [o for o in (*done, *agent) if o.state is ServerState.ROLLBACK_INCOMPLETE]
         if bad:
             lines = "\n".join(f"{o.name}: {o.detail}" for o in bad)
             return Ended(FleetState.ROLLBACK_INCOMPLETE, f"rolled back, but not all of it:\n{lines}")
+        if not self.request.core:
+            names = ", ".join(self.request.servers)
+            seen = "sees them" if self.request.core_is_back else "stays as it is: unreachable from it until upgraded"
+            return Ended(FleetState.ROLLED_BACK, f"back on the old version: {names}; Core {self.core_version} {seen}")
         return Ended(FleetState.ROLLED_BACK, f"{self.request.fleet.name} is back on {self.core_version or 'v1'}")
 
     def warn(self, code: str, subject: str, text: str) -> None:

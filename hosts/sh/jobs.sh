@@ -146,8 +146,14 @@ ku_owner_of() { # LOCK: sets ku_owner and ku_since
     { { IFS= read -r ku_owner && IFS= read -r ku_since; } <"$1/owner"; } 2>/dev/null || :
 }
 
-# Takes the host's lock for this change. Held already: fine. Held by an older change of the same fleet with no job
-# alive: taken over. Else 73.
+# Not used for thirty days: whoever held it is over, or has forgotten it.
+ku_lock_expired() { # LOCK
+    [ -n "$(find "$1/owner" -mtime +30 2>/dev/null)" ]
+}
+
+# Takes the host's lock for this change. Held already: fine, and used once more. Held by an older change of the same
+# fleet: taken over, once its jobs have ended, which is waited for ku_lock_patience seconds (five minutes), with signs of
+# life. Held by another fleet: 73, unless it has expired and none of its jobs runs.
 ku_lock() { # STATE FLEET CHANGE
     ku_patience=0
     ku_owner_of "$1/lock"
@@ -171,7 +177,10 @@ ku_lock() { # STATE FLEET CHANGE
         [ -d "$1/lock" ] || die 1 "could not make the lock: $ku_error"
         ku_owner_of "$1/lock"
         case $ku_owner in
-        "$2 $3") return 0 ;;
+        "$2 $3")
+            touch "$1/lock/owner" 2>/dev/null || :
+            return 0
+            ;;
         '')
             # Being taken right now, or left by somebody who died doing so.
             ku_patience=$((ku_patience + 1))
@@ -182,11 +191,19 @@ ku_lock() { # STATE FLEET CHANGE
             ;;
         "$2 "*)
             if ku_any_alive "$1/$2/${ku_owner#* }"; then
+                if [ "${ku_lock_patience:=300}" -gt 0 ]; then
+                    ku_lock_patience=$((ku_lock_patience - 1))
+                    printf 'life\t0\n'
+                    sleep 1
+                    continue
+                fi
                 die 73 "the earlier upgrade ${ku_owner#* } of this fleet still has a job running here: $ku_living"
             fi
             ;;
         *)
-            die 73 "locked by the upgrade ${ku_owner#* } of the fleet ${ku_owner%% *}, since ${ku_since:-an unknown time}"
+            if ! ku_lock_expired "$1/lock" || ku_any_alive "$1/${ku_owner%% *}/${ku_owner#* }"; then
+                die 73 "locked by the upgrade ${ku_owner#* } of the fleet ${ku_owner%% *}, since ${ku_since:-an unknown time}"
+            fi
             ;;
         esac
         ku_release "$1" "$ku_owner"

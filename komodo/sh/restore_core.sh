@@ -1,9 +1,9 @@
 #!/bin/sh
-# restore.sh [--dry-run] [stop|database|files|start|check|agent|all]
+# restore.sh [--dry-run] [stop|database|files|start|check|agent|done|all]
 #
 # Takes Komodo Core on this host back to the version it had before the upgrade. Run it as root. It needs nothing but
 # sh and docker: what it restores lies beside it, where it belongs is told by restore.list. It asks nothing and may be
-# repeated. Without a word it does `all`: stop, database, files, start, check, agent.
+# repeated. Without a word it does `all`: stop, database, files, start, check, agent, done.
 #
 #   stop      Core (and the periphery of its project) is stopped
 #   database  the last dump of the old version is restored, if the new version was ever started
@@ -11,6 +11,7 @@
 #   start     Core is started in its old version
 #   check     its own log says which version runs
 #   agent     the periphery of its project is re-created in its old version
+#   done      noted that Core is back, here and in the folders of later upgrades
 set -eu
 umask 077
 LC_ALL=C
@@ -24,9 +25,9 @@ what=
 for word in "$@"; do
     case $word in
     --dry-run) dry=yes ;;
-    stop | database | files | start | check | agent | all) what=$word ;;
+    stop | database | files | start | check | agent | done | all) what=$word ;;
     *)
-        echo "usage: restore.sh [--dry-run] [stop|database|files|start|check|agent|all]" >&2
+        echo "usage: restore.sh [--dry-run] [stop|database|files|start|check|agent|done|all]" >&2
         exit 2
         ;;
     esac
@@ -244,10 +245,20 @@ old_image() {
         esac
     fi
 }
+# marked NAME: by this upgrade, or by a later run of it.
+marked() {
+    later=
+    for folder in "$(dirname "$here")"/*/; do
+        folder=${folder%/}
+        if [ "${folder##*/}" = "${here##*/}" ]; then later=yes; fi
+        if [ -n "$later" ] && [ -e "$folder/$1" ]; then return 0; fi
+    done
+    return 1
+}
 # up KIND MARK: the service of the files now in place. Where the new version never ran it is only started again.
 up() {
     old_image "$1"
-    if [ -e "$here/$2" ]; then
+    if marked "$2"; then
         compose up -d --no-deps "$(value "$1_service")"
     else
         compose start "$(value "$1_service")"
@@ -300,6 +311,15 @@ do_agent() {
         old_agent=
     fi
 }
+do_done() {
+    [ "$dry" = no ] || return 0
+    later=
+    for folder in "$(dirname "$here")"/*/; do
+        folder=${folder%/}
+        if [ "${folder##*/}" = "${here##*/}" ]; then later=yes; fi
+        if [ -n "$later" ] && [ -f "$folder/restore.list" ]; then date -u +%Y-%m-%dT%H:%M:%SZ >"$folder/rolled-back-at"; fi
+    done
+}
 
 case $what in
 all)
@@ -309,6 +329,7 @@ all)
     do_start
     do_check
     do_agent
+    do_done
     tell "Core is back. Each server has a folder and a restore.sh of its own."
     ;;
 *) "do_$what" ;;

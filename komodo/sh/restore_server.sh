@@ -132,11 +132,22 @@ else
   echo "nothing to put back: v$version runs"
 fi
 
+# put_back: noted here, and in the folders of later upgrades, which rested on what is in place again.
+put_back() {
+  later=
+  for folder in "$(dirname -- "$here")"/*/; do
+    folder=${folder%/}
+    if [ "${folder##*/}" = "${here##*/}" ]; then later=1; fi
+    if [ -n "$later" ] && [ -f "$folder/restore.list" ]; then date -u +%Y-%m-%dT%H:%M:%SZ >"$folder/restored-at"; fi
+  done
+}
+
 # 4. The proof: its own journal.
 ends=$(($(date +%s) + wait))
 while :; do
   said=$(says_version)
   if [ "$(active)" = active ] && { [ -z "$version" ] || [ -n "$said" ]; } && journal | grep -q 'starting on '; then
+    put_back
     echo "proven: ${said:-$unit is active}"
     exit 0
   fi

@@ -30,6 +30,8 @@ write_config() {
 
 # remember: sets $before and $stopped; kept when the script is run again
 remember() {
+  # From here on this folder has something to put back (again).
+  rm -f -- "$(dirname -- "$mark")/restored-at"
   if [ ! -s "$mark" ]; then
     before=$(property InvocationID)
     printf '%s %s\n' "${before:-none}" "$(clock)" >"$mark.new"

