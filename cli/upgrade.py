@@ -234,7 +234,12 @@ class Upgrade:
                 left="the upgrade itself is safe in Temporal",
                 cure="start one: `komodo-upgrade up` (embedded) or komodo-upgrade-worker",
             )
-        return TemporalUnavailable(f"Temporal: {text}", cure="check the server and TEMPORAL_ADDRESS")
+        return TemporalUnavailable(
+            f"Temporal: {text}",
+            left="the upgrade itself is kept by Temporal, and goes on when it is there again",
+            cure="`komodo-upgrade status` starts the embedded server again; a server of your own: is it up, and "
+            "TEMPORAL_ADDRESS right?",
+        )
 
 
 def _ended_badly(fleet: str, error: WorkflowFailureError) -> UpgradeError:
