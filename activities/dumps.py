@@ -163,7 +163,7 @@ class Dumps:
         host = await self._hosts.get(step.fleet.core.host)
         note = f"{dump.path}{PROOF}"
         async with database(self._hosts, step.fleet.core, step.facts) as (opened, login):
-            proof = _read_proof(await host.read(note))
+            proof = read_proof(await host.read(note))
             if proof is None:
                 begun = time.monotonic()
                 verdict = await self._compare(host, step, dump, opened, login)
@@ -276,7 +276,8 @@ async def held_by(host: Host, dump: DumpFacts) -> Fingerprint | None:
     return Source.from_json(file.data).last if file else None
 
 
-def _read_proof(file: Any) -> DumpProof | None:
+def read_proof(file: Any) -> DumpProof | None:
+    """The note beside a proven dump; None: it has none."""
     if file is None:
         return None
     text = json.loads(file.data)

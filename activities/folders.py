@@ -10,6 +10,7 @@ from temporalio import activity
 
 from activities import manifests
 from activities.agent_host import agent_state
+from activities.dumps import PROOF, read_proof
 from hosts.host import Host
 from hosts.pool import Hosts
 from hosts.script import Script, parse
@@ -147,6 +148,7 @@ async def _core_change(
             problem = problem or f"{path} is gone: what the final dump holds is not known"
         else:
             dump = manifests.dump(record.data, path, host.spec.name)
+            dump = replace(dump, proof=dump.proof or read_proof(await host.read(f"{dump.path}{PROOF}")))
     state = "nothing was switched"
     if back is not None:
         state = f"put back at {_time(back)}"

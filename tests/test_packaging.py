@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import venv
@@ -62,7 +63,14 @@ def test_the_installed_commands_answer_from_another_folder(clean_python: Path, t
     assert "demo" in told.stdout
 
 
-def test_the_installed_demo_upgrades_a_fleet_from_another_folder(clean_python: Path, tmp_path: Path) -> None:
-    ended = run(clean_python, "komodo-upgrade", "demo", "--yes", timeout=180, home=tmp_path)
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "upgraded" in ended.stdout
+def test_the_installed_demo_goes_there_and_back_from_another_folder(clean_python: Path, tmp_path: Path) -> None:
+    """A server that fails is put back, asked about and tried again; then the whole fleet goes back to v1."""
+    words = ("demo", "--yes", "--servers", "2", "--fail", "db-1", "--rollback")
+    ended = run(clean_python, "komodo-upgrade", *words, timeout=240, home=tmp_path)
+    assert ended.returncode == 7, ended.stdout + ended.stderr
+    assert "gate failure/db-1/1: db-1 is left on v1: what now?" in ended.stderr
+    assert "retry, by the demo itself" in ended.stderr
+    assert re.search(r"db-1 +upgraded +2\.3\.2", ended.stdout), ended.stdout
+    assert "LOST: everything written to Komodo since" in ended.stderr
+    assert re.search(r"core +rolled back +1\.19\.5", ended.stdout), ended.stdout
+    assert re.search(r"db-1 +rolled back +1\.19\.5", ended.stdout), ended.stdout

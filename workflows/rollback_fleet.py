@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from temporalio import workflow
 from temporalio.exceptions import FailureError
@@ -68,7 +69,7 @@ class RollbackFleet(Conversation):
             return
         self._enter(Phase.GATE)
         recorded = await self.desk.ask(
-            rollback_gate(self._request, self.desk.fresh("rollback"), self._back.unreachable), urgent=True
+            rollback_gate(self._as_it_stands(), self.desk.fresh("rollback"), self._back.unreachable), urgent=True
         )
         self._enter(Phase.ROLLBACK)
         if recorded.decision.verdict is Verdict.REJECT:
@@ -77,6 +78,11 @@ class RollbackFleet(Conversation):
             )
         # The gate may have been open for days.
         await self._back.check()
+
+    def _as_it_stands(self) -> RollbackRequest:
+        """With the final dump as it is known now: proven once more, where it was not."""
+        final = next((d for d in self._back.dumps if d.label == "final"), self._request.dump)
+        return replace(self._request, dump=final if self._request.dump else None)
 
     async def _told(self) -> Ended:
         try:
