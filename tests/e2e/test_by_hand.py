@@ -7,6 +7,7 @@ import pytest
 from tests.e2e import proofs
 from tests.e2e.bed.bed import Bed
 from tests.e2e.person import NAME, Person
+from tests.e2e.probe import Probe
 from tests.e2e.test_crash import ALL_AT_ONCE
 
 pytestmark = pytest.mark.e2e
@@ -16,8 +17,10 @@ pytestmark = pytest.mark.e2e
 def test_restore_sh_alone(fresh: Bed, bob: Person, note: list[str]) -> None:
     before = fresh.configs(), proofs.core_files(fresh)
     bob.start()
-    bob.answer(bob.gate("core"))
-    assert bob.approve_to_the_end()["state"] == "upgraded"
+    gate = bob.gate("core")
+    with Probe(fresh) as probe:
+        bob.answer(gate)
+        assert bob.approve_to_the_end()["state"] == "upgraded"
     proofs.upgraded(fresh)
     bob.leave()
     for name in ("core", *(s.name for s in fresh.servers)):
@@ -25,4 +28,5 @@ def test_restore_sh_alone(fresh: Bed, bob: Person, note: list[str]) -> None:
         fresh.on(name, "sh", script, "--dry-run")
         fresh.on(name, "sh", script)
     proofs.as_before(fresh, *before)
+    note += ["all servers at once", *probe.lines()]
     note.append("sh, docker and the backup were enough; no worker, no Temporal")
