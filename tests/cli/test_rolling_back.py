@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from model.fleet import TASK_QUEUE, workflow_id
+from service.connection import connect
+from service.state import Running
+from service.upgrades import servers_at_work
 from tests.cli.conftest import Call
 from tests.cli.test_running import as_json
 
@@ -111,3 +117,35 @@ def test_clean_waits_for_no_running_upgrade(komodo_upgrade: Call, fleet: Fleet) 
     fleet("web-1")
     komodo_upgrade("start", code=6)
     assert "is being upgraded" in komodo_upgrade("clean", code=11).stderr
+
+
+# --- after a terminate ------------------------------------------------------------------------------------------------
+
+
+def test_a_server_of_a_terminated_upgrade_is_shown_and_waited_for(
+    komodo_upgrade: Call, fleet: Fleet, fleet_name: str, service: Running
+) -> None:
+    fleet("web-1")
+    komodo_upgrade("start", code=6)
+
+    async def terminated_with_a_server_at_work() -> None:
+        client = await connect({"target_host": service.address})
+        name = workflow_id(fleet_name)
+        await client.start_workflow("UpgradeServer", "web-1", id=f"{name}/web-1/7", task_queue=TASK_QUEUE)
+        await client.get_workflow_handle(name).terminate()
+        while not [one async for one in servers_at_work(client, fleet_name)]:  # noqa: ASYNC110 - its list lags behind
+            await asyncio.sleep(0.1)
+
+    async def finish() -> None:
+        client = await connect({"target_host": service.address})
+        await client.get_workflow_handle(f"{workflow_id(fleet_name)}/web-1/7").signal("finish")
+
+    asyncio.run(terminated_with_a_server_at_work())
+    assert as_json(komodo_upgrade, "status", code=3)["at_work"] == ["web-1"]
+    later = threading.Timer(3, lambda: asyncio.run(finish()))
+    later.start()
+    planned = komodo_upgrade("rollback", "--plan")
+    later.join()
+    assert "web-1: of a terminated upgrade, still putting itself back; waiting for it" in planned.stderr
+    assert "2.3.2 → 1.19.5" in planned.stdout
+    assert komodo_upgrade("start", code=6).stderr.startswith("upgrade 2")
