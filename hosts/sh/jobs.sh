@@ -157,7 +157,11 @@ ku_lock_expired() { # LOCK
 ku_lock() { # STATE FLEET CHANGE
     ku_patience=0
     ku_owner_of "$1/lock"
-    [ "$ku_owner" != "$2 $3" ] || return 0
+    if [ "$ku_owner" = "$2 $3" ]; then
+        # Its thirty days begin anew.
+        touch -c "$1/lock/owner" 2>/dev/null || :
+        return 0
+    fi
     while :; do
         if ku_error=$(mkdir "$1/lock" 2>&1); then
             if printf '%s %s\n%s\n' "$2" "$3" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$1/lock/new.$$" &&
@@ -177,10 +181,7 @@ ku_lock() { # STATE FLEET CHANGE
         [ -d "$1/lock" ] || die 1 "could not make the lock: $ku_error"
         ku_owner_of "$1/lock"
         case $ku_owner in
-        "$2 $3")
-            touch "$1/lock/owner" 2>/dev/null || :
-            return 0
-            ;;
+        "$2 $3") return 0 ;;
         '')
             # Being taken right now, or left by somebody who died doing so.
             ku_patience=$((ku_patience + 1))
