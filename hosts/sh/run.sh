@@ -103,13 +103,24 @@ ku_end_tree() { # PID
     kill -s KILL "$1" 2>/dev/null
 }
 
+# When a process began; empty once it is gone.
+ku_since() { # PID
+    ku_stat=
+    { IFS= read -r ku_stat <"/proc/$1/stat"; } 2>/dev/null || return 0
+    # shellcheck disable=SC2086
+    set -- ${ku_stat##*) }
+    [ $# -lt 20 ] || { shift 19 && printf '%s\n' "$1"; }
+}
+
 # The end of a connection ends no process: whoever waits for it may be gone, so it has its own clock.
 ku_watch() { # PID
     trap 'kill "$ku_sleep" 2>/dev/null; exit 0' TERM
+    ku_began=$(ku_since "$1")
     sleep "$ku_limit" &
     ku_sleep=$!
     wait "$ku_sleep"
-    ku_end_tree "$1"
+    # Its number may be somebody else's by now, where our shell was killed and could not say that it had ended.
+    if [ -n "$ku_began" ] && [ "$(ku_since "$1")" = "$ku_began" ]; then ku_end_tree "$1"; fi
 }
 
 if [ -z "$ku_job" ]; then
@@ -123,7 +134,11 @@ if [ -z "$ku_job" ]; then
         ) <&3 &
         ku_script_pid=$!
         exec 3<&-
-        ku_watch "$ku_script_pid" </dev/null >/dev/null 2>&1 &
+        (
+            # By exec: a redirected function keeps the streams open beside, and so the channel.
+            exec </dev/null >/dev/null 2>&1
+            ku_watch "$ku_script_pid"
+        ) &
         ku_dog=$!
         wait "$ku_script_pid"
         ku_rc=$?

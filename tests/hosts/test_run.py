@@ -114,9 +114,11 @@ async def test_permission_denied_is_told_by_its_message(machine: Machine) -> Non
         await machine.host.run(script)
 
 
-async def test_a_script_that_is_killed(machine: Machine) -> None:
+@pytest.mark.parametrize("after", ["", "sleep 0.3; "])
+async def test_a_script_that_is_killed(machine: Machine, after: str) -> None:
+    """At once, and when its clock runs beside it: that must not hold the channel open."""
     with pytest.raises(CommandFailed, match=r"victim\.sh was killed on the host \(signal KILL\)"):
-        await machine.host.run(Script("victim.sh", "kill -9 $$"))
+        await machine.host.run(Script("victim.sh", f"{after}kill -9 $$"), timeout=timedelta(seconds=30))
 
 
 async def test_what_login_scripts_print_is_dropped(ground: Ground, hosts: Hosts) -> None:
