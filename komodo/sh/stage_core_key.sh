@@ -17,8 +17,9 @@ pem() {
     sed -n "s/.*\"$2\" *: *\"\([A-Za-z0-9+/=]*\)\".*/\1/p" "$pair"
     echo "-----END $1 KEY-----"
   } >"$4.part"
-  [ "$(wc -l <"$4.part")" -eq 3 ] && sed -n 2p "$4.part" | grep -Eq "^$3\$" ||
+  if ! { [ "$(wc -l <"$4.part")" -eq 3 ] && sed -n 2p "$4.part" | grep -Eq "^$3\$"; }; then
     die 78 "km of $image did not answer with a key pair of the known form"
+  fi
   chmod 600 "$4.part"
   fsync_file "$4.part"
   mv -f -- "$4.part" "$4"
