@@ -71,6 +71,7 @@ class Look:
     edits: CoreEdits | None = None
     docker: str = ""
     compose: str = ""
+    state_place: str = ""
     free: int = 0
     docker_free: int = 0
     version: str = ""
@@ -99,6 +100,7 @@ async def containers(look: Look) -> None:
     done = await look.host.run(script("survey_core.sh"), spec.host.state_dir)
     head, _, body = done.text.partition("-- containers --\n")
     said = parse(head)
+    look.state_place = _first(said, "state_place")
     look.free = _number(said, "free")
     look.docker_free = _number(said, "docker_free")
     for problem in said.get("problem", []):

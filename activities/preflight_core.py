@@ -212,6 +212,7 @@ def _facts(look: Look) -> CoreFacts:
         look.sources.append(f"Core's API at {look.fleet.core.url or place or where}, from the {where}")
     return CoreFacts(
         reachable=True,
+        state_place=look.state_place,
         core=_service(look, look.core, look.version),
         agent=_service(look, look.agent, ""),
         project=look.project,

@@ -54,6 +54,7 @@ def server_facts(survey: Survey) -> ServerFacts:
         edits=edits,
         pinned_keys=pinned,
         open_today=open_today,
+        state_place=one(files, "state_place"),
         sources=_sources(survey),
         findings=tuple(findings),
     )

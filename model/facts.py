@@ -86,6 +86,8 @@ class ServerFacts:
     """One-line keys, and forms that only the agent itself resolves (`file:…`)."""
     open_today: bool = False
     """The running agent accepts any Core."""
+    state_place: str = ""
+    """Which folder of which machine `state_dir` is: equal for two names of one machine."""
     sources: tuple[str, ...] = ()
     """Where each path was found, for people: "binary /usr/local/bin/periphery, from ExecStart of periphery.service"."""
     findings: tuple[Finding, ...] = ()
@@ -154,6 +156,8 @@ class CoreFacts:
     """The Core host, as found."""
 
     reachable: bool = False
+    state_place: str = ""
+    """As of a server."""
     current: bool = False
     version: str = ""
     core: ServiceFacts | None = None

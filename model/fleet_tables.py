@@ -21,6 +21,7 @@ from model.fleet import (
     SecretRef,
     ServerSpec,
     Sudo,
+    slug,
 )
 from model.fleet_values import (
     REFERENCES,
@@ -185,11 +186,12 @@ def to_spec(file: FleetFile, path: Path) -> FleetSpec:
     """Defaults merged, local paths made absolute (relative to the file's folder, `~` is the home)."""
     build = _Build(file, path.parent)
     agent = file.agent
+    core = build.core(file.core)
     return FleetSpec(
         name=file.fleet.name,
         target=file.fleet.target,
-        core=build.core(file.core),
-        servers=tuple(build.server(table) for table in file.server),
+        core=core,
+        servers=_apart(core.host, tuple(build.server(table) for table in file.server)),
         rollout=_rollout(file.rollout),
         agent=AgentRelease(
             method=agent.method,
@@ -205,6 +207,23 @@ def to_spec(file: FleetFile, path: Path) -> FleetSpec:
         notify_command=file.notify.command or "",
         source=str(path),
     )
+
+
+def _apart(core: HostSpec, servers: tuple[ServerSpec, ...]) -> tuple[ServerSpec, ...]:
+    """An agent under systemd on Core's host keeps its backups in a folder of its own: each has its one restore.sh."""
+    taken = {_place(core)}
+    found = []
+    for server in servers:
+        host = server.host
+        if _place(host) in taken:
+            host = replace(host, state_dir=f"{host.state_dir}-{slug(server.name)}")
+        taken.add(_place(host))
+        found.append(replace(server, host=host))
+    return tuple(found)
+
+
+def _place(host: HostSpec) -> tuple[object, ...]:
+    return host.address, host.port, host.jump, host.state_dir
 
 
 def _rollout(table: RolloutTable) -> Rollout:

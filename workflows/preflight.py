@@ -58,7 +58,7 @@ def assemble(
 ) -> Plan:
     """The plan, bound by its digest. `skipped` are servers that a person decided to leave on v1."""
     left = tuple(skipped)
-    facts = tuple(judged(core, servers[s.name]) for s in fleet.servers if s.name in servers)
+    facts = apart(core, tuple(judged(core, servers[s.name]) for s in fleet.servers if s.name in servers))
     wanted = tuple(s.name for s in facts if not s.current and s.name not in left)
     plan = Plan(
         fleet=fleet.name,
@@ -91,6 +91,27 @@ def judged(core: CoreFacts, facts: ServerFacts) -> ServerFacts:
         text = "Core's public key could not be read, so it was not compared with the key that its agent pins"
         return _noted(replace(facts, edits=()), "key-not-compared", Severity.WARN, text, "give an API key of an admin")
     return replace(facts, current=False)
+
+
+def apart(core: CoreFacts, servers: tuple[ServerFacts, ...]) -> tuple[ServerFacts, ...]:
+    """Refuses subjects that are one machine under two names and would keep their backups in one folder.
+
+    The fleet file parts those that are written alike; here the machines themselves have said where their folder lies.
+    """
+    owner = {core.state_place: "core"}
+    found = []
+    for facts in servers:
+        other = owner.get(facts.state_place, "") if facts.state_place else ""
+        if other and not facts.current:
+            text = f"{facts.name} and {other} are one machine, and both would keep their backups in one folder"
+            cure = (
+                f"write the host of both alike in the fleet file, or give {facts.name} a folder of its own: "
+                f'state_dir = "/var/lib/komodo-upgrade-{facts.name}"'
+            )
+            facts = _noted(facts, "one-folder", Severity.REFUSE, text, cure)
+        owner.setdefault(facts.state_place, facts.name)
+        found.append(facts)
+    return tuple(found)
 
 
 def _core_logs_in(core: CoreFacts, facts: ServerFacts) -> bool:

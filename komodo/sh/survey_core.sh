@@ -8,6 +8,8 @@ while [ ! -d "$state" ]; do
 done
 free=$(df -Pk "$state" | awk 'NR == 2 { print $4 }')
 say free "$((free * 1024))"
+# As in survey_files.sh: which folder of which machine that is.
+say state_place "$(cat /proc/sys/kernel/random/boot_id 2>/dev/null || :) $(stat -c %d:%i "$state") ${1#"$state"}"
 if [ -d /var/lib/docker ]; then
     free=$(df -Pk /var/lib/docker | awk 'NR == 2 { print $4 }')
     say docker_free "$((free * 1024))"

@@ -25,6 +25,9 @@ if [ -n "$binary" ]; then
   fi
 fi
 say free_state "$(free "$state")"
+# Which folder of which machine that is: the same for two names of one machine.
+above=$(nearest "$state")
+say state_place "$(cat /proc/sys/kernel/random/boot_id 2>/dev/null || :) $(stat -c %d:%i "$above") ${state#"$above"}"
 
 # one ORIGIN PATH
 one() {
