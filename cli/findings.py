@@ -96,6 +96,8 @@ def _others(plan: Plan) -> list[str]:
     lines = []
     if plan.already_current:
         lines.append(f"already current: {', '.join(plan.already_current)}")
+    if plan.offline:
+        lines.append(f"offline, set aside: {', '.join(plan.offline)}")
     if plan.left_behind:
         lines.append(f"left on v1 on purpose: {', '.join(plan.left_behind)}")
     return lines

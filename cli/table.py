@@ -22,6 +22,7 @@ _COLOURS = {
     ServerState.ROLLING_BACK: "cyan",
     ServerState.UNPROVEN: "yellow",
     ServerState.PARKED: "yellow",
+    ServerState.OFFLINE: "yellow",
     ServerState.LEFT_ON_V1: "red",
     ServerState.ROLLBACK_INCOMPLETE: "red",
 }
@@ -122,13 +123,13 @@ def result_lines(result: FleetResult, target: Target) -> Iterator[str]:
     yield f"{result.fleet} → {result.target}: {result.state.value} after {took}"
     if result.detail:
         yield result.detail
-    rows = [("core", result.core_state, result.core_version, result.core_detail)]
+    rows = [("core", result.core_state.value, result.core_version, result.core_detail)]
     outcomes = result.servers + ((result.core_agent,) if result.core_agent else ())
-    rows += [(o.name, o.state, o.version_after or o.version_before, o.detail) for o in outcomes]
+    rows += [(o.name, o.told, o.version_after or o.version_before, o.detail) for o in outcomes]
     width = max(len(name) for name, *_ in rows)
     for name, state, version, detail in rows:
         first = detail.splitlines()[0] if detail else ""
-        yield f"  {name:<{width}}  {state.value:<19} {version:<8} {first}".rstrip()
+        yield f"  {name:<{width}}  {state:<20} {version:<8} {first}".rstrip()
     untold = [f for f in result.refusals if f.text not in result.detail]
     yield from (f"  refused: {f.subject}: {f.text}{f' → {f.cure}' if f.cure else ''}" for f in untold)
     yield f"the whole report: komodo-upgrade report {target.argument}".rstrip()

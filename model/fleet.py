@@ -146,6 +146,13 @@ class Rollout:
     gate_timeout: timedelta = timedelta(days=3)
     on_gate_timeout: str = "hold"
     """hold | stop"""
+    offline: str = "wait"
+    """wait: a server that cannot be reached is set aside, looked at again after the others, upgraded when it returns;
+    leave: one more look after the others, then it is left on v1; refuse: nothing begins without it."""
+    offline_for: timedelta = timedelta(hours=24)
+    """wait: counted from when the others are done."""
+    offline_look: timedelta = timedelta(minutes=10)
+    """Between two looks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,6 +48,9 @@ gate_reminder = "4h"
 gate_timeout = "3d"
 on_gate_timeout = "hold"             # hold | stop
 leave_behind = []                    # Servers of Core that stay on v1 on purpose
+offline = "wait"                     # a server that is away: wait (set aside, upgraded on return) | leave | refuse
+# offline_for = "24h"                # wait: how long, counted from when the others are done
+# offline_look = "10m"               # between two looks
 # dead_man = "15m"                   # a host puts its agent back by itself when Core has not confirmed it by then
 
 [verify]

@@ -119,6 +119,9 @@ class RolloutTable(Table):
     gate_reminder: Duration = timedelta(hours=4)
     gate_timeout: Duration = timedelta(days=3)
     on_gate_timeout: Literal["hold", "stop"] = "hold"
+    offline: Literal["wait", "leave", "refuse"] = Field("wait", description="what a server that is away means")
+    offline_for: Duration = Field(timedelta(hours=24), description="how long it is waited for, after the others")
+    offline_look: Duration = Field(timedelta(minutes=10), description="between two looks")
     dead_man: DurationOrOff = Field(
         timedelta(), description="a host puts its agent back by itself unless Core confirms it"
     )

@@ -32,6 +32,8 @@ class Plan:
     """waves | together"""
     already_current: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
+    offline: tuple[str, ...] = ()
+    """Set aside: nothing is planned for them before they return."""
     commands: tuple[str, ...] = ()
     """In order, for people."""
     way_back: tuple[str, ...] = ()
@@ -74,6 +76,7 @@ def bind(plan: Plan) -> Plan:
         ],
         "waves": [list(w.servers) for w in plan.waves],
         "left_behind": list(plan.left_behind),
+        **({"offline": list(plan.offline)} if plan.offline else {}),
     }
     if plan.mode == TOGETHER:
         bound["mode"] = plan.mode

@@ -43,6 +43,8 @@ class ServerState(StrEnum):
     """v2 runs, Core has not confirmed."""
     PARKED = "parked"
     """Waits for a human; the detail says for what."""
+    OFFLINE = "offline"
+    """Set aside, because it could not be reached; looked at again after the others."""
     STOPPED = "stopped"
     """Not begun, because the upgrade was stopped."""
     ROLLING_BACK = "rolling back"
@@ -152,6 +154,13 @@ class ServerOutcome:
     error_type: str = ""
     undo_unfinished: bool = False
     """It is not put back yet: whoever gets this outcome goes on with that."""
+    offline: bool = False
+    """It could not be reached, and nothing was switched there."""
+
+    @property
+    def told(self) -> str:
+        """Its state, in words for people."""
+        return f"{self.state} (offline)" if self.offline else str(self.state)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

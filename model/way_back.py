@@ -36,7 +36,8 @@ def rollback_request(
     Raises ValueError when `result` has no plan, so nothing was ever changed."""
     if result.plan is None:
         raise ValueError(f"the upgrade {result.change} of {result.fleet} changed nothing: it ended before its plan")
-    servers = tuple(o for o in result.servers if o.state in _MAY_BE_ON_V2 and o.backup is not None)
+    # Where a host was away nothing was switched, and its restore.sh could not be reached either.
+    servers = tuple(o for o in result.servers if o.state in _MAY_BE_ON_V2 and o.backup is not None and not o.offline)
     agent = result.core_agent
     return RollbackRequest(
         fleet=fleet,

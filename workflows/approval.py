@@ -140,6 +140,8 @@ async def _plan_again(run: Run, drift: dict[str, tuple[str, ...]]) -> tuple[str,
     if core.current:
         text = "somebody brought Core to the target meanwhile: start again to go on from there"
         raise Ended(FleetState.STOPPED, text)
+    for name in tuple(run.offline):
+        run.is_back(name)
     run.find(core, {s.name: s for s in old.servers} | fresh)
     for name in names:
         await _until_plannable(run, name)
@@ -152,7 +154,7 @@ async def _plan_again(run: Run, drift: dict[str, tuple[str, ...]]) -> tuple[str,
 
 async def _until_plannable(run: Run, name: str) -> None:
     """A server that refuses now, late in the day: somebody cures it, or it is left on v1."""
-    while name not in run.skipped:
+    while name not in run.skipped and name not in run.offline:
         refusals = [f for f in run.planned.server(name).findings if f.severity is Severity.REFUSE]
         if not refusals:
             run.line(name, state=ServerState.PENDING, detail="")

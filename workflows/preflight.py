@@ -18,6 +18,12 @@ with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNo
     from workflows.saga import each, trouble
 
 
+AWAY = "unreachable"
+"""Code of the finding of a server without a connection (the error's name)."""
+OFFLINE = "offline"
+"""The same, once the server was set aside for it."""
+
+
 async def survey(fleet: FleetSpec, names: Iterable[str]) -> tuple[CoreFacts, dict[str, ServerFacts]]:
     """Core and these servers, all at the same time. A survey that fails becomes a finding that refuses."""
     order = tuple(names)
@@ -31,7 +37,24 @@ async def survey(fleet: FleetSpec, names: Iterable[str]) -> tuple[CoreFacts, dic
 
 
 async def survey_server(fleet: FleetSpec, name: str) -> ServerFacts:
-    """One server, as found."""
+    """One server, as found. One that cannot be reached is looked at again before that is believed."""
+    facts = await look_once(fleet, name)
+    for pause in (fleet.clocks.retry, 2 * fleet.clocks.retry):
+        if not is_away(facts):
+            break
+        await workflow.sleep(pause, summary=f"look at {name} again")
+        facts = await look_once(fleet, name)
+    return facts
+
+
+def is_away(facts: ServerFacts) -> bool:
+    """No connection, and nothing worse (a changed host key, a refused login)."""
+    codes = [f.code for f in facts.findings if f.severity is Severity.REFUSE]
+    return not facts.reachable and codes == [AWAY]
+
+
+async def look_once(fleet: FleetSpec, name: str) -> ServerFacts:
+    """One server, as found at the first look."""
     try:
         return await steps.survey_server(fleet, fleet.server(name))
     except FailureError as error:
@@ -54,12 +77,20 @@ def _not_seen(subject: str, error: FailureError) -> Finding:
 
 
 def assemble(
-    fleet: FleetSpec, change: str, core: CoreFacts, servers: dict[str, ServerFacts], skipped: Iterable[str] = ()
+    fleet: FleetSpec,
+    change: str,
+    core: CoreFacts,
+    servers: dict[str, ServerFacts],
+    skipped: Iterable[str] = (),
+    away: Iterable[str] = (),
 ) -> Plan:
-    """The plan, bound by its digest. `skipped` are servers that a person decided to leave on v1."""
+    """The plan, bound by its digest. `skipped` are servers that a person decided to leave on v1; `away` those that were
+    set aside already.
+    """
     left = tuple(skipped)
     facts = apart(core, tuple(judged(core, servers[s.name]) for s in fleet.servers if s.name in servers))
-    wanted = tuple(s.name for s in facts if not s.current and s.name not in left)
+    facts, offline = _set_aside(fleet, facts, left, tuple(away))
+    wanted = tuple(s.name for s in facts if not s.current and s.name not in (*left, *offline))
     plan = Plan(
         fleet=fleet.name,
         target=fleet.target,
@@ -69,9 +100,31 @@ def assemble(
         mode=fleet.rollout.mode,
         already_current=tuple(s.name for s in facts if s.current),
         left_behind=(*fleet.leave_behind, *left),
+        offline=offline,
     )
     plan = replace(plan, commands=texts.commands(fleet, plan), way_back=texts.way_back(fleet, plan, change))
     return bind(plan)
+
+
+def _set_aside(
+    fleet: FleetSpec, facts: tuple[ServerFacts, ...], left: tuple[str, ...], away: tuple[str, ...]
+) -> tuple[tuple[ServerFacts, ...], tuple[str, ...]]:
+    """Servers that cannot be reached stop nobody else. With nobody else there, the way to them is broken."""
+    offline = tuple(s.name for s in facts if s.name not in left and (s.name in away or is_away(s) or _aside(s)))
+    others = [s for s in facts if s.name not in (*left, *offline) and not s.current]
+    if fleet.rollout.offline == "refuse" or not others:
+        return facts, tuple(name for name in offline if name in away)
+    return tuple(_warned(s) if is_away(s) else s for s in facts), offline
+
+
+def _aside(facts: ServerFacts) -> bool:
+    return any(f.code == OFFLINE for f in facts.findings)
+
+
+def _warned(facts: ServerFacts) -> ServerFacts:
+    found = facts.findings[0]
+    cure = "upgraded through a gate of its own when it returns"
+    return _noted(replace(facts, findings=()), OFFLINE, Severity.WARN, f"offline, set aside: {found.text}", cure)
 
 
 def judged(core: CoreFacts, facts: ServerFacts) -> ServerFacts:

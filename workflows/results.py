@@ -26,7 +26,7 @@ def verdict(run: Run) -> tuple[FleetState, str]:
     bad = [o for o in (*run.outcomes.values(), *agent) if o.state not in _GOOD]
     if not bad:
         return FleetState.UPGRADED, f"{run.fleet.name} is on {run.fleet.target}"
-    names = ", ".join(f"{o.name} ({o.state})" for o in bad)
+    names = ", ".join(f"{o.name} ({o.told})" for o in bad)
     return (
         FleetState.INCOMPLETE,
         f"Core is on {run.fleet.target}; not upgraded: {names}; start again to go on from there",
@@ -114,6 +114,8 @@ def _outcome(run: Run, name: str) -> ServerOutcome:
     )
     if plan and name in plan.already_current:
         return replace(basis, state=ServerState.ALREADY_CURRENT)
+    if name in run.offline and run.begun:
+        return replace(basis, state=ServerState.LEFT_ON_V1, detail=run.offline[name], offline=True)
     if line.state is ServerState.UPGRADING:
         return replace(basis, version_after="", detail="its own workflow was still at it")
     if run.end and run.touched:

@@ -39,7 +39,7 @@ async def roll_out(run: Run) -> None:
             await core_upgrade.switch_agent(run)
         await _upgrade(run, wave)
         for name in wave.servers:
-            await _settle(run, name)
+            await settle(run, name)
     if not run.desk.stopping:
         await run.desk.safe_point()
 
@@ -61,7 +61,8 @@ async def _gate(run: Run, wave: Wave) -> None:
 
 
 def _wave_gate(run: Run, wave: Wave) -> Gate:
-    dark = tuple(n for n in run.waiting if n not in run.outcomes or run.outcomes[n].state not in _GOOD)
+    waiting = (*run.waiting, *(n for n in run.offline if n not in run.waiting))
+    dark = tuple(n for n in waiting if n not in run.outcomes or run.outcomes[n].state not in _GOOD)
     return Gate(
         id=run.desk.fresh("wave", wave.number),
         kind=GateKind.WAVE,
@@ -79,7 +80,7 @@ def _continue_gate(run: Run, wave: Wave) -> Gate:
         id=run.desk.fresh("wave", wave.number),
         kind=GateKind.WAVE,
         question=f"Core is on {run.planned.core.version} already: go on with {', '.join(wave.servers) or 'its agent'}?",
-        facts=texts.continue_facts(run.planned, wave, run.skipped),
+        facts=texts.continue_facts(run.fleet, run.planned, wave, run.skipped),
         verdicts=(Verdict.APPROVE, Verdict.REJECT),
         opened_at=workflow.now(),
         plan_digest=run.planned.digest,
@@ -101,13 +102,13 @@ async def _upgrade(run: Run, wave: Wave) -> None:
         if run.desk.interrupted:
             await asyncio.gather(*children)
             await run.desk.safe_point()
-        children.append(asyncio.create_task(_one(run, name)))
+        children.append(asyncio.create_task(upgrade_one(run, name)))
     await asyncio.gather(*children)
 
 
 async def switch_only(run: Run, name: str) -> None:
     """One server up to its switch, while Core is started: what it says of itself is kept, Core is asked later."""
-    await _one(run, name, prove=False)
+    await upgrade_one(run, name, prove=False)
     if run.outcomes[name].state is ServerState.UNPROVEN:
         run.line(name, state=ServerState.UPGRADING, step="waiting for Core")
 
@@ -142,7 +143,7 @@ async def prove(run: Run, name: str) -> None:
         run.settled(replace(outcome, state=ServerState.UPGRADED, detail=note, proof=proof))
 
 
-async def _one(run: Run, name: str, *, again: bool = False, prove: bool = True) -> None:
+async def upgrade_one(run: Run, name: str, *, again: bool = False, prove: bool = True) -> None:
     """One attempt at one server, by a child workflow. Its outcome is kept, whatever it is."""
     plan, staged = run.planned, run.staged.get(name)
     if run.key is None:
@@ -195,12 +196,15 @@ async def _without_answer(run: Run, name: str, error: FailureError) -> ServerOut
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
-async def _settle(run: Run, name: str) -> None:
-    """Until this server is upgraded, or somebody (or `on_failure`) says that it may stay as it is."""
+async def settle(run: Run, name: str) -> None:
+    """Until this server is upgraded, set aside, or somebody (or `on_failure`) says that it may stay as it is."""
     while run.outcomes[name].state not in _GOOD:
         outcome = run.outcomes[name]
         if outcome.error_type == GIVEN_UP:
             run.warn("given-up", name, f"{outcome.state}: {outcome.detail}")
+            return
+        if outcome.offline and run.fleet.rollout.offline != "refuse":
+            run.set_aside(name, f"offline, set aside at its turn: {outcome.detail}")
             return
         if run.tolerates_another_failure():
             run.warn("failed", name, f"{outcome.state}, within max_failures: {outcome.detail}")
@@ -243,7 +247,7 @@ async def _retry(run: Run, name: str) -> None:
     if not again and not await _look_anew(run, name):
         return
     run.staged.pop(name, None)
-    await _one(run, name, again=again)
+    await upgrade_one(run, name, again=again)
 
 
 async def _look_anew(run: Run, name: str) -> bool:

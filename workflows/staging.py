@@ -28,7 +28,7 @@ async def back_up(run: Run) -> None:
     core = _core(run)
     # The agent in Core's project has its way back in Core's folder, also where Core itself is on the target already.
     agent = (CORE,) if agent_pending(run.planned) and not core else ()
-    await for_all(run, (*core, *agent, *run.waiting), "backing up", _back_up)
+    await for_all(run, (*core, *agent, *run.waiting), "backing up", back_up_one)
     await for_all(run, core, "dumping the database", _dump_before)
     await run.desk.safe_point()
 
@@ -36,7 +36,7 @@ async def back_up(run: Run) -> None:
 async def stage(run: Run) -> None:
     """Core's image pulled, every agent's binary on its host and proven to run there; together, Core's key is made."""
     run.enter(Phase.STAGE)
-    await for_all(run, (*_core(run), *run.waiting), "staging", _stage)
+    await for_all(run, (*_core(run), *run.waiting), "staging", stage_one)
     await run.desk.safe_point()
 
 
@@ -45,15 +45,15 @@ async def prepare_again(run: Run, names: Iterable[str]) -> None:
     stale = tuple(names)
     for name in stale:
         run.next_attempt(name)
-    await for_all(run, stale, "backing up again", _back_up)
-    await for_all(run, stale, "staging again", _stage)
+    await for_all(run, stale, "backing up again", back_up_one)
+    await for_all(run, stale, "staging again", stage_one)
 
 
 async def for_all(run: Run, names: Iterable[str], step: str, work: Work) -> None:
     """The same step on all these hosts; then, one after the other, a question for each that failed."""
 
     async def one(name: str) -> None:
-        if name in run.skipped:
+        if name in run.skipped or name in run.offline:
             return
         run.touch(name)
         run.line(name, state=ServerState.PREPARING, step=step)
@@ -73,6 +73,12 @@ async def for_all(run: Run, names: Iterable[str], step: str, work: Work) -> None
 
 async def try_again(run: Run, name: str, step: str, why: Trouble) -> bool:
     """Ask about a host that failed before anything was switched. False: it was skipped. Raises Ended on reject."""
+    others = [n for n in run.waiting if n != name]
+    if name != CORE and why.type == "Unreachable" and run.fleet.rollout.offline != "refuse" and others:
+        run.set_aside(name, f"offline, set aside: {step} failed: {why.text}")
+        if not run.begun:
+            run.find(run.planned.core, {s.name: s for s in run.planned.servers})
+        return False
     if name != CORE and _tolerated(run, name, step, why):
         return False
     run.line(name, state=ServerState.PARKED, step="", detail=why.text)
@@ -120,7 +126,8 @@ def _core(run: Run) -> tuple[str, ...]:
     return () if run.planned.core.current else (CORE,)
 
 
-async def _back_up(run: Run, name: str) -> None:
+async def back_up_one(run: Run, name: str) -> None:
+    """Files and binaries of one host."""
     if name == CORE:
         run.core_backup = await steps.back_up_core(run.core_step())
     else:
@@ -131,7 +138,8 @@ async def _dump_before(run: Run, _: str) -> None:
     run.dumps.append(await proving.proven_dump(run.core_step(label="before")))
 
 
-async def _stage(run: Run, name: str) -> None:
+async def stage_one(run: Run, name: str) -> None:
+    """Image or binary of one host."""
     if name == CORE:
         staged = await steps.stage_core(run.core_step())
         run.keepers = tuple(dict.fromkeys((*run.keepers, *staged.keepers)))
@@ -157,5 +165,8 @@ async def release(run: Run) -> None:
         )
         await steps.release_host(release, run.fleet.clocks)
 
-    for name, error in (await each(run.touched, one)).items():
+    away = [name for name in run.touched if name in run.offline]
+    for name in away:
+        run.warn("not-released", name, "it is offline, so it was not given back: the next upgrade takes it over")
+    for name, error in (await each([n for n in run.touched if n not in away], one)).items():
         run.warn("not-released", name, f"the host was not given back: {trouble(error).text}")

@@ -60,6 +60,8 @@ class Run:
         """Hosts where something was written, `core` among them: to be released at the end."""
         self.skipped: dict[str, str] = {}
         """Left on v1 by a decision before Core's switch, and why."""
+        self.offline: dict[str, str] = {}
+        """Set aside, and why: looked at again after the others."""
         self.backups: dict[str, Backup] = {}
         self.staged: dict[str, StagedAgent] = {}
         self.attempts: dict[str, int] = {}
@@ -189,8 +191,22 @@ class Run:
 
     def find(self, core: CoreFacts, servers: dict[str, ServerFacts]) -> None:
         """Plan with these facts. Servers that were skipped keep their place among those left behind."""
-        self.plan = assemble(self.fleet, self.change, core, servers, tuple(self.skipped))
+        self.plan = assemble(self.fleet, self.change, core, servers, tuple(self.skipped), tuple(self.offline))
+        for facts in self.plan.servers:
+            if facts.name in self.plan.offline and facts.name not in self.offline:
+                self.set_aside(facts.name, facts.findings[0].text)
         self.show()
+
+    def set_aside(self, name: str, why: str) -> None:
+        """It cannot be reached: the others go on."""
+        self.offline[name] = why
+        self.outcomes.pop(name, None)
+        self.line(name, state=ServerState.OFFLINE, step="", detail=why, workflow_id="")
+
+    def is_back(self, name: str) -> None:
+        """It answers again, or is looked at anew."""
+        del self.offline[name]
+        self.line(name, state=ServerState.PENDING, step="", detail="")
 
     def look_anew(self, facts: ServerFacts) -> None:
         """One server's facts after a person changed something there. The order of servers stays."""

@@ -105,6 +105,7 @@ def core_facts(
     lines += [f"dump: {note}" for note in (dump.proof.notes if dump and dump.proof else ())]
     lines += _some(f"warning: {f.subject}: {f.text}" for f in plan.warnings)
     lines += [f"left on v1, unreachable from Core afterwards: {n}" + _why(skipped.get(n)) for n in plan.left_behind]
+    lines += offline_lines(fleet, plan)
     lines.append(minutes_line(plan, dump))
     lines.append(f"way back: {plan.way_back[0]}")
     if backup:
@@ -129,6 +130,35 @@ def _with_this_approval(plan: Plan, key: str) -> list[str]:
         f"every agent is staged, and pins the key that Core will have: {key}",
         "an agent that does not start goes back to v1 by itself and is asked about; rollback undoes the whole",
     ]
+
+
+def offline_lines(fleet: FleetSpec, plan: Plan) -> tuple[str, ...]:
+    """Who is away, and what becomes of them."""
+    if not plan.offline:
+        return ()
+    rollout, names = fleet.rollout, ", ".join(plan.offline)
+    if rollout.offline == "leave":
+        then = "looked at once more after the others, then left on v1, unreachable from Core"
+    else:
+        then = f"looked at again after the others, every {rollout.offline_look}, for {rollout.offline_for} at most"
+    return (f"offline, nothing is planned for them yet: {names}: {then}; each returns through a gate of its own",)
+
+
+def returned_facts(plan: Plan, name: str, away: str, *, new: bool) -> tuple[str, ...]:
+    """The gate of a server that was away: its own plan where it had none before."""
+    facts = plan.server(name)
+    lines = [f"it was set aside: {away.splitlines()[0]}"]
+    if new:
+        lines.append(f"plan {plan.digest}: {name} {facts.version or '(version unknown)'} -> {plan.target}")
+        lines += _some(f"warning: {f.text}" for f in facts.findings)
+        for edit in facts.edits:
+            lines.append(f"writes {edit.path}: {'; '.join(edit.reasons) or 'see the plan'}")
+            lines += _some(f"  {line}" for line in edit.diff.splitlines() if not line.startswith(("---", "+++")))
+        lines.append(f"replaces {facts.binary}; restarts {facts.unit}; its files are saved and its binary staged first")
+    else:
+        lines.append("it is as it was planned, saved and staged")
+    lines.append("skip: leave it on v1, unreachable from Core")
+    return tuple(lines)
 
 
 def dump_line(dump: DumpFacts, now: datetime) -> str:
@@ -164,11 +194,12 @@ def wave_facts(plan: Plan, wave: Wave, outcomes: dict[str, ServerOutcome], dark:
     return tuple(lines)
 
 
-def continue_facts(plan: Plan, wave: Wave, skipped: dict[str, str]) -> tuple[str, ...]:
+def continue_facts(fleet: FleetSpec, plan: Plan, wave: Wave, skipped: dict[str, str]) -> tuple[str, ...]:
     """Gate `wave/1` of a run that finds Core on the target already."""
     lines = [f"plan {plan.digest}: Core is on {plan.core.version} already, its steps are left out"]
     lines += _some(f"warning: {f.subject}: {f.text}" for f in plan.warnings)
     lines += [f"stays on v1: {n}" + _why(skipped.get(n)) for n in plan.left_behind]
+    lines += offline_lines(fleet, plan)
     lines.append(f"next: {', '.join(wave.servers) or 'the agent in Core’s project'}")
     lines.append("the way back of this run: these servers only; Core belongs to the run that upgraded it")
     return tuple(lines)

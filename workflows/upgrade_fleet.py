@@ -10,7 +10,7 @@ with workflow.unsafe.imports_passed_through():
     from model.plan import Plan
     from model.progress import FleetProgress, FleetResult, FleetState, Phase, ServerState, UpgradeRequest
 with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
-    from workflows import all_at_once, approval, closing, core_upgrade, rolling_back, rollout, staging, texts
+    from workflows import all_at_once, approval, closing, core_upgrade, offline, rolling_back, rollout, staging, texts
     from workflows.conversation import Conversation
     from workflows.preflight import all_current, survey
     from workflows.results import result_of
@@ -51,6 +51,7 @@ class UpgradeFleet(Conversation):
             await approval.gate_core(run)
             await (all_at_once if run.together else core_upgrade).upgrade(run)
         await rollout.roll_out(run)
+        await offline.upgrade_returning(run)
         await closing.post_checks(run)
 
     async def _preflight_and_plan(self) -> None:

@@ -134,10 +134,10 @@ class UpgradeServer:
         if is_cancelled_exception(error):
             raise error
         why = trouble(error)
-        state = ServerState.UNPROVEN if self._request.again else ServerState.LEFT_ON_V1
-        return self._end(
-            replace(self._basis, state=state, detail=f"{why.text}\nnothing was switched", error_type=why.type)
-        )
+        again, text = self._request.again, f"{why.text}\nnothing was switched"
+        state = ServerState.UNPROVEN if again else ServerState.LEFT_ON_V1
+        away = why.type == "Unreachable" and not again
+        return self._end(replace(self._basis, state=state, detail=text, error_type=why.type, offline=away))
 
     def _unproven(self, error: BaseException) -> ServerOutcome:
         """v2 runs with its config: it stays, because a v1 agent cannot talk to v2 Core anyway."""

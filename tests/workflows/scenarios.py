@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
 
 from model.decisions import ControlVerb, Verdict
+from model.facts import Finding, ServerFacts, Severity
 from model.progress import FleetState, UpgradeRequest
 from model.steps import Recheck
 from model.way_back import rollback_request
@@ -105,6 +108,22 @@ async def rollback_alone(run: Driver, doubles: Doubles) -> tuple[str, ...]:
     return (FLEET,)
 
 
+async def night(run: Driver, doubles: Doubles) -> tuple[str, ...]:
+    """Servers with dead-man timers; one that is away, and upgraded when it returns."""
+    away = Finding(code="unreachable", severity=Severity.REFUSE, subject="web-2", text="no route")
+    doubles.servers["web-2"] = ServerFacts(name="web-2", findings=(away,))
+    spec = fleet(3, offline_look=timedelta(seconds=1))
+    timed = tuple(replace(s, dead_man=timedelta(minutes=15)) for s in spec.servers)
+    talk = await run.upgrade(replace(spec, servers=timed))
+    await talk.answer("core")
+    await talk.answer("wave/2")
+    await talk.until(lambda p: "next look" in p.servers[1].step, "waiting for web-2")
+    del doubles.servers["web-2"]
+    await talk.answer("wave/3")
+    assert (await talk.result()).state is FleetState.UPGRADED
+    return FLEET, f"{FLEET}/web-2/1"
+
+
 SCENARIOS: dict[str, Scenario] = {
     "check": check,
     "upgrade": upgrade,
@@ -113,4 +132,5 @@ SCENARIOS: dict[str, Scenario] = {
     "final-dump-fails": final_dump_fails,
     "rollback-half-way": rollback_half_way,
     "rollback-alone": rollback_alone,
+    "night": night,
 }
