@@ -74,7 +74,8 @@ async def for_all(run: Run, names: Iterable[str], step: str, work: Work) -> None
 async def try_again(run: Run, name: str, step: str, why: Trouble) -> bool:
     """Ask about a host that failed before anything was switched. False: it was skipped. Raises Ended on reject."""
     others = [n for n in run.waiting if n != name]
-    if name != CORE and why.type == "Unreachable" and run.fleet.rollout.offline != "refuse" and others:
+    aside = not run.together and run.fleet.rollout.offline != "refuse"
+    if name != CORE and why.type == "Unreachable" and aside and others:
         run.set_aside(name, f"offline, set aside: {step} failed: {why.text}")
         if not run.begun:
             run.find(run.planned.core, {s.name: s for s in run.planned.servers})
