@@ -33,10 +33,11 @@ from workflows.look_back import CleanFleet, LookBack
 from workflows.rollback_fleet import RollbackFleet
 from workflows.upgrade_fleet import UpgradeFleet
 from workflows.upgrade_server import UpgradeServer
+from workflows.watch_fleet import WatchFleet
 
 log = logging.getLogger("komodo_upgrade.worker")
 
-WORKFLOWS: tuple[type, ...] = (CheckFleet, UpgradeFleet, UpgradeServer, RollbackFleet, LookBack, CleanFleet)
+WORKFLOWS: tuple[type, ...] = (CheckFleet, UpgradeFleet, UpgradeServer, RollbackFleet, LookBack, CleanFleet, WatchFleet)
 
 GRACE = timedelta(seconds=30)
 """From SIGTERM until activities are cancelled; whoever stops the worker waits longer (deploy/: 45 s)."""

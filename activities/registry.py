@@ -20,6 +20,7 @@ from activities.report import Report
 from activities.rollback import CoreRollback
 from activities.server_backup import ServerBackup
 from activities.verify import Verify
+from activities.watching import Watching
 from hosts.pool import Hosts
 
 SUBJECTS = (
@@ -37,6 +38,7 @@ SUBJECTS = (
     CoreRollback,
     Folders,
     Report,
+    Watching,
 )
 
 NAMES = (
@@ -75,6 +77,8 @@ NAMES = (
     "clean_host",
     "post_checks",
     "save_report",
+    "watch_fleet",
+    "save_watch",
     "notify",
 )
 """What the workflows call. One that no worker knows is retried by Temporal for ever, so the worker checks at start."""

@@ -14,6 +14,7 @@ from model.errors import NoSuchUpgrade, UpgradeError
 
 if TYPE_CHECKING:
     from model.progress import FleetResult
+    from model.watch import WatchReport
 
 NEWEST = 50
 
@@ -81,18 +82,19 @@ def report_command(arguments: tuple[str, ...], folder: str | None) -> None:
     """
     from model.report import render_json, render_markdown
 
-    result = run(_result(resolve(arguments)))
+    result, watch = run(_result(resolve(arguments)))
     if folder:
-        paths = write(result, Path(folder).expanduser())
+        paths = write(result, Path(folder).expanduser(), watch)
         data({"files": [str(path) for path in paths]}, "\n".join(str(path) for path in paths))
         return
-    click.echo(render_json(result) if wants_json() else render_markdown(result), nl=wants_json())
+    click.echo(render_json(result, watch) if wants_json() else render_markdown(result, watch), nl=wants_json())
 
 
-async def _result(target: Target) -> FleetResult:
+async def _result(target: Target) -> tuple[FleetResult, WatchReport | None]:
     from cli.looking_back import result_of
     from cli.session import open_session
     from cli.upgrade import Upgrade
+    from cli.watching import watch_of
 
     session = await open_session(only_existing=True)
     upgrade = Upgrade(session.client, target.name)
@@ -102,15 +104,15 @@ async def _result(target: Target) -> FleetResult:
             f"the upgrade of {target.name} is still running: there is no report yet",
             cure=f"komodo-upgrade status {target.argument}".strip(),
         )
-    result = await result_of(session.client, found)
-    return result if result is not None else await upgrade.result()
+    result = await result_of(session.client, found) or await upgrade.result()
+    return result, await watch_of(session.client, target.name, result.change)
 
 
-def write(result: FleetResult, folder: Path) -> list[Path]:
+def write(result: FleetResult, folder: Path, watch: WatchReport | None = None) -> list[Path]:
     """report.md and report.json; returns both paths. Raises UpgradeError."""
     from model.report import render_json, render_markdown
 
-    texts = {folder / "report.md": render_markdown(result), folder / "report.json": render_json(result)}
+    texts = {folder / "report.md": render_markdown(result, watch), folder / "report.json": render_json(result, watch)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, text in texts.items():

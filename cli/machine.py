@@ -35,6 +35,8 @@ def up_command(fleet_file: str | None, *, install: bool, force: bool) -> None:
 def down_command(*, force: bool) -> None:
     """Drain the worker, close the database, and end. Refuses while an upgrade runs.
 
+    A watch over an upgrade that is over does not stand in the way: it rests, and goes on after the next `up`.
+
     \b
     Examples:
       komodo-upgrade down
@@ -44,7 +46,7 @@ def down_command(*, force: bool) -> None:
     from service.state import StateDir
 
     state = StateDir()
-    stopped = run(embedded.stop(state, force=force))
+    stopped = run(embedded.stop(state, force=force, say=say))
     data({"stopped": stopped}, "stopped" if stopped else "nothing ran")
 
 

@@ -166,6 +166,7 @@ class _Flow:
         from cli.aftermath import wait_for_servers
         from cli.looking_back import fleet_meant, folders
         from cli.upgrade import Upgrade
+        from cli.watching import end_watches
         from model.way_back import request_from_folders
         from service.connection import actor
 
@@ -188,6 +189,7 @@ class _Flow:
             rollback_plan.show(request)
             return 0
         await begin(session.client, request)
+        await end_watches(session.client, fleet.name)
         say(f"rollback of upgrade {request.change} has begun; nothing is touched before gate rollback")
         return await self._follow(Upgrade(session.client, fleet.name))
 

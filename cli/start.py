@@ -66,6 +66,7 @@ async def begin(session: Session, fleet: FleetSpec) -> str:
     from temporalio.exceptions import WorkflowAlreadyStartedError
 
     from cli.checking import stamp
+    from cli.watching import end_watches
     from model.fleet import TASK_QUEUE, workflow_id
     from model.progress import UpgradeRequest
     from service.connection import actor
@@ -88,6 +89,7 @@ async def begin(session: Session, fleet: FleetSpec) -> str:
     except WorkflowAlreadyStartedError:
         await refuse_second(session, fleet.name)
         raise
+    await end_watches(session.client, fleet.name)
     return request.change
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.options import fleet_argument, output_option, timeout_option
-from cli.output import data, run
+from cli.output import data, run, say
 from cli.target import Target, resolve
+from model.plain import moment
 
 if TYPE_CHECKING:
     from cli.upgrade import Upgrade
@@ -21,21 +22,25 @@ INCOMPLETE = 3
 @click.command("status")
 @fleet_argument
 @click.option("--wait", is_flag=True, help="Stay until the upgrade ends or waits for a person.")
+@click.option("--watched", is_flag=True, help="As --wait, and then until the watch over the upgrade ends (next day).")
 @timeout_option
 @output_option
-def status_command(arguments: tuple[str, ...], *, wait: bool, timeout: timedelta | None) -> None:
+def status_command(arguments: tuple[str, ...], *, wait: bool, watched: bool, timeout: timedelta | None) -> None:
     """Where an upgrade stands, and whom it waits for. FLEET is a fleet file or the name of a fleet.
 
     The exit code is the truth: 0 running or done, 3 not all servers, 4 refused, 6 waits for an approval, 7 rolled
-    back.
+    back, 8 upgraded, but the watch over it has found something since.
 
     \b
     Examples:
       komodo-upgrade status
       komodo-upgrade status prod -o json | jq -r .gate.id
       komodo-upgrade status prod --wait --timeout 30m
+      komodo-upgrade status prod --watched          # until the next day's backup was looked for
     """
-    raise click.exceptions.Exit(run(_status(resolve(arguments), wait=wait, timeout=timeout)))
+    raise click.exceptions.Exit(
+        run(_status(resolve(arguments), wait=wait or watched, watched=watched, timeout=timeout))
+    )
 
 
 @click.command("watch")
@@ -63,20 +68,21 @@ async def _connect(target: Target) -> Upgrade:
     return Upgrade(session.client, target.name)
 
 
-async def _status(target: Target, *, wait: bool, timeout: timedelta | None) -> int:
+async def _status(target: Target, *, wait: bool, watched: bool, timeout: timedelta | None) -> int:
     from cli import table
-    from cli.follow import LEFT_AT_GATE, Follower, Manner
+    from cli.follow import LEFT_AT_GATE, OUT_OF_TIME, Follower, Manner
 
     upgrade = await _connect(target)
     found = await upgrade.describe()
     if found.is_running and wait:
-        return await Follower(upgrade, target, Manner(timeout=timeout)).follow()
+        code = await Follower(upgrade, target, Manner(timeout=timeout, summary=not watched)).follow()
+        if not watched or code in (LEFT_AT_GATE, OUT_OF_TIME):
+            return code
+        found = await upgrade.describe()
     if not found.is_running and found.status != "completed":
         return await _ended_by_temporal(upgrade, found, target)
     if not found.is_running:
-        result = await upgrade.result()
-        data(result, "\n".join(table.result_lines(result, target)))
-        return result.state.exit_code
+        return await _after_the_end(upgrade, target, timeout if watched else timedelta())
     progress = await upgrade.progress(steps=True)
     data(progress, "\n".join(table.lines(progress)))
     return LEFT_AT_GATE if progress.gate else 0
@@ -92,6 +98,27 @@ async def _ended_by_temporal(upgrade: Upgrade, found: Run, target: Target) -> in
     text = "\n".join(aftermath.lines(result, found, target, at_work))
     data({"status": found.status, "result": result, "at_work": at_work}, text)
     return result.state.exit_code if result else INCOMPLETE
+
+
+async def _after_the_end(upgrade: Upgrade, target: Target, patience: timedelta | None) -> int:
+    """The result, and what the watch over it has found. `patience`: how long its end is waited for; None: for ever."""
+    from cli import table
+    from cli.follow import OUT_OF_TIME
+    from cli.watching import exit_code, until_over, watch_of
+    from model.plain import plain
+    from model.watch import WatchState
+    from model.watch_report import lines
+
+    result = await upgrade.result()
+    watch = await watch_of(upgrade.client, target.name, result.change)
+    late = False
+    if watch and watch.state is WatchState.WATCHING and patience != timedelta():
+        say(f"the watch over it ends at {moment(watch.until)}; Ctrl-C leaves the waiting, never the watch")
+        late = not await until_over(upgrade.client, target.name, result.change, patience)
+        watch = await watch_of(upgrade.client, target.name, result.change) or watch
+    shown = [*table.result_lines(result, target), *(lines(watch) if watch else ())]
+    data({**plain(result), "watch": plain(watch)} if watch else result, "\n".join(shown))
+    return OUT_OF_TIME if late else exit_code(result, watch)
 
 
 async def _watch(target: Target, timeout: timedelta | None) -> int:

@@ -92,6 +92,9 @@ class Schedule:
     kind: str
     enabled: bool
     next_run: datetime | None
+    id: str = ""
+    """Of the Procedure or Action."""
+    last_run: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +239,8 @@ class CoreApi:
                 kind=str(_mapping(item.get("target")).get("type", "")),
                 enabled=bool(item.get("enabled")),
                 next_run=_milliseconds(item.get("next_scheduled_run")),
+                id=str(_mapping(item.get("target")).get("id", "")),
+                last_run=_milliseconds(item.get("last_run_at")),
             )
             for item in _items(await self.read("ListSchedules", {"limit": 0}))
         )

@@ -51,6 +51,8 @@ class Container:
     image: str
     image_id: str
     running: bool = False
+    pid: int = 0
+    """Of its first process, on the host; 0 while it is stopped."""
     restarts: int = 0
     started_at: str = ""
     exit_code: int = 0
@@ -351,6 +353,7 @@ def _container(entry: Mapping[str, Any]) -> Container:
         image=str(config.get("Image", "")),
         image_id=str(entry.get("Image", "")),
         running=bool(state.get("Running")) and not state.get("Restarting"),  # docker says both in a crash loop
+        pid=int(state.get("Pid") or 0),
         restarts=int(entry.get("RestartCount") or 0),
         started_at=str(state.get("StartedAt", "")),
         exit_code=int(state.get("ExitCode") or 0),

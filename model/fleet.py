@@ -190,6 +190,17 @@ class Clocks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """What is looked at after an upgrade. Zero: not at all."""
+
+    lasts: timedelta = timedelta()
+    """Zombies, servers, stats: for so long."""
+    every: timedelta = timedelta(hours=1)
+    backup_within: timedelta = timedelta()
+    """By then the automatic backup of Core's database must have run once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FleetSpec:
     """Everything a workflow is started with. Holds no secret."""
 
@@ -203,6 +214,7 @@ class FleetSpec:
     clocks: Clocks = Clocks()
     database: DatabasePolicy = DatabasePolicy()
     leave_behind: tuple[str, ...] = ()
+    watch: Watch = Watch()
     restart_stack: str = ""
     notify_command: str = ""
     """Run on the worker with the message on standard input; empty: only logged."""

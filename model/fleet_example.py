@@ -56,6 +56,11 @@ offline = "wait"                     # a server that is away: wait (set aside, u
 [verify]
 # restart_stack = "web"              # the guide's end-to-end check; nothing is restarted unless named here
 
+[watch]                              # after the upgrade, by itself; nobody waits for it
+# lasts = "6h"                       # zombies, servers, stats; "off": not
+# every = "1h"
+# backup_within = "26h"              # the next day: did the automatic backup run? "off": not looked at
+
 [agent]
 # method = "binary"                  # script: Komodo's own setup script, the old binary saved first
 # download = "auto"                  # host | worker: who fetches the binary

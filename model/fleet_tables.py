@@ -21,6 +21,7 @@ from model.fleet import (
     SecretRef,
     ServerSpec,
     Sudo,
+    Watch,
     slug,
 )
 from model.fleet_values import (
@@ -153,6 +154,14 @@ class DatabaseTable(Table):
     )
 
 
+class WatchTable(Table):
+    """What is looked at after an upgrade."""
+
+    lasts: DurationOrOff = Field(timedelta(hours=6), description="zombies, servers, stats: for so long")
+    every: Duration = Field(timedelta(hours=1), description="between two looks")
+    backup_within: DurationOrOff = Field(timedelta(hours=26), description="by then the automatic backup must have run")
+
+
 class NotifyTable(Table):
     """Who is told about gates and the end."""
 
@@ -178,6 +187,7 @@ class FleetFile(Table):
     core: CoreTable
     rollout: RolloutTable = RolloutTable()
     verify: VerifyTable = VerifyTable()
+    watch: WatchTable = WatchTable()
     agent: AgentTable = AgentTable()
     database: DatabaseTable = DatabaseTable()
     notify: NotifyTable = NotifyTable()
@@ -206,6 +216,7 @@ def to_spec(file: FleetFile, path: Path) -> FleetSpec:
         clocks=Clocks(**file.timing.model_dump()),
         database=DatabasePolicy(**file.database.model_dump()),
         leave_behind=tuple(file.rollout.leave_behind),
+        watch=Watch(**file.watch.model_dump()),
         restart_stack=file.verify.restart_stack or "",
         notify_command=file.notify.command or "",
         source=str(path),

@@ -12,6 +12,8 @@ from model.facts import Backup, DumpFacts, Finding
 from model.plain import moment, plain, span, to_json
 from model.plan import Plan
 from model.progress import FleetResult, FleetState, ServerOutcome, ServerState
+from model.watch import WatchReport
+from model.watch_report import render_watch
 from model.way_back import keepers_kept
 
 KEEP_BACKUPS = timedelta(days=14)
@@ -36,12 +38,13 @@ _CHANGED = (
 )
 
 
-def render_json(result: FleetResult) -> str:
+def render_json(result: FleetResult, watch: WatchReport | None = None) -> str:
     """The whole result; diffs are left to the plan, whose digest is named."""
-    return to_json({"report": 1, "result": plain(replace(result, plan=_light(result.plan)))})
+    more = {"watch": plain(watch)} if watch else {}
+    return to_json({"report": 1, "result": plain(replace(result, plan=_light(result.plan))), **more})
 
 
-def render_markdown(result: FleetResult) -> str:
+def render_markdown(result: FleetResult, watch: WatchReport | None = None) -> str:
     """What was done, what proves it, how it is undone, and what to look at tomorrow."""
     sections = [
         _head(result),
@@ -55,6 +58,7 @@ def render_markdown(result: FleetResult) -> str:
         _list("Not verified", list(_unverified(result))),
         _list("Tomorrow", list(_tomorrow(result))),
         _list("Backups", list(_backups(result))),
+        render_watch(watch).rstrip() if watch else "",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 

@@ -75,6 +75,10 @@ wave = 2
 [agent]
 url = "{world.releases.base}/releases/download/v{{version}}/periphery-{{arch}}"
 
+[watch]
+lasts = "off"
+backup_within = "off"
+
 [timing]
 core_ready = "20s"
 agent_ready = "10s"

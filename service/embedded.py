@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from temporalio.client import Client
+from temporalio.service import RPCError
 
 from model.errors import NoWorker, ServiceRefused
 from model.fleet import FleetSpec
@@ -22,6 +24,7 @@ from service.fingerprints import fingerprint, referenced
 from service.processes import identity, is_alive
 from service.state import Running, StateDir
 from service.upgrades import running as running_upgrades
+from service.upgrades import watches
 from service.version import code, release
 
 START_PATIENCE = timedelta(seconds=90)
@@ -135,7 +138,7 @@ async def wait_for_worker(state: StateDir) -> Running:
         await asyncio.sleep(0.05)
 
 
-async def stop(state: StateDir, *, force: bool = False) -> bool:
+async def stop(state: StateDir, *, force: bool = False, say: Say = lambda _: None) -> bool:
     """Drain and stop. False: nothing ran. Raises ServiceRefused while an upgrade runs, unless forced."""
     if not state.supervised():
         return False
@@ -148,6 +151,8 @@ async def stop(state: StateDir, *, force: bool = False) -> bool:
                 left="nothing was stopped",
                 cure="let it end, or `komodo-upgrade down --force`: it goes on after the next `komodo-upgrade up`",
             )
+    if now.address and now.phase == "ready":
+        await _tell_of_watches(await client(state, now), say)
     deadline = time.monotonic() + STOP_PATIENCE.total_seconds()
     asked = False
     while state.supervised():
@@ -161,6 +166,16 @@ async def stop(state: StateDir, *, force: bool = False) -> bool:
             raise ServiceRefused(f"the supervisor (pid {now.pid}) does not end", cure=cure)
         await asyncio.sleep(0.05)
     return True
+
+
+async def _tell_of_watches(there: Client, say: Say) -> None:
+    """They are no reason to stay up; but whoever stops the service shall know that they rest."""
+    with contextlib.suppress(RPCError):
+        if names := sorted({found.fleet for found in await watches(there)}):
+            say(
+                f"the watch over the upgrade of {', '.join(names)} rests until the next `komodo-upgrade up`: "
+                "looks that are due then are made late, none is lost"
+            )
 
 
 def tail(state: StateDir, name: str, lines: int = 8) -> str:

@@ -12,6 +12,7 @@ from model.fleet import workflow_id
 
 TYPES = ("UpgradeFleet", "RollbackFleet")
 CHECK_TYPE = "CheckFleet"
+WATCH_TYPE = "WatchFleet"
 _PREFIX = "komodo-upgrade/"
 
 
@@ -50,6 +51,24 @@ async def runs(client: Client, condition: str = "") -> AsyncIterator[Run]:
     query = f"WorkflowType IN ({types})" + (f" AND {condition}" if condition else "")
     async for execution in client.list_workflows(query, rpc_timeout=timedelta(seconds=10)):
         yield await to_run(execution)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watching:
+    """A watch over an upgrade that is over. It counts as no upgrade: nothing has to wait for it."""
+
+    fleet: str
+    workflow_id: str
+
+
+async def watches(client: Client) -> list[Watching]:
+    """Those that run right now, of all fleets."""
+    query = f"WorkflowType = '{WATCH_TYPE}' AND ExecutionStatus = 'Running'"
+    found = []
+    async for execution in client.list_workflows(query, rpc_timeout=timedelta(seconds=10)):
+        fleet = execution.id.removeprefix(_PREFIX).split("/", 1)[0]
+        found.append(Watching(fleet=fleet, workflow_id=execution.id))
+    return found
 
 
 async def to_run(execution: WorkflowExecution) -> Run:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from temporalio import workflow
 from temporalio.exceptions import FailureError
+from temporalio.workflow import ParentClosePolicy
 
 with workflow.unsafe.imports_passed_through():
     from model.facts import Severity
-    from model.progress import FleetResult, FleetState, Phase, ServerState
+    from model.progress import FleetResult, FleetState, Phase, ServerOutcome, ServerState
     from model.report import render_json, render_markdown
     from model.steps import SaveReport
+    from model.watch import WatchReport, WatchRequest, watch_id
 with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
     from workflows import proving, staging, steps
     from workflows.gates import Stopped
+    from workflows.preflight import slim_core
     from workflows.results import result_of, verdict
     from workflows.saga import trouble
     from workflows.state import CORE, Ended, Run
@@ -84,10 +88,43 @@ async def close(run: Run) -> FleetResult:
     if run.touched:
         await _save(run)
         await staging.release(run)
+        await _watch(run)
     await run.desk.told()
     run.enter(Phase.DONE)
     await workflow.wait_condition(workflow.all_handlers_finished)
     return result_of(run)
+
+
+async def _watch(run: Run) -> None:
+    """Something of the new version runs: what shows only with time is looked at by an abandoned child."""
+    watch, result = run.fleet.watch, result_of(run)
+    servers = tuple(o.name for o in (*result.servers, *_one(result.core_agent)) if o.state is ServerState.UPGRADED)
+    on_target = result.core_state in (ServerState.UPGRADED, ServerState.ALREADY_CURRENT)
+    if not (watch.lasts or watch.backup_within) or not run.begun or run.rolled_back or not on_target:
+        return
+    request = WatchRequest(
+        fleet=replace(run.fleet, servers=()),
+        change=run.change,
+        watch=watch,
+        core=replace(slim_core(run.planned.core), servers=(), findings=(), sources=(), edits=()),
+        servers=servers,
+        since=workflow.now(),
+    )
+    try:
+        await workflow.start_child_workflow(
+            "WatchFleet",
+            request,
+            id=watch_id(workflow.info().workflow_id, run.change),
+            result_type=WatchReport,
+            parent_close_policy=ParentClosePolicy.ABANDON,
+            static_summary=f"watch over {run.fleet.name} after its upgrade",
+        )
+    except FailureError as error:
+        run.warn("not-watched", "fleet", f"nobody watches over it: {trouble(error).text}")
+
+
+def _one(outcome: ServerOutcome | None) -> tuple[ServerOutcome, ...]:
+    return (outcome,) if outcome else ()
 
 
 async def _save(run: Run) -> None:

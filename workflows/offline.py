@@ -15,7 +15,7 @@ with workflow.unsafe.imports_passed_through():
     from model.progress import Phase, ServerOutcome, ServerState
 with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
     from workflows import rollout, staging, texts
-    from workflows.preflight import differs, is_away, judged, look_once
+    from workflows.preflight import apart, differs, is_away, judged, look_once
     from workflows.saga import each
     from workflows.state import Run
 
@@ -103,7 +103,7 @@ def _judged(run: Run, facts: ServerFacts) -> ServerFacts:
 def _plan(run: Run, name: str, facts: ServerFacts) -> None:
     """What was approved before said nothing of it: the plan grows by one wave, and its digest is another."""
     plan = run.planned
-    servers = tuple(facts if s.name == name else s for s in plan.servers)
+    servers = apart(plan.core, tuple(facts if s.name == name else s for s in plan.servers))
     rest = tuple(w for w in plan.waves if name not in w.servers)
     wave = Wave(number=1 + max((w.number for w in rest), default=0), servers=(name,))
     grown = replace(plan, servers=servers, waves=(*rest, wave), offline=tuple(n for n in plan.offline if n != name))

@@ -33,6 +33,7 @@ with workflow.unsafe.imports_passed_through():
         Switched,
         VerifyServer,
     )
+    from model.watch import SaveWatch, WatchLook, WatchStep
 with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
     from workflows import options
 
@@ -242,6 +243,16 @@ def release_host(release: ReleaseHosts, clocks: Clocks) -> Awaitable[Done]:
 def save_report(report: SaveReport, clocks: Clocks) -> Awaitable[Done]:
     """report.md and report.json into Core's run folder."""
     return act("save_report", report, Done, options.change(clocks), "save the report")
+
+
+def watch_fleet(step: WatchStep) -> Awaitable[WatchLook]:
+    """One look, hours after the upgrade."""
+    return act("watch_fleet", step, WatchLook, options.check(step.fleet.clocks), "look at the upgraded fleet")
+
+
+def save_watch(save: SaveWatch) -> Awaitable[Done]:
+    """The watch's section of the report."""
+    return act("save_watch", save, Done, options.look(save.fleet.clocks), "save what the watch has found")
 
 
 def notify(notice: Notice, clocks: Clocks) -> Awaitable[Done]:

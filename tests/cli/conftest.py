@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +13,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cli.app import cli
+from cli.session import Session
+from model.errors import NoWorker
 from service import embedded
+from service.connection import connect
 from service.state import ENV, Running, StateDir
 
 ROOT = Path(__file__).parent.parent.parent
@@ -37,9 +41,23 @@ def service(tmp_path_factory: pytest.TempPathFactory, _clean_environment: None) 
     """One supervised server with a worker that serves the doubles."""
     state = StateDir(tmp_path_factory.mktemp("service") / "state")
     try:
-        yield asyncio.run(embedded.ensure(state, print, FAKE))
+        now = asyncio.run(embedded.ensure(state, print, FAKE))
+        asyncio.run(_seen_polling(now))
+        yield now
     finally:
         asyncio.run(embedded.stop(state, force=True))
+
+
+async def _seen_polling(now: Running) -> None:
+    """A worker says that it is ready a moment before its first poll has reached the server."""
+    session = Session(client=await connect({"target_host": now.address}))
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return await session.require_worker()
+        except NoWorker:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
 
 
 @pytest.fixture

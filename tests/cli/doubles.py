@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
+from temporalio.workflow import ParentClosePolicy
 
 from model.decisions import (
     QUERY_PLAN,
@@ -38,6 +40,7 @@ from model.progress import (
     ServerState,
     UpgradeRequest,
 )
+from model.watch import QUERY_WATCH, Seen, WatchReport, WatchState, watch_id
 
 ASK = (Verdict.APPROVE, Verdict.REJECT)
 FAILURE = (Verdict.RETRY, Verdict.ROLLBACK, Verdict.SKIP)
@@ -112,6 +115,39 @@ class UpgradeServer:
         return ServerProgress(name=self.name, state=ServerState.UPGRADING, step="switching the agent", attempt=2)
 
 
+@workflow.defn(name="WatchFleet")
+class WatchFleet:
+    """Has found something at its first look, and goes on until it is cancelled."""
+
+    @workflow.init
+    def __init__(self, request: UpgradeRequest) -> None:
+        now = workflow.now()
+        finding = Finding(code="zombies", severity=Severity.WARN, subject="core", text="37 defunct", cure="init: true")
+        self.report = WatchReport(
+            fleet=request.fleet.name,
+            change=request.change,
+            state=WatchState.WATCHING,
+            since=now,
+            until=now + timedelta(hours=26),
+            at=now,
+            looks=1,
+            next_look=now + timedelta(hours=1),
+            found=(Seen(finding=finding, first=now, last=now),),
+        )
+
+    @workflow.run
+    async def run(self, request: UpgradeRequest) -> WatchReport:
+        try:
+            await workflow.wait_condition(lambda: False)
+        except asyncio.CancelledError:
+            self.report = replace(self.report, state=WatchState.ENDED, next_look=None)
+        return self.report
+
+    @workflow.query(name=QUERY_WATCH)
+    def watch(self) -> WatchReport:
+        return self.report
+
+
 @workflow.defn(name="UpgradeFleet")
 class UpgradeFleet:
     """Gate `core`; a child a server; a server named `broken` opens a failure gate; then the end."""
@@ -152,6 +188,13 @@ class UpgradeFleet:
                     f"failure/{name}/1", GateKind.FAILURE, ("Core has not confirmed it",), FAILURE, subject=name
                 )
             self.states[name] = ServerProgress(name=name, state=ServerState.UPGRADED)
+        if any(name.startswith("watched") for name in self.states):
+            await workflow.start_child_workflow(
+                "WatchFleet",
+                request,
+                id=watch_id(workflow.info().workflow_id, request.change),
+                parent_close_policy=ParentClosePolicy.ABANDON,
+            )
         self.phase = Phase.DONE
         await workflow.wait_condition(workflow.all_handlers_finished)
         return self.result(FleetState.UPGRADED)
@@ -356,4 +399,4 @@ class RollbackFleet:
         )
 
 
-WORKFLOWS = [CheckFleet, UpgradeServer, UpgradeFleet, RollbackFleet, LookBack, CleanFleet]
+WORKFLOWS = [CheckFleet, UpgradeServer, UpgradeFleet, RollbackFleet, LookBack, CleanFleet, WatchFleet]

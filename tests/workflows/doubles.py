@@ -49,6 +49,7 @@ from model.steps import (
     Switched,
     VerifyServer,
 )
+from model.watch import SaveWatch, WatchLook, WatchStep
 
 NOW = datetime(2026, 11, 23, 22, 15, tzinfo=UTC)
 CHANGE = "20261123T221500Z"
@@ -235,6 +236,8 @@ class Doubles:
             self._make("look_at_folders", LookAtFolders, HostFolders, _folders),
             self._make("clean_host", CleanHost, Cleaned, _cleaned),
             self._make("save_report", SaveReport, Done, lambda _: done),
+            self._make("watch_fleet", WatchStep, WatchLook, lambda _: WatchLook()),
+            self._make("save_watch", SaveWatch, Done, lambda _: done),
             self._make("notify", Notice, Done, self._notify),
         ]
 

@@ -27,8 +27,9 @@ from workflows.look_back import CleanFleet, LookBack
 from workflows.rollback_fleet import RollbackFleet
 from workflows.upgrade_fleet import UpgradeFleet
 from workflows.upgrade_server import UpgradeServer
+from workflows.watch_fleet import WatchFleet
 
-WORKFLOWS = [CheckFleet, UpgradeFleet, UpgradeServer, RollbackFleet, LookBack, CleanFleet]
+WORKFLOWS = [CheckFleet, UpgradeFleet, UpgradeServer, RollbackFleet, LookBack, CleanFleet, WatchFleet]
 QUEUE = "test"
 PATIENCE = 20.0
 """Seconds until a test gives up waiting."""

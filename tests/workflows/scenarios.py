@@ -8,8 +8,10 @@ from datetime import timedelta
 
 from model.decisions import ControlVerb, Verdict
 from model.facts import Finding, ServerFacts, Severity
+from model.fleet import Watch
 from model.progress import FleetState, UpgradeRequest
 from model.steps import Recheck
+from model.watch import WatchLook, WatchReport, watch_id
 from model.way_back import rollback_request
 from tests.workflows.doubles import CHANGE, Doubles, broken, core_facts, fleet, server_facts, together_fleet
 from tests.workflows.driver import QUEUE, Driver
@@ -124,6 +126,19 @@ async def night(run: Driver, doubles: Doubles) -> tuple[str, ...]:
     return FLEET, f"{FLEET}/web-2/1"
 
 
+async def watch(run: Driver, doubles: Doubles) -> tuple[str, ...]:
+    """An upgrade, and the watch over it, which finds something."""
+    found = Finding(code="zombies", severity=Severity.WARN, subject="core", text="37 defunct processes")
+    doubles.play("watch_fleet", "core", WatchLook(), WatchLook(findings=(found,)))
+    second = timedelta(seconds=1)
+    talk = await run.upgrade(replace(fleet(1), watch=Watch(lasts=2 * second, every=second, backup_within=3 * second)))
+    await talk.answer("core")
+    assert (await talk.result()).state is FleetState.UPGRADED
+    over = run.client.get_workflow_handle(watch_id(FLEET, CHANGE), result_type=WatchReport)
+    assert (await over.result()).looks == 3
+    return FLEET, watch_id(FLEET, CHANGE)
+
+
 SCENARIOS: dict[str, Scenario] = {
     "check": check,
     "upgrade": upgrade,
@@ -133,4 +148,5 @@ SCENARIOS: dict[str, Scenario] = {
     "rollback-half-way": rollback_half_way,
     "rollback-alone": rollback_alone,
     "night": night,
+    "watch": watch,
 }
