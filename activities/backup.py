@@ -218,7 +218,7 @@ def _manifest(step: CoreStep, files: list[RemoteFile], names: dict[str, str]) ->
                     for f in files
                 ],
                 "servers": [{"name": s.name, "address": s.address, "enabled": s.enabled} for s in facts.servers],
-                "facts": manifests.of_core(facts),
+                "facts": manifests.facts_of(facts),
             },
             indent=2,
         )

@@ -24,15 +24,8 @@ DUMP_RECORD = "final-dump.json"
 """What the final dump holds, written down before the new Core is started."""
 
 
-def of_core(facts: CoreFacts) -> dict[str, Any]:
-    """Core's facts for its manifest: no secret is in them."""
-    bare = replace(facts, findings=(), sources=(), edits=tuple(replace(e, diff="") for e in facts.edits))
-    found: dict[str, Any] = plain(bare)
-    return found
-
-
-def of_server(facts: ServerFacts) -> dict[str, Any]:
-    """The same for a server."""
+def facts_of(facts: CoreFacts | ServerFacts) -> dict[str, Any]:
+    """What Core's or a server's manifest holds of its facts: no secret is in them, and no diff."""
     bare = replace(facts, findings=(), sources=(), edits=tuple(replace(e, diff="") for e in facts.edits))
     found: dict[str, Any] = plain(bare)
     return found

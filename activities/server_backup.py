@@ -199,7 +199,7 @@ def _manifest(step: ServerStep, spec: HostSpec, folder: str, kept: list[_Kept], 
         "restore_command": restore_command(spec, folder),
         "notes": notes,
         "files": files,
-        "facts": manifests.of_server(step.facts),
+        "facts": manifests.facts_of(step.facts),
     }
     return json.dumps(manifest, indent=2, ensure_ascii=False)
 
