@@ -9,13 +9,14 @@ from pathlib import PurePosixPath
 
 from temporalio import activity
 
-from activities import manifests
+from activities import dump_tools, manifests
 from activities.core_access import (
     compose_words,
     container,
     database_of,
     facts_in,
     folder_of,
+    inspect,
     job,
     moment,
     need,
@@ -49,6 +50,7 @@ class CoreBackup:
         host = await self._hosts.get(step.fleet.core.host)
         facts = step.facts
         core = await container(host, need(facts.core).container)
+        data_container = (await inspect(host, database_of(facts).container)).get(database_of(facts).container)
         settings = await read_settings(host, core)
         edits = await read_and_compute(host, facts, step.fleet.target, step.fleet.core.keys_mount)
         require_planned(host.spec.name, edits, facts)
@@ -59,7 +61,7 @@ class CoreBackup:
         to_restore = [(f, names[f.path]) for f in files if f.path in edited]
         parts = {
             "restore.sh": packaged("komodo.sh", "restore_core.sh"),
-            "restore.list": _restore_list(step, core, settings, to_restore),
+            "restore.list": _restore_list(step, core, data_container, settings, to_restore),
             "manifest.json": _manifest(step, files, names),
             "README.txt": _readme(step, folder),
             "servers.txt": "".join(f"{s.name}\t{s.address}\n" for s in facts.servers),
@@ -141,7 +143,13 @@ def keeper(step: CoreStep, what: str) -> str:
     return f"{KEEPER}{step.op.change.lower()}-{what}"
 
 
-def _restore_list(step: CoreStep, core: Container, settings: CoreSettings, saved: list[tuple[RemoteFile, str]]) -> str:
+def _restore_list(
+    step: CoreStep,
+    core: Container,
+    found: Container | None,
+    settings: CoreSettings,
+    saved: list[tuple[RemoteFile, str]],
+) -> str:
     """What restore.sh reads: one `KEY<TAB>VALUE` a line. Names where credentials are, holds none."""
     facts = step.facts
     project = project_of(facts)
@@ -173,6 +181,9 @@ def _restore_list(step: CoreStep, core: Container, settings: CoreSettings, saved
         ("db_password_variable", settings.sources.get("password", "")),
         ("db_password_file", core.host_path(settings.password_file) if settings.password_file else ""),
         ("db_uri_variable", settings.sources.get("uri", "")),
+        ("db_mechanism", login.mechanism),
+        ("db_network", dump_tools.network_of(core, found) if dump_tools.method(facts) == dump_tools.KM else ""),
+        ("db_host", f"{login.host}:{login.port}"),
     ]
     if facts.agent:
         lines += [

@@ -15,6 +15,7 @@ from activities.core_edits import (
     pinned_key,
     read_texts,
 )
+from activities.dump_tools import network_of
 from activities.locks import lock_on
 from hosts.host import Host
 from hosts.script import parse
@@ -41,6 +42,7 @@ from komodo.project import (
     stack_of_komodo,
     warn,
 )
+from komodo.releases import FIRST_KM, version_of
 from model.errors import DatabaseError, EditRefused
 from model.facts import ComposeProject, DatabaseFacts, Finding
 from model.fleet import FleetSpec, slug
@@ -341,17 +343,27 @@ async def database(look: Look, opened: Database) -> None:
         )
 
 
-def mongodump(look: Look) -> None:
-    """Refuses a database container without mongodump."""
-    if look.database and not look.database.has_mongodump:
-        what = "FerretDB" if look.database.ferretdb else look.database.container
+def dump_tool(look: Look) -> None:
+    """A database container without mongodump is dumped by km of Core's own image. Refuses where there is none."""
+    if look.database is None or look.database.has_mongodump:
+        return
+    what = "FerretDB" if look.database.ferretdb else look.database.container
+    version = version_of(look.version)
+    if version is not None and version < FIRST_KM:
         look.findings.append(
             refuse(
                 "no-mongodump",
-                f"{what} has no mongodump in its container: this version cannot back up such a database",
-                "wait for a version that can, or upgrade by hand with `km database backup` (upgrade guide)",
+                f"{what} has no mongodump in its container, and Core {look.version} no `km`: nothing can back it up",
+                "upgrade Core to 1.19.5 first (same compose files, tag 1.19.5): its image has km since 1.19.0",
             )
         )
+        return
+    try:
+        network_of(look.core, look.database_container)
+    except DatabaseError as error:
+        look.findings.append(refuse("no-mongodump", error.what, error.cure))
+        return
+    look.sources.append(f"{what} has no mongodump in its container: dumps are made by km of Core's own image")
 
 
 async def edits(look: Look, core_key: str) -> None:

@@ -54,7 +54,6 @@ class PreflightCore:
             await core_survey.containers(look)
             await core_survey.settings(look)
             await core_survey.prove_project(look)
-            core_survey.mongodump(look)
             facts = _facts(look)
             facts, known = await self._ask_core(look, facts)
         except Ended:
@@ -102,6 +101,7 @@ class PreflightCore:
         await core_survey.edits(look, facts.public_key)
         await core_survey.images(look)
         look.agent_version = await _agent_version(look, known, agent_server)
+        core_survey.dump_tool(look)
         core_judgement.judge(look, facts.public_key)
         return replace(facts, busy=busy), known
 

@@ -24,6 +24,8 @@ from model.facts import CollectionCount
 
 DEFAULT_PORT = 27017
 _HOST = "127.0.0.1"
+_BATCH = 1000
+"""Documents asked for at once: a slow database answers its own monitor between two batches."""
 _OPTIONS = ("authSource", "authMechanism")
 """Options of the URI that logging in needs; the rest (replica set, app name, time-outs) is for Core alone."""
 
@@ -151,7 +153,8 @@ class Database:
             directConnection=True,
             appname="komodo-upgrade",
             serverSelectionTimeoutMS=10_000,
-            connectTimeoutMS=10_000,
+            # Also the patience of the driver's own monitor, which cuts reads off where a busy database lets it wait.
+            connectTimeoutMS=60_000,
             socketTimeoutMS=120_000,
             retryWrites=False,
             io_loop=asyncio.get_running_loop(),
@@ -195,8 +198,8 @@ class Database:
         )
 
     async def batches(self, collection: str) -> AsyncIterator[bytes]:
-        """All documents as they are stored, one after the other, in batches of 16 MiB at most."""
-        cursor = self._db[collection].find_raw_batches({})
+        """All documents as they are stored, one after the other, in batches."""
+        cursor = self._db[collection].find_raw_batches({}, batch_size=_BATCH)
         with self._told():
             async for batch in cursor:
                 yield batch

@@ -21,6 +21,8 @@ OLDEST_AGENT = (1, 15, 0)
 """The oldest v1 release whose files and logs are known."""
 MIN_GLIBC = (2, 34)
 """v2's binaries are built on Debian 12 and ask for symbols of GLIBC_2.34 (upgrade guide, "Breaking")."""
+FIRST_KM = (1, 19, 0)
+"""From here on Core's image has `km` with `database backup` and `restore` (v1.19.0:bin/cli)."""
 ARCHES = ("x86_64", "aarch64")
 _ARCH_NAMES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 _ELF_MACHINES = {62: "x86_64", 183: "aarch64"}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
-from sandbox import compose_cli, docker_exec, docker_files, docker_images, gotemplate
+from sandbox import compose_cli, docker_exec, docker_files, docker_images, gotemplate, km
 from sandbox.docker_images import pull_image
 from sandbox.docker_words import missing, options, print_values, status
 from sandbox.engine import Container, Engine, Spec
@@ -150,8 +150,10 @@ async def _create(call: Call, engine: Engine, argv: list[str]) -> int:
 
 async def _run(call: Call, engine: Engine, argv: list[str]) -> int:
     """`docker run --rm --entrypoint CMD IMAGE ARG…`: one program in the foreground, then the container is gone."""
-    found, words = options(argv, "--name --entrypoint --network --log-driver -e --env -v --volume --user", first=True)
+    found, words = options(argv, km.VALUED + " --log-driver", first=True)
     entrypoint = (found.get("--entrypoint") or [""])[0]
+    if entrypoint == "km" and words[1:2] == ["database"]:
+        return await km.run(call, engine, argv)
     if not words or not entrypoint or "--rm" not in found:
         call.err("docker: the simulated docker runs one-off programs only: run --rm --entrypoint CMD IMAGE ARG…\n")
         return 125

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 from pathlib import Path
 
 from sandbox import keys, mongo_tools
 from sandbox.docker_words import missing, options
 from sandbox.engine import Container, Engine
+from sandbox.programs import database_of
 from sandbox.standin import Call
 
 
@@ -33,7 +35,7 @@ async def program(call: Call, engine: Engine, container: Container, argv: list[s
     """Run one program in a container."""
     name = Path(argv[0]).name
     role = container.image.program
-    bare = call.host.world.faults.on("no-mongodump", call.host.name) is not None
+    bare = container.image.ferretdb or call.host.world.faults.on("no-mongodump", call.host.name) is not None
     if role == "mongo" and name in {"mongodump", "mongorestore", "mongosh"} and not bare:
         if argv[1:] == ["--version"]:
             call.out(f"{name} version: 100.12.0\n")
@@ -54,6 +56,8 @@ async def program(call: Call, engine: Engine, container: Container, argv: list[s
         await asyncio.sleep(0.05)
         call.err("Error: Address already in use (os error 98)\n")
         return 1
+    if name == "psql" and "postgres" in container.image.repository:
+        return await _psql(call, engine, argv)
     if name in _FILES:
         return await _file_tool(call, container, name, argv[1:])
     if name in {"env", "printenv"}:
@@ -75,6 +79,17 @@ def _generate(call: Call, argv: list[str]) -> int:
         call.out(json.dumps({"private_key": private, "public_key": public}, separators=(",", ":")) + "\n")
     else:
         call.out(f"\nPrivate Key: {private}\nPublic  Key: {public}\n")
+
+
+async def _psql(call: Call, engine: Engine, argv: list[str]) -> int:
+    """Of DocumentDB's functions: drop_database alone."""
+    found = re.search(r"documentdb_api\.drop_database\('([^']*)'\)", " ".join(argv))
+    database = next((d for c in engine.containers.values() if (d := database_of(c))), None)
+    if found is None or database is None:
+        call.err('psql: error: connection to server on socket "/tmp/.s.PGSQL.5432" failed\n')
+        return 2
+    database.store.databases.pop(found.group(1), None)
+    call.out(" drop_database \n---------------\n t\n(1 row)\n")
     return 0
 
 

@@ -23,6 +23,7 @@
 | dump-loses | core | | mongodump exits 0 and counts all, one document is not in the archive |
 | dump-of-another | core | database="admin" | mongodump dumps another database than it was told |
 | dump-meanwhile | core | what="update"/"insert"/"delete" | somebody writes right after mongodump has read |
+| km-fails | core | | km does not reach the database |
 | dump-hangs | core | | mongodump never ends |
 | dump-fails | core | | mongodump cannot connect, exit 1 |
 | restore-fails | core | | mongorestore stops half way, exit 1 |

@@ -89,6 +89,9 @@ class Sandbox:
                 return container.program
         return None
 
+    database = "mongo"
+    """mongo | ferretdb"""
+
     @property
     def store(self) -> Store:
         """Everything in the simulated mongod."""
@@ -217,13 +220,15 @@ class Sandbox:
         monitoring_interval: str = "1-sec",
         core_url: str = "https://komodo.example.com",
         target: str = "2.3.2",
+        database: str = "mongo",
     ) -> Sandbox:
-        """Build the hosts' folders below `folder` and bring everything up."""
+        """Build the hosts' folders below `folder` and bring everything up. `database`: mongo | ferretdb."""
         folder = Path(os.path.abspath(folder))  # noqa: ASYNC240, PTH100
         folder.mkdir(parents=True, exist_ok=True)
         world = World(id=secrets.token_hex(8), net=await free_net(), speed=speed, handlers=dict(HANDLERS))
         sandbox = cls(folder, world, invent_secrets())
         world.commands_file = folder / "commands.jsonl"
+        sandbox.database = database
         world.api_secret = sandbox.own_secrets.api_secret
         try:
             await sandbox._build(servers, core_version, agent_version, monitoring_interval, core_url, target)
@@ -261,13 +266,17 @@ class Sandbox:
         fleet_file.write(self.folder, self.world, self._client_key, keys, self.own_secrets, API_KEY, target=target)
 
     async def _start_core(self, host: SandboxHost, version: str, interval: str, url: str) -> None:
-        folder = write_project(host.root, tag="latest", host=url, interval=interval, secrets=self.own_secrets)
+        folder = write_project(
+            host.root, tag="latest", host=url, interval=interval, secrets=self.own_secrets, database=self.database
+        )
         engine = self.engine
         if version != "1.19.5":
             text = (folder / "compose.env").read_text()
             (folder / "compose.env").write_text(text.replace("IMAGE_TAG=latest", f"IMAGE_TAG={version}"))
         tag = "latest" if version == "1.19.5" else version
-        for reference in ("mongo", f"ghcr.io/moghtech/komodo-core:{tag}", f"ghcr.io/moghtech/komodo-periphery:{tag}"):
+        ferretdb = ("ghcr.io/ferretdb/ferretdb:2.7.0", "ghcr.io/ferretdb/postgres-documentdb:17")
+        data = ferretdb if self.database == "ferretdb" else ("mongo",)
+        for reference in (*data, *(f"ghcr.io/moghtech/komodo-{kind}:{tag}" for kind in ("core", "periphery"))):
             image = engine.store.published(reference)
             assert image is not None
             engine.store.add(image)

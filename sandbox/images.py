@@ -14,6 +14,7 @@ KOMODO = ("1.18.4", "1.19.4", "1.19.5", "2.0.0", "2.3.1", "2.3.2")
 _OTHERS = {
     "mongo": {"latest": "8.0.15", "8": "8.0.15", "8.0": "8.0.15", "7": "7.0.25"},
     "ghcr.io/ferretdb/ferretdb": {"latest": "2.7.0", "2": "2.7.0", "2.7.0": "2.7.0"},
+    "ghcr.io/ferretdb/postgres-documentdb": {"latest": "17", "17": "17"},
     "busybox": {"latest": "1.37.0"},
     "nginx": {"latest": "1.29.3", "1.29": "1.29.3"},
 }
@@ -86,7 +87,13 @@ class Image:
     def program(self) -> str:
         """core | periphery | mongo | other"""
         last = self.repository.rpartition("/")[2]
-        return {"komodo-core": "core", "komodo-periphery": "periphery", "mongo": "mongo"}.get(last, "other")
+        known = {"komodo-core": "core", "komodo-periphery": "periphery", "mongo": "mongo", "ferretdb": "mongo"}
+        return known.get(last, "other")
+
+    @property
+    def ferretdb(self) -> bool:
+        """Speaks MongoDB's protocol, keeps everything in PostgreSQL, and has no tools in its image."""
+        return self.repository.endswith("/ferretdb")
 
     def config(self) -> dict[str, Any]:
         """What the image brings along: environment, entry point, labels."""
@@ -116,6 +123,9 @@ class Image:
                 "WorkingDir": "",
                 "Labels": {**labels, **({"komodo.skip": "true"} if v2 else {})},
             }
+        if self.ferretdb:
+            return {"Env": [path], "Cmd": [], "Entrypoint": ["/ferretdb"], "ExposedPorts": {"27017/tcp": {}},
+                    "WorkingDir": "/", "Labels": {}}  # fmt: skip
         if self.program == "mongo":
             return {
                 "Env": [path, "GOSU_VERSION=1.19", "JSYAML_VERSION=3.13.1", "MONGO_PACKAGE=mongodb-org",

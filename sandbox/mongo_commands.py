@@ -99,7 +99,9 @@ def _ping(_connection: Connection, _command: Document, _db: str) -> Document:
 
 
 def _build_info(connection: Connection, _command: Document, _db: str) -> Document:
+    ferretdb = {"ferretdb": {"version": "v2.7.0", "package": "docker"}} if connection.ferretdb else {}
     return {
+        **ferretdb,
         "version": connection.version,
         "gitVersion": "0" * 40,
         "modules": [],
@@ -146,7 +148,9 @@ def _list_indexes(connection: Connection, command: Document, db: str) -> Documen
     name = str(command["listIndexes"])
     if name not in connection.store.databases.get(db, {}):
         raise _Failed(26, "NamespaceNotFound", f"ns does not exist: {db}.{name}")
-    return _cursor(connection, f"{db}.{name}", list(connection.store.peek(db, name).indexes), 1000)
+    extra = {"storageEngine": {"enableOrderedIndex": True}} if connection.ferretdb else {}
+    found = [{**index, **extra} for index in connection.store.peek(db, name).indexes]
+    return _cursor(connection, f"{db}.{name}", found, 1000)
 
 
 def _count(connection: Connection, command: Document, db: str) -> Document:

@@ -34,6 +34,7 @@ class Connection:
     store: Store
     version: str
     auth: bool
+    ferretdb: bool = False
     user: str = ""
     """Authenticated as; empty: not."""
     cursors: dict[int, tuple[str, list[Document]]] = field(default_factory=dict)
@@ -84,10 +85,11 @@ class Scram:
 class MongoServer:
     """Serves one store on one address."""
 
-    def __init__(self, store: Store, *, version: str, auth: bool) -> None:
+    def __init__(self, store: Store, *, version: str, auth: bool, ferretdb: bool = False) -> None:
         self.store = store
         self.version = version
         self.auth = auth
+        self.ferretdb = ferretdb
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
 
@@ -106,7 +108,7 @@ class MongoServer:
         self._server = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = Connection(self.store, self.version, self.auth)
+        connection = Connection(self.store, self.version, self.auth, self.ferretdb)
         self._open.add(writer)
         try:
             while True:

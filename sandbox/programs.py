@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from sandbox.agent import Agent
 from sandbox.core import Core
@@ -18,7 +19,9 @@ class Mongo:
 
     def __init__(self, engine: Engine, container: Container) -> None:
         self._container = container
-        volume = str(container.locate("/data/db"))
+        self._ferretdb = container.image.ferretdb
+        # FerretDB keeps nothing itself: whatever container of it runs in this network finds the same data.
+        volume = f"postgres of {container.spec.network}" if self._ferretdb else str(container.locate("/data/db"))
         self.store = engine.host.world.stores.setdefault(volume, Store())
         self.server: MongoServer | None = None
 
@@ -26,11 +29,15 @@ class Mongo:
         """Listen on the container's address."""
         env = self._container.environment
         user, password = env.get("MONGO_INITDB_ROOT_USERNAME", ""), env.get("MONGO_INITDB_ROOT_PASSWORD", "")
+        if self._ferretdb:  # users are PostgreSQL's
+            parts = urlsplit(env.get("FERRETDB_POSTGRESQL_URL", ""))
+            user, password = unquote(parts.username or ""), unquote(parts.password or "")
         if not self.store.users and not self.store.databases:
             if user and password:
                 self.store.users["admin", user] = password
             self.store.collection("admin", "system.version")
-        self.server = MongoServer(self.store, version=self._container.image.version, auth=bool(self.store.users))
+        version = "7.0.77" if self._ferretdb else self._container.image.version
+        self.server = MongoServer(self.store, version=version, auth=bool(self.store.users), ferretdb=self._ferretdb)
         await self.server.start(self._container.address)
         return None
 

@@ -64,6 +64,40 @@ volumes:
   mongo-config:
 """
 
+FERRETDB = """  postgres:
+    image: ghcr.io/ferretdb/postgres-documentdb:17
+    labels:
+      komodo.skip: # never stopped by StopAllContainers
+    restart: unless-stopped
+    volumes:
+      - postgres-data:/var/lib/postgresql/data
+    environment:
+      POSTGRES_USER: ${KOMODO_DB_USERNAME}
+      POSTGRES_PASSWORD: ${KOMODO_DB_PASSWORD}
+      POSTGRES_DB: postgres
+
+  mongo:
+    image: ghcr.io/ferretdb/ferretdb:2.7.0
+    labels:
+      komodo.skip: # never stopped by StopAllContainers
+    restart: unless-stopped
+    depends_on:
+      - postgres
+    environment:
+      FERRETDB_POSTGRESQL_URL: postgres://${KOMODO_DB_USERNAME}:${KOMODO_DB_PASSWORD}@postgres:5432/postgres
+
+"""
+
+
+def compose_text(database: str) -> str:
+    """The project with `mongo` or `ferretdb` (in the shape of v1.19.5:compose/ferretdb.compose.yaml)."""
+    if database == "mongo":
+        return COMPOSE
+    begin, end = COMPOSE.index("  mongo:\n"), COMPOSE.index("  core:\n")
+    text = COMPOSE[:begin] + FERRETDB + COMPOSE[end:]
+    return text.replace("  # Mongo\n  mongo-data:\n  mongo-config:\n", "  # Postgres\n  postgres-data:\n")
+
+
 ENV = """# Komodo: variables of the project. Also handed to core and periphery (env_file)
 
 ## an exact version, or `latest`
@@ -254,12 +288,12 @@ SHAPES = ("plain", "sudo", "open", "edited", "plain")
 NAMES = ("web-1", "db-1", "nas", "build-1", "web-2")
 
 
-def write_project(root: Path, *, tag: str, host: str, interval: str, secrets: Secrets) -> Path:
+def write_project(root: Path, *, tag: str, host: str, interval: str, secrets: Secrets, database: str = "mongo") -> Path:
     """Core's compose project. Returns its folder."""
     folder = root / "opt/komodo"
     folder.mkdir(parents=True, exist_ok=True)
     (root / "etc/komodo/backups").mkdir(parents=True, exist_ok=True)
-    (folder / "mongo.compose.yaml").write_text(COMPOSE)
+    (folder / "mongo.compose.yaml").write_text(compose_text(database))
     text = ENV.format(
         tag=tag, root=root, host=host, interval=interval, passkey=secrets.passkey, db_password=secrets.db_password,
         webhook_secret=secrets.webhook_secret, jwt_secret=secrets.jwt_secret, admin_password=secrets.admin_password,

@@ -111,11 +111,13 @@ version=$(value version)
 newest_dump() {
     newest=
     number=1
-    path=$here/dumps/final.archive.gz
+    kind=archive.gz
+    [ -z "$(value db_network)" ] || kind=km.tar
+    path=$here/dumps/final.$kind
     while [ -e "$path" ] || [ "$number" -eq 1 ]; do
         [ ! -e "$path" ] || newest=$path
         number=$((number + 1))
-        path=$here/dumps/final.$number.archive.gz
+        path=$here/dumps/final.$number.$kind
     done
     printf '%s\n' "$newest"
 }
@@ -171,6 +173,68 @@ drop_everything() {
         docker exec -i "$db" mongosh --quiet --nodb >/dev/null 2>&1 ||
         tell "mongosh could not drop the database; going on with mongorestore --drop"
 }
+# A database without mongorestore: km of Core's old image, in a container of its own. It drops nothing either.
+km_environment() {
+    if [ -n "$(value db_mechanism)" ] || [ "$(value db_auth_source)" != admin ]; then
+        user=
+        [ -z "$(value db_user)" ] || user=$(value db_user | encoded):$(password | encoded)@
+        mechanism=$(value db_mechanism)
+        printf 'KOMODO_CLI_DATABASE_TARGET_URI=mongodb://%s%s/?authSource=%s%s\n' "$user" "$(value db_host)" \
+            "$(value db_auth_source)" "${mechanism:+&authMechanism=$mechanism}"
+    else
+        printf 'KOMODO_CLI_DATABASE_TARGET_ADDRESS=%s\n' "$(value db_host)"
+        if [ -n "$(value db_user)" ]; then
+            printf 'KOMODO_CLI_DATABASE_TARGET_USERNAME=%s\n' "$(value db_user)"
+            printf 'KOMODO_CLI_DATABASE_TARGET_PASSWORD=%s\n' "$(password)"
+        fi
+    fi
+    printf 'KOMODO_CLI_DATABASE_TARGET_DB_NAME=%s\n' "$(value db_name)"
+}
+drop_in_postgres() {
+    pg=$(docker ps --filter "label=com.docker.compose.project=$(value project)" --format '{{.Names}} {{.Image}}' |
+        awk '/postgres/ { print $1; exit }')
+    drop="SELECT documentdb_api.drop_database('$(value db_name)')"
+    if [ -n "$pg" ] && user=$(variable POSTGRES_USER "$pg") &&
+        docker exec "$pg" psql -U "${user:-postgres}" -d "$(variable POSTGRES_DB "$pg")" -c "$drop" >/dev/null 2>&1; then
+        return 0
+    fi
+    fail "the database $(value db_name) could not be dropped in PostgreSQL, and km alone would mix both versions' data. \
+Drop it with any MongoDB client (db.dropDatabase()), then: KU_DROPPED=yes sh $here/restore.sh"
+}
+restore_by_km() {
+    tar -tf "$dump" >/dev/null 2>&1 || fail "$dump is damaged"
+    tell "restoring the database $(value db_name) from $dump with km"
+    if [ "$dry" = yes ]; then
+        tell "would drop the database and run km database restore in a container of $(value core_image)"
+        return 0
+    fi
+    rm -f "$here/database-restored"
+    ! running "$core" || fail "Core is still running: stop it first (restore.sh stop)"
+    running "$(value db_container)" || run docker start "$(value db_container)"
+    work=$dump.restore.d
+    rm -rf "$work"
+    mkdir "$work"
+    tar -C "$work" -xf "$dump"
+    for each in "$work"/*.gz "$work"/*/*.gz; do
+        [ ! -e "$each" ] || gzip -t "$each" || fail "$dump is damaged (${each##*/})"
+    done
+    for each in "$work"/*/; do dated=$(basename "$each"); done
+    [ "${KU_DROPPED:-no}" = yes ] || drop_in_postgres
+    code=0
+    docker rm -f komodo-upgrade-km >/dev/null 2>&1 || true
+    said=$(km_environment | docker run --rm --name komodo-upgrade-km --pull never --network "$(value db_network)" \
+        --env-file /dev/stdin -e KOMODO_CLI_BACKUPS_FOLDER=/backups -v "$work:/backups" \
+        --entrypoint km "$(value core_image_id)" database restore --restore-folder "$dated" -y 2>&1) || code=$?
+    rm -rf "$work"
+    printf '%s\n' "$said" | sed 's#://[^@/ ]*@#://***@#g' | tail -n 2
+    [ "$code" -eq 0 ] || fail "km ended with $code; the dump is still $dump"
+    case $said in
+    *ERROR*) fail "km could not restore every collection; the dump is still $dump" ;;
+    *Restored*) ;;
+    *) fail "km restored nothing; the dump is still $dump" ;;
+    esac
+    printf '%s\n' "$dump" >"$here/database-restored"
+}
 do_database() {
     if [ ! -e "$here/core-v2-started" ]; then
         tell "the new version was never started: the database is as it was"
@@ -178,7 +242,13 @@ do_database() {
     fi
     # KU_DUMP: another dump than the last one of the old version.
     dump=${KU_DUMP:-$(newest_dump)}
-    [ -n "$dump" ] || fail "there is no dumps/final.archive.gz in $here: the database cannot be restored"
+    [ -n "$dump" ] || fail "there is no final dump in $here/dumps: the database cannot be restored"
+    case $dump in
+    *.km.tar)
+        restore_by_km
+        return 0
+        ;;
+    esac
     gzip -t "$dump" || fail "$dump is damaged"
     db=$(value db_container)
     inside=/tmp/komodo-upgrade-restore.archive.gz

@@ -1,0 +1,117 @@
+"""A database without dump tools: FerretDB, with km of Core's own image, there and back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import bson
+import pytest
+
+from model.errors import CommandFailed, DatabaseError, DumpRejected
+from tests.activities.core_fleet import Bench, bench, refusals
+
+
+@pytest.fixture
+async def b(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with bench(tmp_path, database="ferretdb") as made:
+        yield made
+
+
+def leaked(b: Bench, *said: object) -> list[str]:
+    """Secrets in what was said, in arguments, in notes, or in what jobs left behind."""
+    text = repr(said) + repr([r.argv for r in b.sandbox.journal])
+    ours = [p for p in (*b.folder.rglob("jobs/**/*"), *b.folder.glob("dumps/*.json")) if p.is_file()]
+    text += "".join(p.read_text(errors="replace") for p in ours)
+    return [s for s in b.sandbox.secrets if s in text]
+
+
+async def test_there_and_back_with_km(b: Bench) -> None:
+    before = b.sandbox.store.find("komodo", "Server")
+    facts = await b.planned()
+    assert facts.database
+    assert (facts.database.ferretdb, facts.database.has_mongodump) == (True, False)
+    final = await b.upgraded()
+    assert (final.method, final.path.endswith("final.km.tar")) == ("km", True)
+    assert {c.name: c.documents for c in final.collections}["Server"] == 2
+    proven = await b.dumps.prove_dump(replace(b.step, dump=final))
+    assert proven.proof is not None
+    assert [n for n in b.sandbox.store.databases if n.startswith("ku_proof")] == []
+
+    b.next_attempt()
+    back = replace(b.step, dump=final)
+    await b.core.stop_core(back)
+    pre = await b.dumps.dump_database(replace(back, label="pre_rollback"))
+    assert (await b.dumps.prove_dump(replace(back, dump=pre))).proof is not None
+    await b.back.restore_database(back)
+    await b.back.restore_core_files(back)
+    assert (await b.back.start_old_core(back)).version == "1.19.5"
+    assert [d["config"] for d in b.sandbox.store.find("komodo", "Server")] == [d["config"] for d in before]
+    assert "Swarm" not in b.sandbox.store.databases["komodo"]
+    assert refusals(await b.survey()) == []
+    assert leaked(b, final, proven, pre) == []
+
+
+async def test_the_way_back_by_hand(b: Bench) -> None:
+    await b.upgraded()
+    b.sandbox.store.insert("komodo", "Update", [{"operation": "UpdateServerKey", "target": {"type": "Server"}}])
+    shown = await b.by_hand(f"sudo sh {b.folder}/restore.sh --dry-run")
+    assert "km database restore" in str(shown.stdout)
+    done = await b.by_hand(f"sudo sh {b.folder}/restore.sh")
+    assert done.exit_status == 0, f"{done.stdout!r}\n{done.stderr!r}"
+    assert b.sandbox.core is not None
+    assert b.sandbox.core.version == "1.19.5"
+    assert b.sandbox.store.find("komodo", "Update", {"operation": "UpdateServerKey"}) == []
+    assert refusals(await b.survey()) == []
+    assert leaked(b, done.stdout, done.stderr) == []
+
+
+async def test_backups_of_km_that_prove_nothing(b: Bench) -> None:
+    await b.backed_up()
+    step = replace(b.step, label="before")
+    b.sandbox.fault("dump-truncated", "core", times=1)
+    with pytest.raises(DumpRejected, match=r"truncated: Server\.gz is cut off"):
+        await b.dumps.dump_database(step)
+    b.sandbox.fault("dump-loses", "core", times=1)
+    with pytest.raises(DumpRejected, match="Server: 2"):
+        await b.dumps.prove_dump(replace(step, dump=await b.dumps.dump_database(step)))
+    b.next_attempt()
+    step = replace(b.step, label="before")
+    b.sandbox.fault("km-fails", "core", times=1)
+    with pytest.raises(CommandFailed, match="km ended with 1"):
+        await b.dumps.dump_database(step)
+    assert (await b.dumps.prove_dump(replace(step, dump=await b.dumps.dump_database(step)))).proof is not None
+    assert not list((b.folder / "dumps").glob("*.part*"))
+
+
+async def test_an_older_core_has_no_km(tmp_path: Path) -> None:
+    async with bench(tmp_path, database="ferretdb", core_version="1.18.4") as b:
+        [found] = refusals(await b.survey())
+        assert (found.code, "1.19.5" in found.cure) == ("no-mongodump", True)
+
+
+async def test_what_was_written_since_is_kept(tmp_path: Path) -> None:
+    """On MongoDB, whose container has mongodump: v1-downgrade is km's there too."""
+    async with bench(tmp_path) as b:
+        await b.upgraded()
+        store = b.sandbox.store
+        store.insert("komodo", "Tag", [{"name": "made in v2"}])
+        for operation in ("UpdateServerKey", "DeployStack"):
+            usual = store.find("komodo", "Update")[0]
+            store.insert("komodo", "Update", [{**usual, "_id": bson.ObjectId(), "operation": operation}])
+        with pytest.raises(Exception, match="runs: its database is not replaced"):
+            await b.back.downgrade_database(b.step)
+        b.next_attempt()
+        await b.core.stop_core(b.step)
+        done = await b.back.downgrade_database(b.step)
+        assert "Update documents that v1 cannot read were removed" in " ".join(done.facts)
+        await b.back.restore_core_files(b.step)
+        assert (await b.back.start_old_core(b.step)).version == "1.19.5"
+        assert len(store.find("komodo", "Tag", {"name": "made in v2"})) == 1
+        operations = {d["operation"] for d in store.find("komodo", "Update")}
+        assert ("UpdateServerKey" in operations, "DeployStack" in operations) == (False, True)
+        assert refusals(await b.survey()) == []
+        old = replace(b.step, facts=replace(b.step.facts, version="1.18.4"))
+        with pytest.raises(DatabaseError, match=r"older than 1\.19\.0"):
+            await b.back.downgrade_database(old)
