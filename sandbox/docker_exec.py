@@ -79,6 +79,7 @@ def _generate(call: Call, argv: list[str]) -> int:
         call.out(json.dumps({"private_key": private, "public_key": public}, separators=(",", ":")) + "\n")
     else:
         call.out(f"\nPrivate Key: {private}\nPublic  Key: {public}\n")
+    return 0
 
 
 async def _psql(call: Call, engine: Engine, argv: list[str]) -> int:
