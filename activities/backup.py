@@ -60,7 +60,7 @@ class CoreBackup:
         edited = {e.path for e in edits.files if e.changes} | ({edits.pin.path} if edits.pin else set())
         to_restore = [(f, names[f.path]) for f in files if f.path in edited]
         parts = {
-            "restore.sh": packaged("komodo.sh", "restore_core.sh"),
+            "restore.sh": restore_script(),
             "restore.list": _restore_list(step, core, data_container, settings, to_restore),
             "manifest.json": _manifest(step, files, names),
             "README.txt": _readme(step, folder),
@@ -136,6 +136,14 @@ def _saved(line: str, suffix: str) -> SavedFile:
     if beside and beside != path + suffix:
         note = f"an older {PurePosixPath(path).name}{suffix} was kept; tonight's is {PurePosixPath(beside).name}"
     return SavedFile(path=path, saved_as=saved_as, sha256=digest, guide_name=beside, note=note)
+
+
+def restore_script() -> str:
+    """restore.sh in one piece: what it shares with scripts of ours is put in its place."""
+    text = packaged("komodo.sh", "restore_core.sh")
+    for name in ("km.sh", "restore_by_km.sh"):
+        text = text.replace(f"# needs: {name}\n", packaged("komodo.sh", name))
+    return text
 
 
 def keeper(step: CoreStep, what: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import quote, urlencode
 
-from activities.core_access import database_of, folder_of, inspect, need
+from activities.core_access import database_of, folder_of, inspect, need, script
 from hosts.host import Host
 from komodo.database import DatabaseLogin
 from komodo.fingerprint import EXACT, VALUES
@@ -72,6 +72,12 @@ async def downgrade(host: Host, step: CoreStep, login: DatabaseLogin) -> Tool:
     args = (need(step.facts.core).target_image, await network(host, step.facts))
     data = environment(login, SOURCE, login.name)
     return Tool(method=KM, script="downgrade_by_km.sh", args=args, data=data)
+
+
+async def settle(host: Host, facts: CoreFacts) -> None:
+    """Before a database is dropped: no km works on it whose script was killed."""
+    if method(facts) == KM:
+        await host.run(script("end_km.sh"))
 
 
 async def network(host: Host, facts: CoreFacts) -> str:

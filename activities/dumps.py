@@ -205,6 +205,7 @@ class Dumps:
         """A restore that runs ends first, for it would make anew what is dropped here."""
         ops = step.op.ids(f"prove_{dump.label}")
         await void(host, folder_of(step), *ops, change=step.op.change, patience=min(step.fleet.clocks.dump, _PATIENCE))
+        await dump_tools.settle(host, step.facts)
         await _drop_scratch(opened)
 
     async def _restore_beside(

@@ -216,6 +216,7 @@ class CoreRollback:
             mark = await host.read(f"{folder_of(step)}/database-restored")
             done = mark is not None and mark.data.decode().strip() == dump.path
             if not done:
+                await dump_tools.settle(host, step.facts)
                 await opened.drop()
                 beat()
                 await self._run_restore(host, step, dump, name, login.name)

@@ -48,24 +48,34 @@ async def run(call: Call, engine: Engine, argv: list[str]) -> int:
     backups = call.host.path(mounts.get("/backups", "/nowhere"))
     network = (found.get("--network") or ["bridge"])[0]
     verb, rest = words[2], words[3:]
-    prefix = "KOMODO_CLI_DATABASE_TARGET" if verb == "restore" else "KOMODO_DATABASE"
+    prefix = prefix_of(verb)
     if engine.host.world.faults.strike("km-fails", engine.host.name):
         env[f"{prefix}_ADDRESS"], env[f"{prefix}_URI"] = "nowhere:1", ""
     store = await _connect(call, engine, env, prefix, network)
     if store is None:
         return 1
     name = env.get(f"{prefix}_DB_NAME") or "komodo"
-    if verb == "backup":
+    return work(call, store, name, backups, image.version, [verb, *rest])
+
+
+def work(call: Call, store: Store, name: str, backups: Path, version: str, words: list[str]) -> int:
+    """`km database WORDS…` on the database `name`. Exit code."""
+    if words[:1] == ["backup"]:
         return _backup(call, store, name, backups)
-    if verb == "restore":
-        return _restore(call, store, name, backups, rest)
-    if verb == "v1-downgrade" and image.version.startswith("2."):
+    if words[:1] == ["restore"]:
+        return _restore(call, store, name, backups, words[1:])
+    if words[:1] == ["v1-downgrade"] and version.startswith("2."):
         for collection in ("Server", "Deployment"):
             store.update(name, collection, {}, {"$set": {"info": None}}, many=True, upsert=False)
         _say(call, "V1 Downgrade complete. Ready to downgrade to komodo-core:1 ✅")
         return 0
-    call.err(f"error: unrecognized subcommand '{verb}'\n")
+    call.err(f"error: unrecognized subcommand '{(words or [''])[0]}'\n")
     return 2
+
+
+def prefix_of(verb: str) -> str:
+    """Of the variables that say where km works: a restore writes to its target, all else is done at the source."""
+    return "KOMODO_CLI_DATABASE_TARGET" if verb == "restore" else "KOMODO_DATABASE"
 
 
 def _say(call: Call, text: str, level: str = " INFO") -> None:
@@ -112,8 +122,13 @@ def _backup(call: Call, store: Store, name: str, backups: Path) -> int:
 def _restore(call: Call, store: Store, name: str, backups: Path, words: list[str]) -> int:
     found, _ = options(words, "--restore-folder -r")
     folder = backups / (found.get("--restore-folder") or found.get("-r") or [""])[0]
-    for file in [*sorted(folder.glob("*.gz")), *backups.glob("Stats.gz")]:
+    for file in [*sorted(folder.glob("*.gz")), backups / "Stats.gz"]:
         collection, done = file.name.removesuffix(".gz"), 0
+        if not file.exists():
+            _say(
+                call, f'[{collection}]: Failed to open file "/backups/{file.name}": No such file or directory', "ERROR"
+            )
+            continue
         for line in gzip.decompress(file.read_bytes()).decode().splitlines():
             document = json.loads(line, object_hook=json_util.object_hook)
             if not isinstance(document.get("_id"), bson.ObjectId):

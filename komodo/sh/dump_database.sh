@@ -1,27 +1,13 @@
 # shellcheck shell=sh
+# needs: dumps.sh
 # dump_database.sh FOLDER LABEL CONTAINER URI DATABASE login|open: mongodump of one database, streamed out of its
 # container. URI holds the user at most; standard input is the line `password: …` when the last word is `login`.
 # A dump is put in place only when mongodump ended well, wrote something, and the archive is whole.
-folder=$1
-label=$2
 container=$3
 uri=$4
 database=$5
 login=$6
-
-mkdir -p "$folder/dumps"
-chmod 700 "$folder" "$folder/dumps"
-path=$folder/dumps/$label.archive.gz
-number=1
-while [ -e "$path" ]; do
-    number=$((number + 1))
-    path=$folder/dumps/$label.$number.archive.gz
-done
-part=$path.part
-trap 'rm -f "$part" "$part.log"' EXIT
-
-began=$(date +%s)
-taken=$(date -u +%Y-%m-%dT%H:%M:%SZ)
+dump_begins "$1" "$2" archive.gz
 code=0
 if [ "$login" = login ]; then
     docker exec -i "$container" mongodump "--uri=$uri" --config=/dev/stdin "--db=$database" --archive --gzip \
@@ -30,9 +16,7 @@ else
     docker exec -i "$container" mongodump "--uri=$uri" "--db=$database" --archive --gzip \
         </dev/null >"$part" 2>"$part.log" || code=$?
 fi
-if grep -qi 'no space left' "$part.log"; then
-    die 70 "No space left on device while dumping to $part; the unfinished dump was removed"
-fi
+dump_full
 if [ "$code" -ne 0 ]; then
     sed 's#://[^@/ ]*@#://***@#g' "$part.log" | tail -n 5 >&2
     die 1 "mongodump ended with $code; the unfinished dump was removed"
@@ -44,17 +28,9 @@ case $dumped in
 esac
 fsync_file "$part"
 if ! gzip -t "$part" 2>/dev/null; then
-    free=$(df -Pk "$folder/dumps" | awk 'NR == 2 { print $4 }')
-    [ "$free" -gt 1024 ] || die 70 "No space left on device for the dump in $folder/dumps; it was removed"
+    free=$(df -Pk "$dumps" | awk 'NR == 2 { print $4 }')
+    [ "$free" -gt 1024 ] || die 70 "No space left on device for the dump in $dumps; it was removed"
     die 65 "the archive is cut off or damaged (gzip -t)"
 fi
-size=$(stat -c %s "$part")
-digest=$(sha256_of "$part")
-mv "$part" "$path"
-fsync_file "$folder/dumps"
-say path "$path"
-say bytes "$size"
-say sha256 "$digest"
-say taken "$taken"
-say seconds "$(($(date +%s) - began))"
+dump_ends
 say dumped "$dumped"

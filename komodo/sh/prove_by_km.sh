@@ -7,18 +7,9 @@ work=$archive.proof.d
 log=$archive.proof.log
 [ -e "$archive" ] || die 65 "gone: there is no $archive (any more)"
 trap 'rm -rf "$work" "$log"' EXIT
-rm -rf "$work"
-mkdir "$work"
-chmod 700 "$work"
-tar -C "$work" -xf "$archive" 2>/dev/null || die 65 "truncated: $archive is cut off or damaged (tar)"
-for file in "$work"/*.gz "$work"/*/*.gz; do
-    [ ! -e "$file" ] || gzip -t "$file" 2>/dev/null || die 65 "truncated: ${file##*/} is cut off or damaged (gzip -t)"
-done
-dated=
-for each in "$work"/*/; do [ ! -d "$each" ] || dated=$(basename "$each"); done
-[ -n "$dated" ] || die 65 "wrong database: $archive holds no backup of km"
+km_unpack "$archive" "$work"
 code=0
-km "$2" "$3" "$work" "$log" restore --restore-folder "$dated" || code=$?
+km "$2" "$3" "$work" "$log" restore --restore-folder "$km_dated" || code=$?
 if grep -qi 'no space left' "$log"; then
     die 70 "No space left on device while $archive was restored into the scratch database"
 fi

@@ -39,6 +39,9 @@ fail() {
     printf '%s\n' "restore.sh: $*" >&2
     exit 1
 }
+die() { fail "$2"; }
+# needs: km.sh
+# needs: restore_by_km.sh
 [ -r "$list" ] || fail "cannot read $list (are you root?)"
 
 # value KEY: the first value of a key of restore.list; values KEY: all of them.
@@ -159,81 +162,22 @@ encoded() {
 }
 # The one line that mongorestore's --config takes.
 credentials() { password | sed 's/\\/\\\\/g; s/"/\\"/g; s/^/password: "/; s/$/"/'; }
-# mongorestore --drop leaves collections that the archive does not have, so everything goes first, where mongosh is.
-drop_everything() {
-    db=$(value db_container)
-    if ! docker exec "$db" mongosh --version >/dev/null 2>&1; then
-        tell "there is no mongosh in $db: collections that only the new version knows stay behind (the old one does not read them)"
-        return 0
-    fi
+# Everything goes, where mongosh is.
+drop_by_mongosh() {
     login=
     [ -z "$(value db_user)" ] || login=$(value db_user | encoded):$(password | encoded)@
     printf 'db = connect("mongodb://%s127.0.0.1:%s/%s?authSource=%s")\ndb.dropDatabase()\n' \
         "$login" "$(value db_port)" "$(value db_name)" "$(value db_auth_source)" |
-        docker exec -i "$db" mongosh --quiet --nodb >/dev/null 2>&1 ||
-        tell "mongosh could not drop the database; going on with mongorestore --drop"
+        docker exec -i "$(value db_container)" mongosh --quiet --nodb >/dev/null 2>&1
 }
-# A database without mongorestore: km of Core's old image, in a container of its own. It drops nothing either.
-km_environment() {
-    if [ -n "$(value db_mechanism)" ] || [ "$(value db_auth_source)" != admin ]; then
-        user=
-        [ -z "$(value db_user)" ] || user=$(value db_user | encoded):$(password | encoded)@
-        mechanism=$(value db_mechanism)
-        printf 'KOMODO_CLI_DATABASE_TARGET_URI=mongodb://%s%s/?authSource=%s%s\n' "$user" "$(value db_host)" \
-            "$(value db_auth_source)" "${mechanism:+&authMechanism=$mechanism}"
-    else
-        printf 'KOMODO_CLI_DATABASE_TARGET_ADDRESS=%s\n' "$(value db_host)"
-        if [ -n "$(value db_user)" ]; then
-            printf 'KOMODO_CLI_DATABASE_TARGET_USERNAME=%s\n' "$(value db_user)"
-            printf 'KOMODO_CLI_DATABASE_TARGET_PASSWORD=%s\n' "$(password)"
-        fi
-    fi
-    printf 'KOMODO_CLI_DATABASE_TARGET_DB_NAME=%s\n' "$(value db_name)"
-}
-drop_in_postgres() {
-    pg=$(docker ps --filter "label=com.docker.compose.project=$(value project)" --format '{{.Names}} {{.Image}}' |
-        awk '/postgres/ { print $1; exit }')
-    drop="SELECT documentdb_api.drop_database('$(value db_name)')"
-    if [ -n "$pg" ] && user=$(variable POSTGRES_USER "$pg") &&
-        docker exec "$pg" psql -U "${user:-postgres}" -d "$(variable POSTGRES_DB "$pg")" -c "$drop" >/dev/null 2>&1; then
+has_mongosh() { docker exec "$(value db_container)" mongosh --version >/dev/null 2>&1; }
+# mongorestore --drop leaves collections that the archive does not have.
+drop_everything() {
+    if ! has_mongosh; then
+        tell "there is no mongosh in $(value db_container): collections that only the new version knows stay behind (the old one does not read them)"
         return 0
     fi
-    fail "the database $(value db_name) could not be dropped in PostgreSQL, and km alone would mix both versions' data. \
-Drop it with any MongoDB client (db.dropDatabase()), then: KU_DROPPED=yes sh $here/restore.sh"
-}
-restore_by_km() {
-    tar -tf "$dump" >/dev/null 2>&1 || fail "$dump is damaged"
-    tell "restoring the database $(value db_name) from $dump with km"
-    if [ "$dry" = yes ]; then
-        tell "would drop the database and run km database restore in a container of $(value core_image)"
-        return 0
-    fi
-    rm -f "$here/database-restored"
-    ! running "$core" || fail "Core is still running: stop it first (restore.sh stop)"
-    running "$(value db_container)" || run docker start "$(value db_container)"
-    work=$dump.restore.d
-    rm -rf "$work"
-    mkdir "$work"
-    tar -C "$work" -xf "$dump"
-    for each in "$work"/*.gz "$work"/*/*.gz; do
-        [ ! -e "$each" ] || gzip -t "$each" || fail "$dump is damaged (${each##*/})"
-    done
-    for each in "$work"/*/; do dated=$(basename "$each"); done
-    [ "${KU_DROPPED:-no}" = yes ] || drop_in_postgres
-    code=0
-    docker rm -f komodo-upgrade-km >/dev/null 2>&1 || true
-    said=$(km_environment | docker run --rm --name komodo-upgrade-km --pull never --network "$(value db_network)" \
-        --env-file /dev/stdin -e KOMODO_CLI_BACKUPS_FOLDER=/backups -v "$work:/backups" \
-        --entrypoint km "$(value core_image_id)" database restore --restore-folder "$dated" -y 2>&1) || code=$?
-    rm -rf "$work"
-    printf '%s\n' "$said" | sed 's#://[^@/ ]*@#://***@#g' | tail -n 2
-    [ "$code" -eq 0 ] || fail "km ended with $code; the dump is still $dump"
-    case $said in
-    *ERROR*) fail "km could not restore every collection; the dump is still $dump" ;;
-    *Restored*) ;;
-    *) fail "km restored nothing; the dump is still $dump" ;;
-    esac
-    printf '%s\n' "$dump" >"$here/database-restored"
+    drop_by_mongosh || tell "mongosh could not drop the database; going on with mongorestore --drop"
 }
 do_database() {
     if [ ! -e "$here/core-v2-started" ]; then

@@ -7,11 +7,13 @@ import hashlib
 import json
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
-from hosts.script import Script, packaged
+from activities.backup import restore_script
+from hosts.script import Script
 from tests.shells import SHELL, path
 
 FAKE_DOCKER = """#!/bin/sh
@@ -21,6 +23,12 @@ case $* in
 "inspect -f "*) cat "$FAKE/env" ;;
 "inspect "*db) printf '[{"Id": "abc", "State": {"Running": true}}]\\n' ;;
 inspect*) printf '[{"Id": "abc", "State": {"Running": false}}]\\n' ;;
+"run "*)
+    cat >"$FAKE/run.stdin"
+    [ ! -e "$FAKE/hang" ] || { : >"$FAKE/hangs"; exec sleep 30; }
+    cat "$FAKE/said"; exit "$(cat "$FAKE/code")" ;;
+*psql*) exit "$(cat "$FAKE/code")" ;;
+"ps "*) echo "pg-1 postgres-documentdb:17" ;;
 *mongosh\\ --version*) [ -e "$FAKE/mongosh" ] || exit 126 ;;
 *mongosh*) cat >"$FAKE/mongosh.stdin" ;;
 *mongorestore*) cat >"$FAKE/mongorestore.stdin"; cat "$FAKE/said" >&2 ;;
@@ -45,7 +53,7 @@ class Stage:
         (self.fake / "env").write_text("A=1\n")
         (self.fake / "archive").write_bytes(gzip.compress(b"archive"))
         (self.fake / "said").write_text("7 document(s) restored successfully. 0 document(s) failed to restore.\n")
-        (self.run / "restore.sh").write_text(packaged("komodo.sh", "restore_core.sh"))
+        (self.run / "restore.sh").write_text(restore_script())
         (self.run / "dumps" / "final.archive.gz").write_bytes(gzip.compress(b"archive"))
         (self.run / "core-v2-started").touch()
 
@@ -211,6 +219,93 @@ def test_a_dump_that_proves_nothing_is_not_kept(
     assert done.returncode == expected
     assert b"geheim" not in done.stderr
     assert [p.name for p in (stage.run / "dumps").iterdir()] == ["final.archive.gz"]
+
+
+class Km:
+    """A Core without mongodump beside it: km in a container, whose files are those of a dump."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        stage.list(
+            "db_network\tkomodo_default", "db_host\tferretdb:27017", "db_user\tus@er",
+            "db_password_variable\tKOMODO_DATABASE_PASSWORD",
+        )  # fmt: skip
+        (stage.fake / "env").write_text(f"KOMODO_DATABASE_PASSWORD={PASSWORD}\n")
+        (stage.fake / "said").write_text("\x1b[32m INFO\x1b[0m [Server]: Restored 1 items\nFinished ✅\n")
+        made = stage.run / "made" / "2026-11-23_22-00-00"
+        made.mkdir(parents=True)
+        (made / "Server.gz").write_bytes(gzip.compress(b"{}\n"))
+        self.dump = stage.run / "dumps" / "final.km.tar"
+        subprocess.run(["tar", "-C", made.parent, "-cf", self.dump, "."], check=True)
+
+    def restored(self, **env: str) -> subprocess.CompletedProcess[bytes]:
+        return self.stage.sh(
+            "-c", f"{''.join(f'{k}={v} ' for k, v in env.items())}sh {self.stage.run}/restore.sh database"
+        )
+
+    @property
+    def left(self) -> list[str]:
+        return sorted(p.name for p in (self.stage.run / "dumps").iterdir() if p.name != "final.archive.gz")
+
+
+@pytest.fixture
+def km(stage: Stage) -> Km:
+    return Km(stage)
+
+
+def test_km_restores_where_there_is_no_mongorestore(km: Km) -> None:
+    done = km.restored()
+    assert done.returncode == 0, done.stderr
+    fed = (km.stage.fake / "run.stdin").read_text()
+    assert f"KOMODO_CLI_DATABASE_TARGET_PASSWORD={PASSWORD}\n" in fed
+    assert "KOMODO_CLI_DATABASE_TARGET_ADDRESS=ferretdb:27017\n" in fed
+    calls = km.stage.calls
+    assert calls.index("drop_database('komodo')") < calls.index("--restore-folder 2026-11-23_22-00-00")
+    assert "--network komodo_default" in calls
+    assert PASSWORD not in calls + done.stdout.decode() + done.stderr.decode()
+    assert (km.stage.run / "database-restored").read_text() == f"{km.dump}\n"
+    assert km.left == ["final.km.tar"]
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "why"),
+    [
+        ("[Server]: Restored 1 items\n ERROR [Update]: Failed to flush documents\n", 0, b"every collection"),
+        ("Finished restoring database\n", 0, b"km restored nothing"),
+        ("ERROR: mongodb://u:geheim@h: no\n", 1, b"could not be dropped"),
+    ],
+)
+def test_a_restore_by_km_that_did_not_restore(km: Km, said: str, code: int, why: bytes) -> None:
+    (km.stage.fake / "said").write_text(said)
+    (km.stage.fake / "code").write_text(str(code))
+    done = km.restored()
+    assert done.returncode == 1
+    assert why in done.stderr
+    if code:
+        again = km.restored(KU_DROPPED="yes")
+        assert b"km ended with 1" in again.stderr
+        assert b"geheim" not in again.stdout + again.stderr
+    assert not (km.stage.run / "database-restored").exists()
+    assert km.left == ["final.km.tar"]
+
+
+@pytest.mark.parametrize("script", ["dump_by_km.sh", "prove_by_km.sh"])
+def test_a_km_whose_script_is_stopped_is_ended_too(km: Km, script: str) -> None:
+    """Its container would outlive the docker command that started it, and write what is dropped in the meantime."""
+    (km.stage.fake / "hang").touch()
+    args = [str(km.stage.run), "before", "komodo"] if script == "dump_by_km.sh" else [str(km.dump)]
+    text = "set -eu\n" + Script.load("komodo.sh", script).text
+    env = {**os.environ, "PATH": path(km.stage.fake), "FAKE": str(km.stage.fake)}
+    running = subprocess.Popen([SHELL, "-c", text, "x", *args, "sha256:abc", "net"], stdin=subprocess.DEVNULL, env=env)
+    end = time.monotonic() + 20
+    while not (km.stage.fake / "hangs").exists():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert km.stage.calls.count("rm -f komodo-upgrade-km") == 1
+    running.terminate()
+    assert running.wait(20) == 143
+    assert km.stage.calls.count("rm -f komodo-upgrade-km") == 2
+    assert km.left == ["final.km.tar"]
 
 
 def test_parts_arrive_whole_or_not_at_all(stage: Stage) -> None:

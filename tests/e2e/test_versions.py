@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e import proofs
 from tests.e2e.bed.bed import Bed
-from tests.e2e.bed.settings import FERRETDB, MIDDLE, NEW, OLD, OLD_COMPOSE
+from tests.e2e.bed.settings import MIDDLE, NEW, OLD_COMPOSE
 from tests.e2e.person import NAME, Person
 from tests.e2e.test_crash import ALL_AT_ONCE
 
@@ -55,31 +55,6 @@ def test_docker_compose_1_29(compose1: Bed, tmp_path: Path, note: list[str]) -> 
     version = compose1.on("core", "docker-compose", "version", "--short")
     assert version.startswith("1.29")
     note.append(f"docker-compose {version}: upgraded, and back")
-
-
-@pytest.fixture
-def ferretdb(built: Bed) -> Bed:
-    """Core on the real FerretDB v2, in the shape of the official ferretdb.compose.yaml, with two servers."""
-    bed = Bed.build(2, FERRETDB)
-    bed.up()
-    return bed
-
-
-def test_a_core_on_ferretdb(ferretdb: Bed, tmp_path: Path, note: list[str]) -> None:
-    """Its image has no dump tools. As long as mongodump is the only way to a backup, it is refused, and said so."""
-    before = ferretdb.configs(), proofs.core_files(ferretdb)
-    person = Person.of(ferretdb, tmp_path, **ALL_AT_ONCE)
-    try:
-        checked = person.tool("check")
-        assert "FerretDB has no mongodump" in checked.stdout, person.said[-1]
-        assert checked.returncode not in (0, 1), person.said[-1]
-        started = person.tool("start", "--detach")
-        assert started.returncode not in (0, 1, 6), person.said[-1]
-    finally:
-        person.leave()
-    assert (ferretdb.configs(), proofs.core_files(ferretdb)) == before
-    ferretdb.wait_ok(OLD, 30)
-    note.append(f"refused by name, exit code {started.returncode}, nothing changed")
 
 
 @pytest.fixture

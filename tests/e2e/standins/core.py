@@ -57,6 +57,10 @@ class Api(CoreApi):
             assert store is not None
             store.insert(self.core.database, "Variable", [{**params, "_id": bson.ObjectId()}])
             return params
+        if room == "read" and kind == "ListVariables":
+            store = self.core.store
+            assert store is not None
+            return [{k: v for k, v in d.items() if k != "_id"} for d in store.find(self.core.database, "Variable", {})]
         if room == "read" and kind == "ListUpdates":
             params = {"page": 0, **params}
         return await super()._call(room, kind, params, user)

@@ -1,20 +1,20 @@
-"""km as far as the upgrade knows it: `km database v1-downgrade -y`, `km database backup -y`, `km key generate --format
-json`, `km --version`."""
+"""km as far as the upgrade knows it: `km database backup | restore | v1-downgrade`, `km key generate --format json`,
+`km --version`. What it does and says is the sandbox's (sandbox/km.py), here on a real database."""
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-import bson
 from pymongo.errors import PyMongoError
 
-from sandbox import keys
+from sandbox import keys, km
 from tests.e2e.standins.core import client
+from tests.e2e.standins.store import MongoStore
+from tests.e2e.standins.tools import Call
 
 
 def main(version: str) -> int:
@@ -27,24 +27,18 @@ def main(version: str) -> int:
         private, public = keys.mint()
         print(json.dumps({"private_key": private, "public_key": public}, separators=(",", ":")))
         return 0
-    database = client(dict(os.environ), serverSelectionTimeoutMS=30000)[
-        os.environ.get("KOMODO_DATABASE_DB_NAME", "komodo")
-    ]
+    if words[:1] != ["database"] or len(words) < 2:
+        print(f"error: unrecognized subcommand '{' '.join(words)}'", file=sys.stderr)
+        return 2
+    prefix = km.prefix_of(words[1])
+    env = {k.replace(prefix, "KOMODO_DATABASE", 1): v for k, v in os.environ.items() if k.startswith(prefix)}
+    call: Any = Call()
     try:
-        if words == ["database", "v1-downgrade"] and not version.startswith("1."):
-            for name in ("Server", "Deployment"):
-                database[name].update_many({}, {"$set": {"info": None}})
-            print("V1 Downgrade complete. Ready to downgrade to komodo-core:1 ✅")
-            return 0
-        if words == ["database", "backup"]:
-            folder = Path("/backups") / datetime.now(UTC).strftime("%Y-%m-%d_%H-%M-%S")
-            folder.mkdir(parents=True)
-            for name in database.list_collection_names():
-                data = b"".join(bson.encode(d) for d in database[name].find())
-                (folder / f"{name}.gz").write_bytes(gzip.compress(data))
-            return 0
-    except PyMongoError:
-        print("ERROR: Failed to downgrade Server schema", file=sys.stderr)
+        mongo = client(env, serverSelectionTimeoutMS=30000)
+        mongo.admin.command("ping")
+        store: Any = MongoStore(mongo)
+        backups = Path(os.environ.get("KOMODO_CLI_BACKUPS_FOLDER") or "/backups")
+        return km.work(call, store, env.get("KOMODO_DATABASE_DB_NAME") or "komodo", backups, version, words[1:])
+    except PyMongoError as error:
+        call.out(f"ERROR: Failed to reach the database: {error}\n")
         return 1
-    print(f"error: unrecognized subcommand '{' '.join(words)}'", file=sys.stderr)
-    return 2

@@ -4,8 +4,8 @@ set -eu
 data=/var/lib/postgresql/data
 bin=$(echo /usr/lib/postgresql/*/bin)
 as="setpriv --reuid=postgres --regid=postgres --clear-groups"
-mkdir -p "$data"
-chown postgres:postgres "$data"
+mkdir -p "$data" /var/run/postgresql
+chown postgres:postgres "$data" /var/run/postgresql
 chmod 700 "$data"
 if [ ! -s "$data/PG_VERSION" ]; then
   word=$(mktemp)
@@ -18,7 +18,7 @@ if [ ! -s "$data/PG_VERSION" ]; then
   # DocumentDB connects back to itself, by the socket: over TCP it would be asked for a password.
   cat >>"$data/postgresql.conf" <<EOF
 listen_addresses = '*'
-unix_socket_directories = '/tmp'
+unix_socket_directories = '/tmp,/var/run/postgresql'
 shared_preload_libraries = 'pg_cron,pg_documentdb_core,pg_documentdb'
 cron.database_name = 'postgres'
 cron.host = '/tmp'

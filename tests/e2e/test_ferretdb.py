@@ -1,0 +1,130 @@
+"""Core on the real FerretDB, whose image has no dump tools: km of Core's own image in their place, there and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import proofs
+from tests.e2e.bed import install
+from tests.e2e.bed.bed import Bed
+from tests.e2e.bed.settings import FERRETDB, OLD
+from tests.e2e.person import NAME, Person
+from tests.e2e.test_crash import ALL_AT_ONCE
+
+pytestmark = pytest.mark.e2e_all
+BASES = "SELECT DISTINCT database_name FROM documentdb_api_catalog.collections ORDER BY 1"
+
+
+@pytest.fixture
+def ferretdb(built: Bed) -> Bed:
+    """In the shape of the official ferretdb.compose.yaml, with two servers."""
+    bed = Bed.build(2, FERRETDB)
+    bed.up()
+    return bed
+
+
+@pytest.fixture
+def cleo(ferretdb: Bed, tmp_path: Path) -> Iterator[Person]:
+    """Who upgrades that fleet."""
+    person = Person.of(ferretdb, tmp_path, **ALL_AT_ONCE)
+    try:
+        yield person
+    finally:
+        person.leave()
+        (tmp_path / "said.log").write_text("\n\n".join(person.said))
+
+
+def nothing_left(bed: Bed, *secrets: str) -> None:
+    """No one-off container, no scratch database, nothing half done beside the dumps, no secret in what jobs left."""
+    assert bed.on("core", "docker", "ps", "-a", "-q", "--filter", "name=komodo-upgrade-km") == ""
+    shown = bed.on(
+        "core", "docker", "exec", "komodo-postgres-1", "psql", "-U", "komodo", "-d", "postgres", "-Atc", BASES
+    )
+    assert shown.split() == ["komodo"], shown
+    folder = bed.run_folder("core", NAME)
+    names = bed.on("core", "sh", "-c", f"ls {folder}/dumps").split()
+    whole = (".km.tar", ".source.json", ".proof.json")
+    assert [n for n in names if not n.endswith(whole)] == [], names
+    for secret in secrets:
+        assert bed.on("core", "sh", "-c", f"grep -rlF -- '{secret}' {folder}/jobs {folder}/dumps || true") == ""
+
+
+def written_since(bed: Bed) -> None:
+    """What a v2 Core writes, and the way back by the dump takes away."""
+    known = {"name": "SINCE", "value": "v2", "description": "", "is_secret": False}
+    install.post("write/CreateVariable", known, bed.headers)
+
+
+def variables(bed: Bed) -> list[str]:
+    """Names, as Core tells them."""
+    return sorted(v["name"] for v in install.post("read/ListVariables", {"limit": 0}, bed.headers))
+
+
+def test_there_and_back(ferretdb: Bed, cleo: Person, note: list[str]) -> None:
+    before = ferretdb.configs(), proofs.core_files(ferretdb)
+    password = install.secrets().db_password
+    had = variables(ferretdb)
+    cleo.ok("check")
+    cleo.start()
+    assert cleo.approve_to_the_end()["state"] == "upgraded"
+    proofs.upgraded(ferretdb)
+    proofs.once_only(ferretdb)
+    nothing_left(ferretdb, password)
+    written_since(ferretdb)
+    shown = cleo.ok("rollback", NAME, "--plan")
+    assert "final.km.tar" in shown
+    cleo.ok("rollback", NAME, "--detach", code=6)
+    cleo.answer(cleo.gate("rollback/"))
+    result = cleo.wait()
+    assert result.get("state") == "rolled back", json.dumps(result)[:3000]
+    proofs.as_before(ferretdb, *before)
+    assert variables(ferretdb) == had
+    nothing_left(ferretdb, password)
+    assert password not in "\n".join(cleo.said)
+    note.append("dumped, proven in a scratch database, restored by km of Core's image; no trace of it")
+
+
+def test_restore_sh_alone(ferretdb: Bed, cleo: Person, note: list[str]) -> None:
+    """Nothing drops a database there but psql in PostgreSQL's container."""
+    before = ferretdb.configs(), proofs.core_files(ferretdb)
+    had = variables(ferretdb)
+    cleo.start()
+    assert cleo.approve_to_the_end()["state"] == "upgraded"
+    written_since(ferretdb)
+    cleo.leave()
+    for name in ("core", *(s.name for s in ferretdb.servers)):
+        script = f"{ferretdb.run_folder(name, NAME)}/restore.sh"
+        ferretdb.on(name, "sh", script, "--dry-run")
+        ferretdb.on(name, "sh", script)
+    proofs.as_before(ferretdb, *before)
+    assert variables(ferretdb) == had
+    nothing_left(ferretdb, install.secrets().db_password)
+    note.append("sh, docker, psql and km were enough")
+
+
+def test_the_worker_killed_while_km_works(ferretdb: Bed, cleo: Person, note: list[str]) -> None:
+    before = ferretdb.configs(), proofs.core_files(ferretdb)
+    killed = ["dump_before", "prove_before", "dump_final", "prove_final", "dump_pre_rollback", "restore_database"]
+    cleo.begin()
+    for job in killed[:2]:
+        cleo.kill_worker_when("core", job)
+    cleo.answer(cleo.gate("core"))
+    for job in killed[2:4]:
+        cleo.kill_worker_when("core", job)
+    assert cleo.approve_to_the_end()["state"] == "upgraded"
+    proofs.upgraded(ferretdb)
+    proofs.once_only(ferretdb)
+    nothing_left(ferretdb)
+    cleo.ok("rollback", NAME, "--detach", code=6)
+    cleo.answer(cleo.gate("rollback/"))
+    for job in killed[4:]:
+        cleo.kill_worker_when("core", job)
+    assert cleo.wait().get("state") == "rolled back"
+    proofs.as_before(ferretdb, *before)
+    ferretdb.wait_ok(OLD, 30)
+    nothing_left(ferretdb)
+    note.append(f"SIGKILL at {', '.join(killed)}; every step ran once")
