@@ -216,7 +216,8 @@ class Database:
 
     async def names(self, prefix: str) -> tuple[str, ...]:
         """Databases whose names begin so, as far as the login may see them."""
-        answer = await self._ask(self._client.admin.command("listDatabases", nameOnly=True, authorizedDatabases=True))
+        # FerretDB refuses `authorizedDatabases`; without it MongoDB shows the same where a login may not see all.
+        answer = await self._ask(self._client.admin.command("listDatabases", nameOnly=True))
         return tuple(sorted(d["name"] for d in answer.get("databases", ()) if d["name"].startswith(prefix)))
 
     async def may_write(self) -> None:

@@ -112,7 +112,9 @@ def _build_info(connection: Connection, _command: Document, _db: str) -> Documen
     }
 
 
-def _list_databases(connection: Connection, _command: Document, _db: str) -> Document:
+def _list_databases(connection: Connection, command: Document, _db: str) -> Document:
+    if connection.ferretdb and "authorizedDatabases" in command:
+        raise _Failed(9, "FailedToParse", "authorizedDatabases is an unrecognized field name")
     listed = [
         {"name": name, "sizeOnDisk": sum(c.size for c in collections.values()) + 40960, "empty": False}
         for name, collections in sorted(connection.store.databases.items())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
+from tests.e2e.bed import install
 from tests.e2e.bed.bed import Bed
 from tests.e2e.bed.settings import NEW, OLD
 from tests.e2e.person import NAME
@@ -52,6 +54,20 @@ def as_before(bed: Bed, configs: dict[str, str], files: dict[str, str]) -> None:
         assert bed.agent_version(server.name) == OLD
         assert f"Komodo Periphery version: v{OLD}" in bed.agent_log(server.name)
     assert len(bed.updates()) > 0
+
+
+def write_since(bed: Bed) -> None:
+    """What a v2 Core writes: something to keep, and an Update of a kind that makes v1's ListUpdates fail."""
+    known = {"name": "SINCE", "value": "v2", "description": "", "is_secret": False}
+    install.post("write/CreateVariable", known, bed.headers)
+    install.post("write/UpdateServerPublicKey", {"server": bed.servers[0].name, "public_key": ""}, bed.headers)
+    assert any(u["operation"] == "UpdateServerKey" for u in bed.updates())
+
+
+def variables(bed: Bed) -> list[str]:
+    """Their names, as Core tells them."""
+    found: list[dict[str, Any]] = install.post("read/ListVariables", {"limit": 0}, bed.headers)
+    return sorted(v["name"] for v in found)
 
 
 def core_files(bed: Bed) -> dict[str, str]:

@@ -53,28 +53,17 @@ def nothing_left(bed: Bed, *secrets: str) -> None:
         assert bed.on("core", "sh", "-c", f"grep -rlF -- '{secret}' {folder}/jobs {folder}/dumps || true") == ""
 
 
-def written_since(bed: Bed) -> None:
-    """What a v2 Core writes, and the way back by the dump takes away."""
-    known = {"name": "SINCE", "value": "v2", "description": "", "is_secret": False}
-    install.post("write/CreateVariable", known, bed.headers)
-
-
-def variables(bed: Bed) -> list[str]:
-    """Names, as Core tells them."""
-    return sorted(v["name"] for v in install.post("read/ListVariables", {"limit": 0}, bed.headers))
-
-
 def test_there_and_back(ferretdb: Bed, cleo: Person, note: list[str]) -> None:
     before = ferretdb.configs(), proofs.core_files(ferretdb)
     password = install.secrets().db_password
-    had = variables(ferretdb)
+    had = proofs.variables(ferretdb)
     cleo.ok("check")
     cleo.start()
     assert cleo.approve_to_the_end()["state"] == "upgraded"
     proofs.upgraded(ferretdb)
     proofs.once_only(ferretdb)
     nothing_left(ferretdb, password)
-    written_since(ferretdb)
+    proofs.write_since(ferretdb)
     shown = cleo.ok("rollback", NAME, "--plan")
     assert "final.km.tar" in shown
     cleo.ok("rollback", NAME, "--detach", code=6)
@@ -82,7 +71,7 @@ def test_there_and_back(ferretdb: Bed, cleo: Person, note: list[str]) -> None:
     result = cleo.wait()
     assert result.get("state") == "rolled back", json.dumps(result)[:3000]
     proofs.as_before(ferretdb, *before)
-    assert variables(ferretdb) == had
+    assert proofs.variables(ferretdb) == had
     nothing_left(ferretdb, password)
     assert password not in "\n".join(cleo.said)
     note.append("dumped, proven in a scratch database, restored by km of Core's image; no trace of it")
@@ -91,17 +80,17 @@ def test_there_and_back(ferretdb: Bed, cleo: Person, note: list[str]) -> None:
 def test_restore_sh_alone(ferretdb: Bed, cleo: Person, note: list[str]) -> None:
     """Nothing drops a database there but psql in PostgreSQL's container."""
     before = ferretdb.configs(), proofs.core_files(ferretdb)
-    had = variables(ferretdb)
+    had = proofs.variables(ferretdb)
     cleo.start()
     assert cleo.approve_to_the_end()["state"] == "upgraded"
-    written_since(ferretdb)
+    proofs.write_since(ferretdb)
     cleo.leave()
     for name in ("core", *(s.name for s in ferretdb.servers)):
         script = f"{ferretdb.run_folder(name, NAME)}/restore.sh"
         ferretdb.on(name, "sh", script, "--dry-run")
         ferretdb.on(name, "sh", script)
     proofs.as_before(ferretdb, *before)
-    assert variables(ferretdb) == had
+    assert proofs.variables(ferretdb) == had
     nothing_left(ferretdb, install.secrets().db_password)
     note.append("sh, docker, psql and km were enough")
 

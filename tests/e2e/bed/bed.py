@@ -167,8 +167,10 @@ class Bed:
 
     # --- what a tool is given -----------------------------------------------------------------------------------------
 
-    def write_access(self, folder: Path, *, target: str = NEW, rollout: str = "", timing: str = "") -> Path:
-        """fleet.toml with all it names, as a user would have written it. Returns its path."""
+    def write_access(
+        self, folder: Path, *, target: str = NEW, rollout: str = "", timing: str = "", more: str = ""
+    ) -> Path:
+        """fleet.toml with all it names, as a user would have written it; `more` are tables of it. Returns its path."""
         folder.mkdir(parents=True, exist_ok=True)
         secret = install.secrets()
         for name, value in (("api_key", self.headers["X-Api-Key"]), ("api_secret", self.headers["X-Api-Secret"]),
@@ -181,7 +183,7 @@ class Bed:
         lines = [f"{ip} {' '.join(images.host_key(name)[1].split()[:2])}\n" for ip, name in known]
         (folder / "known_hosts").write_text("".join(lines))
         file = folder / "fleet.toml"
-        file.write_text(self._fleet(target, rollout, timing))
+        file.write_text(f"{self._fleet(target, rollout, timing)}\n{more}")
         return file
 
     def _fleet(self, target: str, rollout: str, timing: str) -> str:
