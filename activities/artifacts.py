@@ -109,6 +109,8 @@ class Artifacts:
                     path,
                     expected,
                     url,
+                    step.facts.binary,
+                    step.facts.binary_sha256,
                     change=step.op.change,
                     timeout=step.clocks.download,
                 )

@@ -140,9 +140,11 @@ class Core:
             args += [staged_name(edit.path), edit.path, edit.base_sha256, edit.result_sha256]
         # Made beforehand where it is known before v2 has run.
         pair = "yes" if step.key and not step.facts.public_key else "no"
-        done = await job(
-            host, step, "write_core_files", "write_core_files.sh", folder_of(step), step.facts.keys_dir, pair, *args
-        )
+        # What leads back without any history is written down before there is something to lead back from.
+        record, data = ("", b"") if step.dump is None else (DUMP_RECORD, to_json(step.dump).encode())
+        folder = folder_of(step)
+        words = (folder, step.facts.keys_dir, pair, record and f"{folder}/{record}")
+        done = await job(host, step, "write_core_files", "write_core_files.sh", *words, *args, data=data)
         said = facts_in(done)
         written = tuple(f"wrote {p}" for p in said.get("written", []))
         return Done(facts=written + tuple(f"made {p}, root only" for p in said.get("made", [])))
@@ -155,10 +157,6 @@ class Core:
         """
         host = await self._hosts.get(step.fleet.core.host)
         service = need(step.facts.core)
-        if step.dump:
-            # What leads back without any history is written down before there is something to lead back from.
-            record = to_json(step.dump).encode()
-            await job(host, step, "record_dump", "keep_note.sh", f"{folder_of(step)}/{DUMP_RECORD}", data=record)
         try:
             done = await job(
                 host,

@@ -26,14 +26,31 @@ async def upgrade(run: Run) -> None:
     run.begun = run.core_begun = True
     own = asyncio.create_task(core_upgrade.begin_agent(run))
     agents = asyncio.create_task(each(run.waiting, lambda name: rollout.switch_only(run, name)))
-    # Nothing is asked, and nothing rolled back, while an agent is in the middle of its switch.
-    await core_upgrade.start(run, before_asking=lambda: workflow.wait((own, agents)))
-    await asyncio.gather(agents, _own_agent(run, own), each(run.waiting, lambda name: rollout.prove(run, name)))
+    proofs: list[asyncio.Task[None]] = []
+
+    def answers() -> None:
+        # As soon as Core can be asked: how long a server was dark is told by the first look that finds it.
+        proofs.append(asyncio.create_task(_prove(run, own, after=proofs[-1:])))
+
+    try:
+        # Nothing is asked, and nothing rolled back, while an agent is in the middle of its switch.
+        await core_upgrade.start(run, answers=answers, before_asking=lambda: workflow.wait((own, agents)))
+        await asyncio.gather(agents, *proofs)
+    finally:
+        for proof in proofs:
+            proof.cancel()
     # Restores a dump beside the live database: only once nobody waits for Core any more.
     proving.begin(run)
     await core_upgrade.switch_agent(run)
 
 
-async def _own_agent(run: Run, switched: asyncio.Task[None]) -> None:
-    await switched
-    await core_upgrade.prove_agent(run)
+async def _prove(run: Run, own: asyncio.Task[None], *, after: list[asyncio.Task[None]]) -> None:
+    """Core's word for every agent. `after`: the same for an earlier start of Core, which somebody said to try again."""
+    if after:
+        await workflow.wait(after)
+
+    async def agent() -> None:
+        await asyncio.shield(own)
+        await core_upgrade.prove_agent(run)
+
+    await asyncio.gather(agent(), each(run.waiting, lambda name: rollout.prove(run, name)))

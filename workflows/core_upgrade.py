@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from temporalio import workflow
-from temporalio.exceptions import FailureError
+from temporalio.exceptions import FailureError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from model.decisions import Gate, GateKind, Verdict
@@ -87,16 +87,23 @@ def _by_hand(run: Run) -> str:
     return f"\nby hand on {run.fleet.core.host.address}: {backup.restore_command}" if backup else ""
 
 
-async def start(run: Run, *, before_asking: Callable[[], Awaitable[object]] | None = None) -> None:
+async def start(
+    run: Run,
+    *,
+    answers: Callable[[], None] = lambda: None,
+    before_asking: Callable[[], Awaitable[object]] | None = None,
+) -> None:
     """Start v2 and read its key, for as long as a person says retry.
 
-    `before_asking`: what is done at the same time, and has to be at its end before anybody decides about Core.
+    `answers` is told each time Core is up. `before_asking`: what is done at the same time, and has to be at its end
+    before anybody decides about Core.
     """
     staged = run.key
     while True:
         try:
             run.core_is(ServerState.UPGRADING, step=f"starting Core {run.fleet.target}")
             run.core_started = await steps.start_core(run.core_step(dump=run.dump("final")))
+            answers()
             run.core_is(ServerState.UPGRADING, step="reading Core's public key")
             # One that was made beforehand travels along, and must be what Core really has.
             key = await steps.read_core_key(run.core_step())
@@ -217,6 +224,8 @@ async def prove_agent(run: Run) -> None:
     try:
         proof = await _verify_agent(run, outcome.name, outcome.switched)
     except FailureError as error:
+        if is_cancelled_exception(error):
+            raise
         why = trouble(error)
         run.core_agent = replace(outcome, detail=why.text, error_type=why.type)
     else:

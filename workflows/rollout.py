@@ -134,13 +134,18 @@ async def prove(run: Run, name: str) -> None:
         proof = await steps.verify_server(check)
         note = await dead_man.disarm(step)
     except FailureError as error:
+        if is_cancelled_exception(error):
+            raise
+        if run.outcomes[name] is not outcome:
+            return
         why = trouble(error)
         if why.type == dead_man.PUT_ITSELF_BACK:
             run.settled(replace(await _put_back(run, name, why.after_undo), error_type=why.type))
         else:
             run.settled(replace(outcome, detail=why.text, error_type=why.type))
     else:
-        run.settled(replace(outcome, state=ServerState.UPGRADED, detail=note, proof=proof))
+        if run.outcomes[name] is outcome:
+            run.settled(replace(outcome, state=ServerState.UPGRADED, detail=note, proof=proof))
 
 
 async def upgrade_one(run: Run, name: str, *, again: bool = False, prove: bool = True) -> None:

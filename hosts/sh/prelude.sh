@@ -44,7 +44,7 @@ ku_real() {
 
 # replace_file NEW DEST BASE_SHA RESULT_SHA: DEST becomes NEW's content, or stays as it was. Owner, mode, label and
 # attributes of DEST stay. Nothing to do when DEST is RESULT_SHA already; 72 when it is neither that nor BASE_SHA
-# (empty: no such file yet; then NEW's mode counts).
+# (empty: no such file yet; then NEW's mode counts, and NEW may not be /dev/stdin).
 replace_file() {
     ku_dest=$(ku_real "$2")
     ku_now=$(sha256_of "$ku_dest")
@@ -52,7 +52,6 @@ replace_file() {
         return 0
     fi
     [ "$ku_now" = "$3" ] || die 72 "$2 is not what it was when the plan was made (sha256 ${ku_now:-none, no such file}, planned ${3:-no such file}); left as it is"
-    [ "$(sha256_of "$1")" = "$4" ] || die 74 "the new content for $2 did not arrive whole; the file is left as it is"
     ku_temp="${ku_dest%/*}/.${ku_dest##*/}.komodo-upgrade.$$"
     if [ -n "$3" ]; then
         # First everything about the file, then the new bytes into it.
@@ -61,7 +60,10 @@ replace_file() {
         cp -p "$1" "$ku_temp" || ku_undo_temp "$2"
     fi
     fsync_file "$ku_temp"
-    [ "$(sha256_of "$ku_temp")" = "$4" ] || ku_undo_temp "$2"
+    if [ "$(sha256_of "$ku_temp")" != "$4" ]; then
+        rm -f "$ku_temp"
+        die 74 "the new content for $2 did not arrive whole; the file is left as it is"
+    fi
     if [ "$(sha256_of "$ku_dest")" != "$3" ]; then
         rm -f "$ku_temp"
         die 72 "$2 was changed by somebody else just now; left as it is"

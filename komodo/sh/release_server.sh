@@ -7,6 +7,10 @@ if [ -f "$folder/dead-man/armed" ]; then
   sh "$folder/dead-man.sh" disarm >/dev/null
   say removed "the dead-man timer"
 fi
+# The new binary waits under a second name beside the running one, too.
+if [ -f "$folder/staged/beside" ]; then
+  while IFS= read -r file; do rm -f -- "$file"; done <"$folder/staged/beside"
+fi
 if [ -d "$folder/staged" ] && [ ! -e "$folder/core-v2-started" ]; then
   rm -rf -- "$folder/staged"
   say removed "$folder/staged"

@@ -90,6 +90,12 @@ if [ -n "$dry" ]; then
 fi
 
 # 3. Put back. Copies are made beside their places first, so that the agent is down only for renames.
+unstage() {
+  if [ -f "$here/staged/beside" ]; then
+    while IFS= read -r file; do rm -f -- "$file"; done <"$here/staged/beside"
+  fi
+  rm -rf -- "$here/staged"
+}
 temporary() { printf '%s/.%s.komodo-restore\n' "$(dirname -- "$1")" "$(basename -- "$1")"; }
 if [ -n "$changed" ] || [ -f "$pending" ]; then
   : >"$pending"
@@ -99,7 +105,7 @@ if [ -n "$changed" ] || [ -f "$pending" ]; then
     mkdir -p -- "$(dirname -- "$path")"
     if ! cp -- "$here/files/$name" "$new" 2>/dev/null; then
       # A full disk must not stand in the way: what was staged for the upgrade can be had again.
-      rm -rf -- "$here/staged"
+      unstage
       cp -- "$here/files/$name" "$new" || fail "cannot write $new"
     fi
     chown "$owner" "$new" 2>/dev/null || [ "$(id -u)" != 0 ] || fail "cannot give $new to $owner"

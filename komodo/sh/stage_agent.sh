@@ -1,12 +1,15 @@
 # shellcheck shell=sh
-# stage_agent.sh FILE SHA256 URL: FILE is v2's binary at the end, proven to be the planned one and to run here.
-# SHA256 "": any. URL "": FILE was pushed by the worker already. Exit codes of its own:
+# needs: beside.sh
+# stage_agent.sh FILE SHA256 URL [BINARY OLD_SHA]: FILE is v2's binary at the end, proven to be the planned one and to run
+# here, and lies beside BINARY too. SHA256 "": any. URL "": FILE was pushed by the worker already. Exit codes of its own:
 #   76 it could not be downloaded   77 it is not the binary that was expected   78 it does not run here
 file=$1
 expected=$2
 url=$3
+binary=${4:-}
+old=${5:-}
 umask 077
-mkdir -p "$(dirname -- "$file")"
+mkdir -p "${file%/*}"
 new=$file.part
 
 if [ -n "$url" ] && { [ ! -f "$file" ] || { [ -n "$expected" ] && [ "$(sha256_of "$file")" != "$expected" ]; }; }; then
@@ -48,12 +51,17 @@ if [ -n "$expected" ] && [ "$digest" != "$expected" ]; then
   rm -f -- "$file"
   die 77 "its sha256 is $digest, expected $expected"
 fi
-chmod 0755 "$file"
+[ -x "$file" ] || chmod 0755 "$file"
 said=$("$file" --version 2>&1 </dev/null | head -n 5 | tr '\n' ' ') || :
 case $said in
   "periphery "*) ;;
   *) die 78 "$(printf '%s' "$said" | tr -cd ' -~' | cut -c 1-300)" ;;
 esac
+# A binary that is not the planned one any more is somebody else's to see: the next look at this host reports it.
+if [ -n "$binary" ] && [ -f "$binary" ]; then
+  lay_beside "$file" "$binary" "$digest"
+  seal "$file" "$binary" "$old" "$digest"
+fi
 say bytes "$bytes"
 say head "$head"
 say sha256 "$digest"

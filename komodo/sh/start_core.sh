@@ -1,4 +1,5 @@
 # shellcheck shell=sh
+# needs: turn.sh
 # start_core.sh FOLDER DIRECTORY SERVICE DATABASE COMPOSE…: `up -d` of Core alone. DATABASE is the container that must
 # stay the one it is: a re-created database may come up in another version.
 folder=$1
@@ -16,6 +17,7 @@ rm -f "$folder/database-restored" "$folder/rolled-back-at"
 fsync_file "$folder"
 now=$(date -u +%Y-%m-%dT%H:%M:%SZ)
 cd "$directory" || die 1 "there is no $directory"
+take_turn "$folder"
 "$@" up -d --no-deps "$service" >&2
 after=$(id_of "$database")
 [ "$before" = "$after" ] || die 1 "the database's container $database was re-created by compose (it must not be)"

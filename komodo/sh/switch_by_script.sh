@@ -23,9 +23,7 @@ arm "${4:-0}"
 remember
 if [ -n "$1" ]; then write_config "$1" "$2" "$3"; fi
 if ! installed; then
-  printf '%s %s\n' "$before" "$(clock)" >"$mark.new"
-  mv -f -- "$mark.new" "$mark"
-  read -r before stopped <"$mark"
+  stopping
   systemctl stop "$unit"
   # It only adds the x to what its umask leaves: with ours nobody but root could run the agent (User= in its unit).
   (umask 022 && HOME=${HOME:-/root} exec python3 "$script" "--version=v$version") >&2 </dev/null \

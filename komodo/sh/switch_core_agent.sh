@@ -1,5 +1,6 @@
 # shellcheck shell=sh
 # needs: parts.sh
+# needs: turn.sh
 # switch_core_agent.sh FOLDER DIRECTORY SERVICE DEST BASE_SHA RESULT_SHA BYTES COMPOSE…: the compose file with Core's key
 # (standard input) in place, then the project's periphery re-created. BYTES 0: the file is right already.
 folder=$1
@@ -21,5 +22,6 @@ fi
 : >"$folder/agent-switched"
 now=$(date -u +%Y-%m-%dT%H:%M:%SZ)
 cd "$directory" || die 1 "there is no $directory"
+take_turn "$folder"
 "$@" up -d --no-deps "$service" >&2
 say started "$now"

@@ -2,11 +2,23 @@
 # What switch_agent.sh and switch_by_script.sh share. Expects $unit, $mark and $version.
 # MARK remembers the run that was there before the switch: invocation, seconds since boot when it was stopped.
 
-beside=
-trap 'rm -f -- "$mark.text" ${beside:+"$beside"}' EXIT
+# now: sets $now, seconds since boot
+now() { read -r now _ </proc/uptime; }
 
-clock() { cut -d' ' -f1 /proc/uptime; }
-property() { systemctl show --no-pager -p "$1" "$unit" | sed -n "s/^$1=//p"; }
+# look: sets $active, $invocation and $restarts as they are at this moment
+look() {
+  active='' invocation='' restarts=''
+  shown=$(systemctl show --no-pager -p ActiveState,InvocationID,NRestarts "$unit" || :)
+  while IFS='=' read -r key value; do
+    case $key in
+      ActiveState) active=$value ;;
+      InvocationID) invocation=$value ;;
+      NRestarts) restarts=$value ;;
+    esac
+  done <<END
+$shown
+END
+}
 
 # arm SECONDS: from now on the host puts itself back unless Core's login is confirmed in time; 0: it does not. One that is
 # being put back right now is waited for, so this comes before any look at what is in place.
@@ -18,33 +30,39 @@ arm() {
 
 # write_config CONFIG BASE_SHA RESULT_SHA: the new text comes on standard input
 write_config() {
-  text=$mark.text
-  cat >"$text"
-  if [ "$(sha256_of "$1")" != "$3" ] && [ "$(sha256_of "$text")" != "$3" ]; then
-    die 74 "the new text of $1 did not arrive whole; nothing was changed"
-  fi
-  replace_file "$text" "$1" "$2" "$3"
-  rm -f -- "$text"
+  replace_file /dev/stdin "$1" "$2" "$3"
   say config "$3"
+}
+
+# note_mark INVOCATION: this run was there until now
+note_mark() {
+  now
+  printf '%s %s\n' "$1" "$now" >"$mark.new"
+  mv -f -- "$mark.new" "$mark"
 }
 
 # remember: sets $before and $stopped; kept when the script is run again
 remember() {
   # From here on this folder has something to put back (again).
-  rm -f -- "$(dirname -- "$mark")/restored-at"
+  [ ! -e "${mark%/*}/restored-at" ] || rm -f -- "${mark%/*}/restored-at"
   if [ ! -s "$mark" ]; then
-    before=$(property InvocationID)
-    printf '%s %s\n' "${before:-none}" "$(clock)" >"$mark.new"
-    mv -f -- "$mark.new" "$mark"
+    look
+    note_mark "${invocation:-none}"
   fi
   read -r before stopped <"$mark"
 }
 
+# stopping: the remembered run ends now
+stopping() {
+  note_mark "$before"
+  stopped=$now
+}
+
 # new_run: starts the unit unless a run younger than the remembered one is there already
 new_run() {
-  now=$(property InvocationID)
-  if [ "$(property ActiveState)" != active ] || [ "${now:-none}" = "$before" ]; then
-    systemctl stop "$unit" || :
+  look
+  if [ "$active" != active ] || [ "${invocation:-none}" = "$before" ]; then
+    case $active in inactive | failed) ;; *) systemctl stop "$unit" || : ;; esac
     # Starts that an earlier attempt used up must not count against this one: systemd allows five in ten seconds.
     systemctl reset-failed "$unit" 2>/dev/null || :
     # A start that fails is judged by what the journal says, below.
@@ -58,20 +76,20 @@ new_run() {
 await_run() {
   ends=$(($(date +%s) + $1))
   while :; do
-    now=$(property InvocationID)
-    if [ -n "$now" ] && [ "$now" != "$before" ]; then
-      journal=$(journalctl -u "$unit" --no-pager -o cat "_SYSTEMD_INVOCATION_ID=$now" 2>/dev/null |
-        tr -d '\033' | sed 's/\[[0-9;]*m//g' || :)
+    look
+    if [ -n "$invocation" ] && [ "$invocation" != "$before" ]; then
+      journal=$(journalctl -u "$unit" --no-pager -o cat "_SYSTEMD_INVOCATION_ID=$invocation" 2>/dev/null || :)
       case $journal in
-        *"Komodo Periphery version: v$version"*"PeripheryConfig {"*"starting on "*)
+        # Colours may stand between any two words.
+        *"Komodo Periphery version:"*"v$version"*"PeripheryConfig"*"starting on "*)
           settled=yes
           break
           ;;
       esac
     fi
-    settled=$(property ActiveState)
+    settled=$active
     case $settled in failed | inactive) break ;; esac
-    if [ "$(property NRestarts)" -ge 3 ] 2>/dev/null; then
+    if [ "${restarts:-0}" -ge 3 ] 2>/dev/null; then
       settled=looping
       break
     fi
@@ -82,6 +100,7 @@ await_run() {
     sleep 0.2 2>/dev/null || sleep 1
   done
   say settled "$settled"
-  say silent "$(printf '%s %s\n' "$(clock)" "$stopped" | awk '{ printf "%.2f\n", ($1 > $2 ? $1 - $2 : 0) }')"
-  say invocation "$(property InvocationID)"
+  now
+  say silent "$(awk -v now="$now" -v then="$stopped" 'BEGIN { printf "%.2f\n", (now > then ? now - then : 0) }')"
+  say invocation "$invocation"
 }

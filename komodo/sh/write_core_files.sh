@@ -1,11 +1,18 @@
 # shellcheck shell=sh
-# write_core_files.sh FOLDER KEYS_DIR yes|no [STAGED DEST BASE_SHA RESULT_SHA]…: the staged files in place, and the
+# write_core_files.sh FOLDER KEYS_DIR yes|no RECORD [STAGED DEST BASE_SHA RESULT_SHA]…: the staged files in place, and the
 # folder for Core's keys (root only) where there is none. KEYS_DIR may be empty: a named volume, which compose makes.
+# RECORD becomes what comes on standard input, first of all: it is what leads back from here; empty: nothing comes.
 # `yes`: the key pair that was staged goes into it first; one that is there already stays.
 folder=$1
 keys=$2
 pair=$3
-shift 3
+record=$4
+shift 4
+if [ -n "$record" ]; then
+    cat >"$record.part"
+    fsync_file "$record.part"
+    mv -f "$record.part" "$record"
+fi
 if [ -n "$keys" ] && [ ! -d "$keys" ]; then
     mkdir -m 0700 "$keys"
     fsync_file "${keys%/*}"

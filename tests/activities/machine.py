@@ -142,12 +142,21 @@ def back_up(machine: Machine, data: str | None = None) -> subprocess.CompletedPr
     return machine.run("back_up_server.sh", str(machine.folder), "20261123T221500Z", data=data or saves + blocks)
 
 
+def stage(machine: Machine) -> subprocess.CompletedProcess[str]:
+    """As the worker has pushed it: proven, and laid beside the running binary."""
+    staged = machine.folder / "staged/periphery"
+    staged.parent.mkdir(parents=True, exist_ok=True)
+    staged.write_text(agent(NEW))
+    return machine.run("stage_agent.sh", str(staged), sha(agent(NEW)), "", str(machine.binary), sha(agent(OLD)))
+
+
 def switch(
     machine: Machine, attempt: int = 1, config: str = KEYED, dead_man: int = 0
 ) -> subprocess.CompletedProcess[str]:
     staged = machine.folder / "staged/periphery"
-    staged.parent.mkdir(parents=True, exist_ok=True)
-    staged.write_text(agent(NEW))
+    if not staged.exists():
+        staged.parent.mkdir(parents=True, exist_ok=True)
+        staged.write_text(agent(NEW))
     return machine.run(
         "switch_agent.sh",
         str(machine.folder / f"switch-{attempt}"),

@@ -87,6 +87,31 @@ def stage(tmp_path: Path) -> Stage:
     return Stage(tmp_path)
 
 
+@pytest.mark.parametrize("holder", ["at work", "killed"])
+def test_two_parts_of_a_project_are_not_brought_up_at_the_same_time(stage: Stage, holder: str) -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        turn = stage.run / "compose-turn"
+        turn.mkdir()
+        (turn / "pid").write_text(f"{other.pid}\n")
+        text = "set -eu\n" + Script.load("komodo.sh", "start_core.sh").text
+        words = ("x", str(stage.run), str(stage.run), "core", "db", "docker", "compose")
+        env = {**os.environ, "PATH": path(stage.fake), "FAKE": str(stage.fake)}
+        started = subprocess.Popen([SHELL, "-c", text, *words], env=env, stdout=subprocess.PIPE)
+        if holder == "at work":
+            with pytest.raises(subprocess.TimeoutExpired):
+                started.wait(1)
+            assert " up -d" not in stage.calls
+            (turn / "pid").unlink()
+            turn.rmdir()
+        other.kill()
+        other.wait()
+        said, _ = started.communicate(timeout=30)
+    assert started.returncode == 0
+    assert b"started" in said
+    assert stage.calls.count(" up -d --no-deps core") == 1
+    assert not turn.exists()
+
+
 PASSWORD = 'p@ss:w/o rd"x\\y%'
 ENCODED = "p%40ss%3Aw%2Fo%20rd%22x%5Cy%25"
 

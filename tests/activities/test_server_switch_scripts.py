@@ -20,6 +20,7 @@ from tests.activities.machine import (
     by_script,
     restore,
     sha,
+    stage,
     switch,
 )
 
@@ -56,13 +57,22 @@ def test_switch_again_changes_nothing_more(machine: Machine) -> None:
     assert machine.calls("start") == starts
 
 
-KILLS = {"cp": 2, "chmod": 2, "sync": 3, "mv": 6, "systemctl": 9, "rm": 3}
+KILLS = {"ln": 2, "chmod": 2, "sync": 3, "mv": 4, "systemctl": 6, "rm": 2}
+SEALED_KILLS = {"cp": 2, "mv": 4, "systemctl": 5}
 
 
-@pytest.mark.parametrize(("command", "when"), [(c, n) for c, most in KILLS.items() for n in range(1, most + 1)])
-def test_switch_killed_anywhere_is_finished_by_the_next_call(machine: Machine, command: str, when: int) -> None:
+@pytest.mark.parametrize(
+    ("sealed", "command", "when"),
+    [(False, c, n) for c, most in KILLS.items() for n in range(1, most + 1)]
+    + [(True, c, n) for c, most in SEALED_KILLS.items() for n in range(1, most + 1)],
+)
+def test_switch_killed_anywhere_is_finished_by_the_next_call(
+    machine: Machine, sealed: bool, command: str, when: int
+) -> None:
     """The n-th call of a command kills the script, once before and once after the command took effect."""
     back_up(machine)
+    if sealed:
+        assert stage(machine).returncode == 0
     real = machine.root / "bin" / command
     inner = f"{machine.root}/bin/real-{command}" if real.exists() else f"/usr/bin/{command}"
     if real.exists():
@@ -87,6 +97,62 @@ def test_switch_killed_anywhere_is_finished_by_the_next_call(machine: Machine, c
     back = restore(machine)
     assert back.returncode == 0, back.stderr
     assert (machine.binary.read_text(), machine.config.read_text()) == (agent(OLD), PLAIN)
+
+
+def test_what_was_compared_and_laid_down_beforehand_is_only_renamed(machine: Machine) -> None:
+    """No digest of a binary, no copy, nothing to be flushed but the config: the disk may be busy."""
+    back_up(machine)
+    done = stage(machine)
+    assert done.returncode == 0, done.stderr
+    beside = machine.binary.parent / ".periphery.komodo-upgrade"
+    assert beside.samefile(machine.folder / "staged/periphery")
+    assert machine.binary.read_text() == agent(OLD)
+    counter = machine.root / "digests"
+    tool = machine.root / "bin/sha256sum"
+    tool.write_text(f'#!/bin/sh\necho x >>{counter}\nexec /usr/bin/sha256sum "$@"\n')
+    tool.chmod(0o755)
+    switched = switch(machine)
+    assert switched.returncode == 0, switched.stderr
+    assert parse(switched.stdout)["settled"] == ["yes"]
+    assert (machine.binary.read_text(), machine.config.read_text()) == (agent(NEW), KEYED)
+    assert machine.binary.stat().st_mode & 0o777 == 0o755
+    assert counter.read_text().count("x") == 4, "of the config"
+    assert not beside.exists()
+
+
+@pytest.mark.parametrize("how", ["written over", "exchanged", "the copy", "mode"])
+def test_a_touch_after_the_staging_is_noticed(machine: Machine, how: str) -> None:
+    back_up(machine)
+    stage(machine)
+    beside = machine.binary.parent / ".periphery.komodo-upgrade"
+    if how == "written over":
+        machine.binary.write_text(agent("1.19.6"))
+    elif how == "exchanged":
+        other = machine.root / "other"
+        other.write_text(agent("1.19.6"))
+        other.chmod(0o755)
+        other.rename(machine.binary)
+    elif how == "the copy":
+        beside.write_text(agent("9.9.9"))
+    else:
+        machine.binary.chmod(0o700)
+    done = switch(machine)
+    if how == "mode":
+        assert done.returncode == 0, done.stderr
+        assert machine.binary.stat().st_mode & 0o777 == 0o700, "as it was when it was switched"
+        return
+    assert done.returncode == 72, done.stderr
+    assert machine.binary.read_text() == agent(OLD if how == "the copy" else "1.19.6")
+    assert not beside.exists()
+    assert machine.state("InvocationID") == "run1"
+
+
+def test_what_is_not_used_goes_with_the_release(machine: Machine) -> None:
+    back_up(machine)
+    stage(machine)
+    done = machine.run("release_server.sh", str(machine.folder))
+    assert done.returncode == 0, done.stderr
+    assert [p.name for p in machine.binary.parent.iterdir()] == ["periphery"]
 
 
 @pytest.mark.parametrize(("what", "code"), [("config", 72), ("binary", 72), ("text", 74)])

@@ -225,9 +225,10 @@ async def test_a_full_disk_leaves_nothing_half_written(fleet: Fleet) -> None:
     step = await fleet.ready("web-1")
     before = fleet.config("web-1").read_bytes()
     binary = (fleet.root("web-1") / "usr/local/bin/periphery").read_bytes()
-    fleet.sandbox.fault("disk-full", "web-1", path="usr/local/bin")
+    fleet.sandbox.fault("disk-full", "web-1", path="etc/komodo")
     with pytest.raises(DiskFull):
         await fleet.switch(step)
+    assert [p.name for p in fleet.config("web-1").parent.iterdir() if "komodo-upgrade" in p.name] == []
     assert fleet.config("web-1").read_bytes() == before
     assert (fleet.root("web-1") / "usr/local/bin/periphery").read_bytes() == binary
     assert [p.name for p in (fleet.root("web-1") / "usr/local/bin").iterdir()] == ["periphery"]

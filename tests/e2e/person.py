@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.e2e import timeline
 from tests.e2e.bed.bed import Bed
 from tests.e2e.bed.settings import ROOT
 from tests.e2e.bed.shell import wait_for
@@ -106,6 +108,14 @@ class Person:
             assert "approve" in gate["verdicts"], f"{json.dumps(gate)}\n{self.logs()}"
             self.answer(gate)
         raise AssertionError(f"not at its end after {timeout:.0f} s\n{self.logs()}")
+
+    def timeline(self) -> list[str]:
+        """Where the seconds went, into the file $KUE_TIMELINE; nothing where there is no such name."""
+        if not (file := os.environ.get("KUE_TIMELINE")):
+            return []
+        lines = timeline.table(asyncio.run(timeline.spans(f"127.0.0.1:{self.supervisor()['port']}")))
+        Path(file).write_text("\n".join(lines) + "\n")
+        return [f"timeline in {file}"]
 
     # --- the worker ---------------------------------------------------------------------------------------------------
 

@@ -45,6 +45,7 @@ def test_core_and_all_agents_at_once_and_back(fresh: Bed, bob: Person, note: lis
     late = {name: seconds for name, seconds in probe.not_ok.items() if seconds > PROMISED}
     assert not late, late
 
+    note += bob.timeline()
     bob.ok("rollback", NAME, "--detach", code=6)
     bob.answer(bob.gate("rollback/"))
     back = bob.wait()

@@ -97,6 +97,18 @@ async def test_a_core_that_does_not_come_up_is_asked_about_after_the_agents(run:
     assert doubles.count("switch_server") == 2, "agents are not switched again"
 
 
+async def test_servers_are_asked_about_while_the_key_is_read(run: Driver, doubles: Doubles) -> None:
+    """The first look that finds a server tells how long it was dark: it must not wait for anything but Core."""
+    reading = doubles.hold("read_core_key", "core")
+    talk = await run.upgrade(together_fleet(2))
+    await talk.answer("core")
+    await reading.begun.wait()
+    await talk.until(lambda p: all(s.state is ServerState.UPGRADED for s in p.servers), "both proven")
+    reading.go.set()
+    assert (await talk.result()).state is FleetState.UPGRADED
+    assert doubles.count("verify_server") == 2
+
+
 async def test_another_key_than_the_staged_one_is_undone_as_a_whole(run: Driver, doubles: Doubles) -> None:
     """`read_core_key` compares; what it refuses leads to the question that undoes everything."""
     doubles.core = core_facts(agent=True)

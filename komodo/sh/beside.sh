@@ -1,0 +1,41 @@
+# shellcheck shell=sh
+# The new binary beside the running one, so that a switch needs no more than a rename.
+
+# beside_of BINARY: sets $beside, its name there.
+beside_of() { beside=${1%/*}/.${1##*/}.komodo-upgrade; }
+
+# lay_beside STAGED BINARY NEW_SHA: by a second name where both are on one file system, else as a copy. With BINARY's
+# owner, mode and label, and on the disk.
+lay_beside() {
+  beside_of "$2"
+  rm -f -- "$beside"
+  # A release finds it by this list, whatever becomes of the rest.
+  printf '%s\n' "$beside" >>"${1%/*}/beside"
+  if ! ln -- "$1" "$beside" 2>/dev/null; then
+    cp -- "$1" "$beside"
+    [ "$(sha256_of "$beside")" = "$3" ] || die 70 "$beside was not written whole"
+  fi
+  like=$(stat -L -c '%u:%g %a' "$2")
+  chown "${like% *}" "$beside" 2>/dev/null || [ "$(id -u)" != 0 ] || die 71 "cannot chown $beside"
+  chmod "${like#* }" "$beside"
+  if command -v chcon >/dev/null 2>&1; then chcon --reference="$2" "$beside" 2>/dev/null || :; fi
+  fsync_file "$beside"
+}
+
+# both_files BINARY: what shows that neither the binary nor the file beside it was touched: inode, size, owner, times.
+both_files() { stat -L -c '%d:%i %s %u:%g %a %y %z' "$1" "$beside" 2>/dev/null; }
+
+# seal STAGED BINARY OLD_SHA NEW_SHA: notes both files after their digests were compared.
+seal() {
+  ku_both=$(both_files "$2")
+  if [ "$(sha256_of "$2")" = "$3" ]; then
+    printf '%s\n%s\n' "$3 $4" "$ku_both" >"${1%/*}/seal.new"
+    mv -f -- "${1%/*}/seal.new" "${1%/*}/seal"
+  fi
+}
+
+# sealed STAGED BINARY OLD_SHA NEW_SHA: both files are still those whose digests were compared.
+sealed() {
+  [ -e "$beside" ] && [ -r "${1%/*}/seal" ] && [ "$(cat "${1%/*}/seal")" = "$3 $4
+$(both_files "$2")" ]
+}
