@@ -6,9 +6,8 @@ import asyncio
 import re
 
 import pytest
-from temporalio.client import WorkflowUpdateFailedError
 
-from model.decisions import SIGNAL_DECIDE, Decision, Recorded, Verdict
+from model.decisions import Verdict
 from model.fleet import TASK_QUEUE, workflow_id
 from model.plan import Plan
 from model.progress import CheckResult, FleetState, UpgradeRequest
@@ -104,20 +103,3 @@ async def test_a_full_disk_leaves_the_old_agent_running_as_it_was(fleet: Fleet) 
         p: d for p, d in before.items() if p.startswith(host)
     }
     assert fleet.sandbox.agent_version("web-1") == "1.19.5"
-
-
-async def test_a_stale_approval_opens_nothing_and_says_why(fleet: Fleet) -> None:
-    await fleet.worker()
-    await fleet.start()
-    core = await fleet.gate("core")
-    await fleet.decide(core)
-    wave = await fleet.gate("wave/2")
-    with pytest.raises(WorkflowUpdateFailedError) as refused:
-        await fleet.decide(core)
-    assert "answered already: approve by ann" in str(refused.value.__cause__)
-    other = Decision(gate="core", verdict=Verdict.APPROVE, actor="ann", plan_digest="0" * 16)
-    await fleet.handle.signal(SIGNAL_DECIDE, other)
-    progress = await fleet.progress()
-    assert progress.gate == wave
-    assert any("ignored" in w for w in progress.warnings)
-    assert isinstance(progress.decisions[0], Recorded)
