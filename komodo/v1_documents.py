@@ -49,6 +49,8 @@ async def forget(database: Database, version: tuple[int, int, int]) -> tuple[str
         ("Update", {"operation": {"$nin": sorted(known)}}),
         ("Update", {"target.type": _SWARM}),
         ("Alert", {"target.type": _SWARM}),
+        # Of a stack or deployment in a swarm: v1 wants the server that such an alert has not.
+        ("Alert", {"data.data.swarm_id": {"$nin": [None, ""]}}),
         ("Permission", {"resource_target.type": _SWARM}),
     )
     for collection, query in queries:

@@ -48,7 +48,9 @@ def _core_commands(plan: Plan) -> Iterable[str]:
         place = f"{core.keys_dir}/core.key"
         yield f"core, while v1 still runs: km key generate by {image}; the private part stays on this host, for {place}"
     yield f"core: {compose} stop {service}"
-    yield "core: mongodump, the final dump of the now quiet database"
+    by_km = core.database and not core.database.has_mongodump
+    tool = "km database backup, in a container of Core's own image" if by_km else "mongodump"
+    yield f"core: {tool}, the final dump of the now quiet database"
     yield f"core: write {_paths(core.edits)}"
     yield f"core: {compose} up -d --no-deps {service} ({image})"
     if core.agent:

@@ -95,6 +95,9 @@ async def test_what_was_written_since_is_kept(tmp_path: Path) -> None:
         for operation in ("UpdateServerKey", "DeployStack"):
             usual = store.find("komodo", "Update")[0]
             store.insert("komodo", "Update", [{**usual, "_id": bson.ObjectId(), "operation": operation}])
+        for where in ({"server_id": "s", "swarm_id": None}, {"server_id": None, "swarm_id": "s"}, {}):
+            alert = {"target": {"type": "Stack", "id": "s"}, "data": {"type": "StackAutoUpdated", "data": where}}
+            store.insert("komodo", "Alert", [alert])
         with pytest.raises(Exception, match="runs: its database is not replaced"):
             await b.back.downgrade_database(b.step)
         b.next_attempt()
@@ -104,6 +107,8 @@ async def test_what_was_written_since_is_kept(tmp_path: Path) -> None:
         await b.back.restore_core_files(b.step)
         assert (await b.back.start_old_core(b.step)).version == "1.19.5"
         assert len(store.find("komodo", "Tag", {"name": "made in v2"})) == 1
+        kept = store.find("komodo", "Alert", {"data.type": "StackAutoUpdated"})
+        assert [d["data"]["data"].get("server_id") for d in kept] == ["s", None]
         operations = {d["operation"] for d in store.find("komodo", "Update")}
         assert ("UpdateServerKey" in operations, "DeployStack" in operations) == (False, True)
         assert refusals(await b.survey()) == []

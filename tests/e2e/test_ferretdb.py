@@ -58,6 +58,7 @@ def test_there_and_back(ferretdb: Bed, cleo: Person, note: list[str]) -> None:
     password = install.secrets().db_password
     had = proofs.variables(ferretdb)
     cleo.ok("check")
+    assert "km database backup" in cleo.ok("plan", code=5)
     cleo.start()
     assert cleo.approve_to_the_end()["state"] == "upgraded"
     proofs.upgraded(ferretdb)
