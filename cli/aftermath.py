@@ -11,8 +11,10 @@ from datetime import timedelta
 from temporalio.client import Client
 
 from cli import table
-from cli.output import say
+from cli.looking_back import result_of
+from cli.output import data, say
 from cli.target import Target
+from cli.upgrade import Upgrade
 from model.errors import UpgradeAlreadyRunning
 from model.fleet import slug
 from model.progress import FleetResult, FleetState, ServerState
@@ -68,3 +70,11 @@ def lines(result: FleetResult | None, run: Run, target: Target, at_work: tuple[s
     yield f"what is in place on the hosts: komodo-upgrade rollback {argument} --plan"
     yield f"go on from there: komodo-upgrade start {target.argument}".rstrip()
     yield f"put all of it back: komodo-upgrade rollback {argument}"
+
+
+async def show(upgrade: Upgrade, run: Run, target: Target) -> int:
+    """What a run that Temporal ended has left, and what to type next. The exit code."""
+    at_work = tuple([name async for name in servers_at_work(upgrade.client, upgrade.fleet)])
+    result = told(await result_of(upgrade.client, run), run)
+    data({"status": run.status, "result": result, "at_work": at_work}, "\n".join(lines(result, run, target, at_work)))
+    return result.state.exit_code if result else FleetState.INCOMPLETE.exit_code

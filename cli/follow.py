@@ -15,7 +15,7 @@ from cli.output import careful, data, is_live, say, wants_json
 from cli.target import Target
 from cli.upgrade import Upgrade
 from model.decisions import Gate, Verdict
-from model.errors import NoWorker, TemporalUnavailable
+from model.errors import EndedByTemporal, NoWorker, TemporalUnavailable
 from model.progress import FleetProgress, FleetResult
 
 LOOK_EVERY = 1.0
@@ -72,6 +72,9 @@ class Follower:
                     return OUT_OF_TIME
                 await asyncio.wait({end}, timeout=self.manner.every or LOOK_EVERY)
             self.result = await end
+        except EndedByTemporal:
+            self._stop_live()
+            return await self._after_temporals_end()
         finally:
             self._stop_live()
             if not end.done():
@@ -81,6 +84,14 @@ class Follower:
         if self.manner.summary:
             data(self.result, "\n".join(table.result_lines(self.result, self.target)))
         return self.result.state.exit_code
+
+    async def _after_temporals_end(self) -> int:
+        from cli import aftermath
+
+        run = await self.upgrade.describe()
+        if run.is_running or run.status == "completed":
+            return await self.follow()  # the rollback that it had begun
+        return await aftermath.show(self.upgrade, run, self.target)
 
     async def _look(self) -> int | None:
         try:

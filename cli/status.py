@@ -14,9 +14,6 @@ from model.plain import moment
 
 if TYPE_CHECKING:
     from cli.upgrade import Upgrade
-    from service.upgrades import Run
-
-INCOMPLETE = 3
 
 
 @click.command("status")
@@ -69,7 +66,7 @@ async def _connect(target: Target) -> Upgrade:
 
 
 async def _status(target: Target, *, wait: bool, watched: bool, timeout: timedelta | None) -> int:
-    from cli import table
+    from cli import aftermath, table
     from cli.follow import LEFT_AT_GATE, OUT_OF_TIME, Follower, Manner
 
     upgrade = await _connect(target)
@@ -80,24 +77,12 @@ async def _status(target: Target, *, wait: bool, watched: bool, timeout: timedel
             return code
         found = await upgrade.describe()
     if not found.is_running and found.status != "completed":
-        return await _ended_by_temporal(upgrade, found, target)
+        return await aftermath.show(upgrade, found, target)
     if not found.is_running:
         return await _after_the_end(upgrade, target, timeout if watched else timedelta())
     progress = await upgrade.progress(steps=True)
     data(progress, "\n".join(table.lines(progress)))
     return LEFT_AT_GATE if progress.gate else 0
-
-
-async def _ended_by_temporal(upgrade: Upgrade, found: Run, target: Target) -> int:
-    from cli import aftermath
-    from cli.looking_back import result_of
-    from service.upgrades import servers_at_work
-
-    at_work = tuple([name async for name in servers_at_work(upgrade.client, upgrade.fleet)])
-    result = aftermath.told(await result_of(upgrade.client, found), found)
-    text = "\n".join(aftermath.lines(result, found, target, at_work))
-    data({"status": found.status, "result": result, "at_work": at_work}, text)
-    return result.state.exit_code if result else INCOMPLETE
 
 
 async def _after_the_end(upgrade: Upgrade, target: Target, patience: timedelta | None) -> int:

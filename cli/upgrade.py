@@ -29,7 +29,7 @@ from model.decisions import (
     Decision,
     Recorded,
 )
-from model.errors import NoSuchUpgrade, NotAccepted, NoWorker, TemporalUnavailable, UpgradeError
+from model.errors import EndedByTemporal, NoSuchUpgrade, NotAccepted, NoWorker, TemporalUnavailable, UpgradeError
 from model.fleet import workflow_id
 from model.plain import moment
 from model.plan import Plan
@@ -140,7 +140,7 @@ class Upgrade:
         return Accepted(stored_only=answer is None)
 
     async def result(self) -> FleetResult:
-        """Waits for the end. Raises UpgradeError when the run failed, was cancelled or terminated."""
+        """Waits for the end. Raises EndedByTemporal when the run failed, was cancelled or terminated."""
         client = self.client
         run = await self.describe()
         handle = client.get_workflow_handle(run.workflow_id, run_id=run.run_id, result_type=FleetResult)
@@ -242,7 +242,7 @@ class Upgrade:
         )
 
 
-def _ended_badly(fleet: str, error: WorkflowFailureError) -> UpgradeError:
+def _ended_badly(fleet: str, error: WorkflowFailureError) -> EndedByTemporal:
     cause = error.cause
     if isinstance(cause, CancelledError):
         what = f"the upgrade of {fleet} was cancelled through Temporal"
@@ -251,4 +251,4 @@ def _ended_badly(fleet: str, error: WorkflowFailureError) -> UpgradeError:
     else:
         what = f"the upgrade of {fleet} ended with an error: {cause}"
     cure = "each host's run folder holds README.txt and restore.sh; `komodo-upgrade start` looks at every host anew"
-    return UpgradeError(what, cure=cure)
+    return EndedByTemporal(what, cure=cure)

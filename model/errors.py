@@ -295,6 +295,10 @@ class NoSuchUpgrade(UpgradeError):
     exit_code = 2
 
 
+class EndedByTemporal(UpgradeError):
+    """An upgrade was cancelled, terminated or broken off from Temporal's side: it has no result of its own."""
+
+
 class NotAccepted(UpgradeError):
     """The upgrade did not take a decision: no such gate, a stale plan, another answer came first."""
 

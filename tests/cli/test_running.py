@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -336,8 +337,12 @@ def test_a_terminated_upgrade_is_told_apart(
         client = await connect({"target_host": service.address})
         await client.get_workflow_handle(workflow_id(fleet_name)).terminate()
 
-    asyncio.run(end())
+    later = threading.Timer(1, lambda: asyncio.run(end()))
+    later.start()
+    watched = komodo_upgrade("watch", code=3).stdout
+    later.join()
     status = komodo_upgrade("status", code=3).stdout
+    assert watched.endswith(status), "who watched is told the same"
     assert "was terminated through Temporal" in status
     assert "komodo-upgrade rollback" in status
     assert "komodo-upgrade start" in status

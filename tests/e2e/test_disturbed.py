@@ -19,7 +19,7 @@ pytestmark = pytest.mark.e2e_all
 BEFORE_GATE = (("core", "back_up_core"), ("web-2", "back-up"), ("core", "dump_before"), ("core", "stage_core"),
                ("web-2", "stage"))  # fmt: skip
 AFTER_GATE = (("core", "stop_core"), ("core", "dump_final"), ("core", "write_core_files"), ("core", "start_core"),
-              ("core", "read_core_key"), ("core", "switch_core_agent"), ("web-2", "switch"), ("web-2", "release"),
+              ("core", "read_core_key"), ("core", "switch_core_agent"), ("web-2", "switch"),
               ("core", "save_report"))  # fmt: skip
 """Host and job, in the order in which they begin."""
 

@@ -136,7 +136,8 @@ def test_cancelled_and_terminated_in_temporal(fresh: Bed, bob: Person, note: lis
     bob.start()
     bob.gate("core")
     bob.temporal("cancel")
-    assert bob.wait()["state"] == "stopped"
+    ended = bob.wait()
+    assert (ended["status"], ended["result"]["state"]) == ("canceled", "stopped"), json.dumps(ended)[:3000]
     proofs.as_before(fresh, *before)
 
     bob.start()
