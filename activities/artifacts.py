@@ -14,7 +14,7 @@ from typing import NoReturn
 import httpx2
 from temporalio import activity
 
-from activities.agent_host import file_facts
+from activities.agent_host import facts_of
 from activities.signs import attach, beat, lock, void
 from hosts.host import Completed, Host
 from hosts.pool import Hosts
@@ -113,10 +113,11 @@ class Artifacts:
                     step.facts.binary_sha256,
                     change=step.op.change,
                     timeout=step.clocks.download,
+                    then=(Script.load("komodo.sh", "file_facts.sh"), (path,)),
                 )
             except CommandFailed as error:
                 _explain(error, host, url, path)
-            there = (await file_facts(host, path)).get(path)
+            there = facts_of(parse(done.after.decode())).get(path)
             if there is not None and there.sha256 == parse(done.text)["sha256"][0]:
                 return done
             if again:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import math
@@ -10,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 
 from temporalio import activity
 
-from activities.agent_host import AgentState, agent_state, file_facts
+from activities.agent_host import AgentState, agent_state, file_facts, state_of
 from activities.artifacts import DOES_NOT_RUN, NOT_DOWNLOADED
 from activities.dead_man import refuse_if_put_back
 from activities.server_backup import read_backup, restore_command
-from activities.signs import attach, beat, void
+from activities.signs import attach, void
 from hosts.host import Completed, Host
 from hosts.pool import Hosts
 from hosts.script import Script, parse, together
@@ -62,7 +61,8 @@ class Periphery:
         except CommandFailed as error:
             raise _explained(error, host, undo) from None
         said = parse(done.text)
-        settled, state = await _settled(host, step, said["invocation"][0], said["settled"][0])
+        now = state_of(parse(done.after.decode(errors="replace")))
+        settled, state = await _settled(host, step, said["invocation"][0], said["settled"][0], now)
         if step.server.dead_man and state.log.version != step.target:
             await refuse_if_put_back(host, step)
         _prove(host, step, state, settled, undo)
@@ -206,6 +206,7 @@ async def _switch(host: Host, step: ServerStep, config: tuple[str, str, str], te
         args = [mark, step.facts.unit, step.facts.binary, step.facts.binary_sha256]
         args += [step.staged.path, step.staged.sha256, step.target, wait]
         limit = timedelta()
+    settling = min(SETTLING, 2 * step.clocks.poll)
     return await attach(
         host,
         step.op.id("switch"),
@@ -217,6 +218,7 @@ async def _switch(host: Host, step: ServerStep, config: tuple[str, str, str], te
         data=text,
         change=step.op.change,
         timeout=limit + 2 * STOP_LIMIT + step.clocks.agent_ready,
+        then=(Script.load("komodo.sh", "agent_journal.sh"), (step.facts.unit, "", f"{settling.total_seconds():g}")),
     )
 
 
@@ -234,23 +236,19 @@ def _explained(error: CommandFailed, host: Host, undo: str) -> ArtifactError | C
     return error
 
 
-async def _settled(host: Host, step: ServerStep, invocation: str, settled: str) -> tuple[str, AgentState]:
-    """How the start ended, and the state a moment later: a crash loop says `active` right after each of its starts."""
-    if settled == "yes":
-        await _pause(min(SETTLING, 2 * step.clocks.poll))
-    state = await agent_state(host, step.facts.unit, invocation)
-    if state.invocation == invocation or settled != "yes":
-        return settled, state
-    if state.restarts == 0 and state.active == "active":
+async def _settled(
+    host: Host, step: ServerStep, invocation: str, settled: str, now: AgentState
+) -> tuple[str, AgentState]:
+    """How the start ended, and what is there a moment later: a crash loop says `active` right after each start."""
+    if now.invocation == invocation:
+        return settled, now
+    if settled == "yes" and now.restarts == 0 and now.active == "active":
         # Nothing failed: a person, or the machine, has started it anew since this step was done.
-        return settled, await agent_state(host, step.facts.unit)
+        return settled, now
+    state = await agent_state(host, step.facts.unit, invocation)
+    if settled != "yes":
+        return settled, state
     return f"systemd has restarted it {state.restarts} times since", state
-
-
-async def _pause(duration: timedelta) -> None:
-    beat()
-    await asyncio.sleep(duration.total_seconds())
-    beat()
 
 
 def _prove(host: Host, step: ServerStep, state: AgentState, settled: str, undo: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextvars import ContextVar
 from datetime import timedelta
 
@@ -104,10 +104,13 @@ async def attach(
     data: bytes = b"",
     change: str,
     timeout: timedelta,
+    then: tuple[Script, Sequence[str]] | None = None,
 ) -> Completed:
     """`host.job`: start it or attach to it, its signs of life being the step's."""
     with _of_job() as sign:
-        return await host.job(op, folder, script, *args, data=data, change=change, timeout=timeout, on_progress=sign)
+        return await host.job(
+            op, folder, script, *args, data=data, change=change, timeout=timeout, on_progress=sign, then=then
+        )
 
 
 async def void(host: Host, folder: str, *ops: str, change: str, patience: timedelta = timedelta(minutes=2)) -> None:

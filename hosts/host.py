@@ -8,9 +8,9 @@ import hashlib
 import math
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from hosts.clean import clean
 from hosts.connection import Link
 from hosts.failures import connection_lost, no_session, script_failed
 from hosts.jobs import is_part, job_place, parse_result, void_place
-from hosts.script import Script, parse
+from hosts.script import Script, parse, together
 from hosts.secrets import resolve
 from hosts.session import Exchange, Reply, new_marker
 from hosts.wire import Become, call, job_frame
@@ -45,6 +45,8 @@ class Completed:
     out: bytes = field(repr=False)
     """May hold what a file holds, so it is not shown."""
     err: str
+    after: bytes = field(default=b"", repr=False)
+    """What the script that followed a job printed."""
 
     @property
     def text(self) -> str:
@@ -133,6 +135,7 @@ class Host:
         timeout: timedelta,
         on_progress: Callable[[], None] | None = None,
         root: bool = True,
+        then: tuple[Script, Sequence[str]] | None = None,
     ) -> Completed:
         """Starts a detached job, or attaches to it, and waits for its end: for everything that changes something.
 
@@ -140,11 +143,15 @@ class Host:
         kept aside and run anew by the next call. JobLost: it is gone without an exit code (once; then run anew).
         HostLocked: another fleet, or an older change with a living job, holds the host. `data` reaches the script's
         standard input through a FIFO. Cancelling, or CommandTimedOut, leaves the job alone.
+
+        `then` is a look, run attached in the same round trip after the job's end, also after one that ended long ago:
+        it says how things are now.
         """
         place = job_place(op, folder, change)
         marker = new_marker()
         starter = Script.load("hosts.sh", "job.sh")
-        own = call(marker, starter, (self.spec.state_dir, place.fleet, change, place.path, marker))
+        words = (self.spec.state_dir, place.fleet, change, place.path, marker)
+        own = call(marker, *(together((starter, words), then) if then else (starter, words)))
         frame = job_frame(marker, script, args, data, change)
         try:
             reply = await self._exchange(script.name, marker, lambda: _pieces(own, frame), timeout, root, on_progress)
@@ -159,13 +166,17 @@ class Host:
             if error.transient:
                 error.left = f"the job, if it was started, goes on: {place.path}"
             raise
-        if reply.code:
-            # Of the starter, not of the job.
-            return self._completed(f"the start of {script.name}", reply, check=True)
-        result = parse_result(reply.out)
+        result = parse_result(reply.out, marker)
         if result is None:
+            if reply.code:
+                # Of the starter, not of the job.
+                return self._completed(f"the start of {script.name}", reply, check=True)
             raise connection_lost(self.spec, script.name, None, left=f"the job goes on: {place.path}")
-        return self._completed(script.name, Reply(*result), check=True, left=f"its output is in {place.path}")
+        ended = Reply(result.code, result.out, result.err)
+        done = self._completed(script.name, ended, check=True, left=f"its output is in {place.path}")
+        if then:
+            self._completed(then[0].name, reply, check=True)
+        return replace(done, after=result.after)
 
     async def push(
         self,

@@ -47,19 +47,23 @@ def _place(parts: list[str], folder: str, change: str) -> Place:
     return Place("/".join([*way, "jobs", *parts[1:]]), way[-2])
 
 
-def parse_result(out: bytes) -> tuple[int, bytes, bytes] | None:
-    """Exit code, output and error output of a job, from what job.sh printed; None if the result is not there."""
-    at = 0
-    while True:
-        line, line_break, _ = out[at:].partition(b"\n") if at < len(out) else (b"", b"", b"")
-        if not line_break:
-            return None
-        at += len(line) + 1
-        if line.startswith(b"result\t"):
-            break
-    _, code, out_size, err_size = line.split(b"\t")
-    middle = at + int(out_size)
-    end = middle + int(err_size)
-    if end != len(out):
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A job's end, and what was printed after it."""
+
+    code: int
+    out: bytes
+    err: bytes
+    after: bytes
+
+
+def parse_result(out: bytes, nonce: str) -> Result | None:
+    """What job.sh printed at the end of a job; None if that is not there, or not whole."""
+    begin = re.compile(rb"(?:^|\n)result\t(\d+)\n").search(out)
+    if not begin:
         return None
-    return int(code), out[at:middle], out[middle:end]
+    printed, err_mark, rest = out[begin.end() :].partition(f"\n{nonce} err\n".encode())
+    err, end_mark, after = rest.partition(f"\n{nonce} done\n".encode())
+    if not err_mark or not end_mark:
+        return None
+    return Result(int(begin[1]), printed, err, after)

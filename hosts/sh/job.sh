@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # needs: jobs.sh
 # job.sh STATE FLEET CHANGE JOB NONCE, frame on standard input: starts the job, or attaches to it, and waits for its end.
-# Prints `life<TAB>bytes logged` now and then, and at the end `result<TAB>rc<TAB>size of out<TAB>size of err`, out, err.
+# Prints `life` now and then, and at the end `result<TAB>rc`, out, the line `NONCE err`, err, the line `NONCE done`.
 # 75: the job was lost.
 ku_base=$1
 ku_fleet=$2
@@ -16,14 +16,14 @@ case $ku_frame in
 *) die 74 "the input from the worker was incomplete; nothing was started" ;;
 esac
 
-mkdir -p "$ku_base"
+[ -d "$ku_base" ] || mkdir -p "$ku_base"
 ku_lock "$ku_base" "$ku_fleet" "$ku_change"
-mkdir -p "${ku_job_folder%/*}"
+[ -d "${ku_job_folder%/*}" ] || mkdir -p "${ku_job_folder%/*}"
 
 # By systemd where it runs, so that the end of this session cannot take the job along; else in a session of its own.
 ku_launch() { # systemd | setsid
-    [ ! -e "$ku_job_folder/in" ] || rm -f "$ku_job_folder/in"
-    mkfifo -m 600 "$ku_job_folder/in" || return 1
+    [ ! -e "$ku_job_folder/in" ] || rm -f "$ku_job_folder/in" "$ku_job_folder/living"
+    mkfifo -m 600 "$ku_job_folder/in" "$ku_job_folder/living" || return 1
     if [ "$1" = systemd ]; then
         systemd-run --quiet --collect --no-block --unit="komodo-upgrade-$ku_nonce" \
             --description="komodo-upgrade job ${ku_job_folder#"$ku_base"/}" \
@@ -70,14 +70,11 @@ ku_start_job() {
 }
 
 ku_finish() { # RC
-    ku_out_size=$(wc -c <"$ku_job_folder/out")
-    ku_err_size=$(wc -c <"$ku_job_folder/err")
-    ku_most=16777216
-    [ "$ku_out_size" -le "$ku_most" ] || ku_out_size=$ku_most
-    [ "$ku_err_size" -le 65536 ] || ku_err_size=65536
-    printf 'result\t%s\t%s\t%s\n' "$1" "$((ku_out_size))" "$((ku_err_size))"
-    tail -c "$((ku_out_size))" "$ku_job_folder/out"
-    tail -c "$((ku_err_size))" "$ku_job_folder/err"
+    printf 'result\t%s\n' "$1"
+    [ ! -s "$ku_job_folder/out" ] || tail -c 16777216 "$ku_job_folder/out"
+    printf '\n%s err\n' "$ku_nonce"
+    [ ! -s "$ku_job_folder/err" ] || tail -c 65536 "$ku_job_folder/err"
+    printf '\n%s done\n' "$ku_nonce"
     exit 0
 }
 
@@ -107,12 +104,8 @@ while :; do
     running)
         ku_mine=yes
         ku_seen=yes
-        ku_nap
-        if [ "$ku_tick" -eq 1 ]; then
-            printf 'life\t0\n'
-        elif [ "$ku_tick" -gt 20 ] || [ "$ku_tick" -eq 12 ]; then
-            printf 'life\t%s\n' "$(cat "$ku_job_folder/out" "$ku_job_folder/err" 2>/dev/null | wc -c)"
-        fi
+        printf 'life\t0\n'
+        ku_await "$ku_job_folder"
         ;;
     starting)
         # Its starter is at it, or died before it began; then nothing of it ever ran.

@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # What is known about jobs and about the host's lock. In front of job.sh, void.sh and unlock.sh.
 #
-# JOB/ holds starter (pid, start time), claim/ (made by the one runner), pid (pid, start time, boot id, start time of PID 1, process group), out,
+# JOB/ holds living (a FIFO that its runner keeps open: its end is the runner's), starter (pid, start time), claim/ (made by the one runner), pid (pid, start time, boot id, start time of PID 1, process group), out,
 # err, and at the end rc.<exit code>. STATE/lock/owner holds "<fleet> <change>" and since when.
 
 # Sets ku_leader (the process started at the given time, still there) and for a zombie ku_zombie.
@@ -223,16 +223,31 @@ ku_release() { # STATE OWNER
     rm -rf "$1/lock.old.$$"
 }
 
-# A short sleep that grows: quick jobs are seen quickly, long ones cost next to nothing. Sets ku_tick.
-ku_nap() {
-    ku_tick=$((${ku_tick:-0} + 1))
-    if [ "$ku_tick" -le 4 ]; then
-        sleep 0.02 2>/dev/null || sleep 1
-    elif [ "$ku_tick" -le 10 ]; then
-        sleep 0.05 2>/dev/null || sleep 1
-    elif [ "$ku_tick" -le 20 ]; then
-        sleep 0.1 2>/dev/null || sleep 1
-    else
-        sleep 1
+# Waits for the end of a job's runner, with a sign of life every second. It may return early: look again.
+ku_await() { # JOB
+    if [ -p "$1/living" ]; then
+        (
+            trap 'kill "$ku_sleep" 2>/dev/null; exit 0' TERM
+            while :; do
+                sleep 1 &
+                ku_sleep=$!
+                wait "$ku_sleep"
+                printf 'life\t0\n'
+            done
+        ) &
+        ku_ticker=$!
+        # Opened for both first, which never waits for anybody. What is left then ends when the runner does, however
+        # that is: nobody has to say so.
+        { exec 8<>"$1/living" && exec 7<"$1/living"; } 2>/dev/null
+        exec 8>&-
+        read -r ku_word <&7 || :
+        exec 7<&-
+        kill "$ku_ticker" 2>/dev/null || :
+        wait "$ku_ticker" 2>/dev/null || :
     fi
+    # The runner has not opened it yet, or was killed and its script was not: then there is only looking again.
+    ku_tick=$((${ku_tick:-0} + 1))
+    [ "$ku_tick" -gt 1 ] || return 0
+    if [ "$ku_tick" -le 5 ]; then ku_pause=0.02; else ku_pause=1; fi
+    sleep "$ku_pause" 2>/dev/null || sleep 1
 }

@@ -11,16 +11,27 @@ die() {
 ku_line_break='
 '
 
-# say KEY VALUE: one line `KEY<TAB>VALUE`; a value of several lines gives several.
+# say KEY VALUE: one line `KEY<TAB>VALUE`; a value of several lines gives several. No process is made for it.
 say() {
-    case $2 in
-    *"$ku_line_break"*)
-        printf '%s\n' "$2" | while IFS= read -r ku_said || [ -n "$ku_said" ]; do
-            printf '%s\t%s\n' "$1" "$ku_said"
-        done
+    ku_said=$2
+    while :; do
+        printf '%s\t%s\n' "$1" "${ku_said%%"$ku_line_break"*}"
+        case $ku_said in
+        *"$ku_line_break"*) ku_said=${ku_said#*"$ku_line_break"} ;;
+        *) return 0 ;;
+        esac
+    done
+}
+
+# value_of NAME LINES: sets $value to what follows NAME= in the first such line; empty where there is none.
+value_of() {
+    value=
+    case $ku_line_break$2 in
+    *"$ku_line_break$1="*)
+        value=$ku_line_break$2
+        value=${value#*"$ku_line_break$1="}
+        value=${value%%"$ku_line_break"*}
         ;;
-    # Nearly all of them, and for these no process is made.
-    *) printf '%s\t%s\n' "$1" "$2" ;;
     esac
 }
 
@@ -32,9 +43,9 @@ sha256_of() {
     fi
 }
 
-# fsync_file FILE (or folder): what is in it is on the disk afterwards.
+# fsync_file FILE… (or folders): what is in them is on the disk afterwards.
 fsync_file() {
-    sync "$1" 2>/dev/null || sync
+    sync "$@" 2>/dev/null || sync
 }
 
 # Full path with symbolic links followed, so that a link stays a link.

@@ -17,6 +17,8 @@ case $0 in
     # Whoever makes this folder is the job's one runner.
     mkdir "$ku_job/claim" 2>/dev/null || exit 0
     exec >"$ku_job/out" 2>"$ku_job/err" </dev/null
+    # Whoever waits for this job sees it end when we do. (Open for both, it waits for nobody.)
+    [ ! -p "$ku_job/living" ] || exec 9<>"$ku_job/living"
     # Ends as a rename, which needs no space: a full disk cannot hide how a job ended.
     : >"$ku_job/end"
     ku_stat=
@@ -42,7 +44,7 @@ case $0 in
         exit 74
     fi
     # If the starter died, opening the FIFO would wait for ever: this holds its other end for a while.
-    sleep 20 >"$ku_job/in" &
+    sleep 20 >"$ku_job/in" 9>&- &
     ku_guard=$!
     exec <"$ku_job/in"
     ;;
@@ -103,24 +105,27 @@ ku_end_tree() { # PID
     kill -s KILL "$1" 2>/dev/null
 }
 
-# When a process began; empty once it is gone.
+# Sets ku_start: when a process began; empty once it is gone.
 ku_since() { # PID
+    ku_start=
     ku_stat=
     { IFS= read -r ku_stat <"/proc/$1/stat"; } 2>/dev/null || return 0
     # shellcheck disable=SC2086
     set -- ${ku_stat##*) }
-    [ $# -lt 20 ] || { shift 19 && printf '%s\n' "$1"; }
+    [ $# -lt 20 ] || { shift 19 && ku_start=$1; }
 }
 
 # The end of a connection ends no process: whoever waits for it may be gone, so it has its own clock.
 ku_watch() { # PID
     trap 'kill "$ku_sleep" 2>/dev/null; exit 0' TERM
-    ku_began=$(ku_since "$1")
+    ku_since "$1"
+    ku_began=$ku_start
     sleep "$ku_limit" &
     ku_sleep=$!
     wait "$ku_sleep"
     # Its number may be somebody else's by now, where our shell was killed and could not say that it had ended.
-    if [ -n "$ku_began" ] && [ "$(ku_since "$1")" = "$ku_began" ]; then ku_end_tree "$1"; fi
+    ku_since "$1"
+    if [ -n "$ku_began" ] && [ "$ku_start" = "$ku_began" ]; then ku_end_tree "$1"; fi
 }
 
 if [ -z "$ku_job" ]; then
@@ -168,12 +173,15 @@ rm -f "$ku_job/in"
 if [ "$ku_size" -gt 0 ]; then
     # Decoded on the way: what was sent (it may hold a secret) is never a file.
     printf '%s' "$ku_data" | base64 -d | (
+        exec 9>&-
         unset ku_data
         set -eu
         eval "$ku_script"
     )
 else
     (
+        # Nothing that the script leaves running counts as the job.
+        exec 9>&-
         set -eu
         eval "$ku_script"
     )

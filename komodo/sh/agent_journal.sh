@@ -1,14 +1,16 @@
 # shellcheck shell=sh
-# agent_journal.sh UNIT INVOCATION: the unit's state and the journal of one of its runs. Changes nothing.
-# INVOCATION "" is the run of this moment. Lines are passed on as they are: whoever reads them cleans them.
+# agent_journal.sh UNIT INVOCATION [SECONDS]: the unit's state and the journal of one of its runs, SECONDS from now. Changes
+# nothing. INVOCATION "" is the run of that moment. Lines are passed on as they are: whoever reads them cleans them.
 unit=$1
 invocation=${2:-}
 tab=$(printf '\t')
 
-systemctl show --no-pager -p ActiveState,SubState,NRestarts,InvocationID,MainPID,ExecMainStatus,Result "$unit" |
-  sed "s/^/show$tab/"
+[ -z "${3:-}" ] || sleep "$3" 2>/dev/null || sleep 1
+shown=$(systemctl show --no-pager -p ActiveState,SubState,NRestarts,InvocationID,MainPID,ExecMainStatus,Result "$unit" || :)
+say show "$shown"
 if [ -z "$invocation" ]; then
-  invocation=$(systemctl show --no-pager -p InvocationID "$unit" | sed -n 's/^InvocationID=//p')
+  value_of InvocationID "$shown"
+  invocation=$value
 fi
 say invocation "$invocation"
 say now "$(date -u +%s)"

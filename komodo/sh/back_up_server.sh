@@ -2,42 +2,64 @@
 # back_up_server.sh FOLDER STAMP: fills the run's folder. Standard input has two kinds of records, one a line:
 #   save<TAB>SHA256<TAB>NAME<TAB>GUIDE<TAB>PATH   keep PATH as FOLDER/files/NAME, and as PATH.GUIDE beside it ("-": not)
 #   text<TAB>MODE<TAB>SIZE<TAB>NAME               the next SIZE bytes become FOLDER/NAME
-# Nothing that exists is overwritten by something different, except our own texts. The last text is the mark that all is there.
+# Nothing that exists is overwritten by something different, except our own texts. All is collected and flushed first, then
+# put in place; the last text is the mark that all is there.
 folder=$1
 export KU_STAMP="$2"
 tab=$(printf '\t')
+incoming=$folder/.incoming
 umask 077
-mkdir -p "$folder/files"
+mkdir -p "$folder/files" "$incoming/files" "$incoming/texts"
 
-# at SHA256 FILE: is FILE there with that content
-at() { [ -f "$2" ] && [ "$(sha256_of "$2")" = "$1" ]; }
-
+guides=
+sizes=
+texts=
+mark=
+set --
 while IFS="$tab" read -r record first second third path; do
   case $record in
     save)
-      name=$second
-      if ! at "$first" "$folder/files/$name"; then
-        at "$first" "$path" || die 72 "$path is not any more what was planned"
-        cp -p -- "$path" "$folder/files/.$name.new"
-        at "$first" "$folder/files/.$name.new" || die 72 "$path changed while it was copied"
-        fsync_file "$folder/files/.$name.new"
-        mv -f -- "$folder/files/.$name.new" "$folder/files/$name"
+      kept=$folder/files/$second
+      if [ ! -f "$kept" ] || [ "$(sha256_of "$kept")" != "$first" ]; then
+        [ -f "$path" ] || die 72 "$path is not any more what was planned"
+        cp -p -- "$path" "$incoming/files/$second"
+        [ "$(sha256_of "$incoming/files/$second")" = "$first" ] || die 72 "$path is not any more what was planned"
+        set -- "$@" "$incoming/files/$second"
       fi
-      if [ "$third" != - ]; then
-        kept=$(keep_copy "$folder/files/$name" "$path.$third")
-        say guide "$name$tab$kept"
-      fi
-      say saved "$name$tab$first$tab$path"
+      [ "$third" = - ] || guides="$guides$second$tab$path.$third$ku_line_break"
+      say saved "$second$tab$first$tab$path"
       ;;
     text)
-      name=$third
       # Exactly these bytes at once: a shell would read them one by one.
-      dd bs="$second" count=1 iflag=fullblock 2>/dev/null >"$folder/.$name.new"
-      [ "$(wc -c <"$folder/.$name.new")" -eq "$second" ] || die 74 "the input ended inside $name"
-      chmod "$first" "$folder/.$name.new"
-      fsync_file "$folder/.$name.new"
-      mv -f -- "$folder/.$name.new" "$folder/$name"
+      dd bs="$second" count=1 iflag=fullblock 2>/dev/null >"$incoming/texts/$third"
+      [ "$first" = 0600 ] || chmod "$first" "$incoming/texts/$third"
+      sizes="$sizes$second$ku_line_break"
+      texts="$texts $third"
+      mark=$third
       ;;
     *) die 74 "unknown record $record" ;;
   esac
 done
+
+if [ $# -gt 0 ]; then
+  fsync_file "$@"
+  mv -f -- "$@" "$folder/files/"
+fi
+printf %s "$guides" | while IFS="$tab" read -r name path; do
+  kept=$(keep_copy "$folder/files/$name" "$path")
+  say guide "$name$tab$kept"
+done
+cd "$incoming/texts"
+# shellcheck disable=SC2086 # one word per text
+set -- $texts
+[ "$(stat -c %s "$@")$ku_line_break" = "$sizes" ] || die 74 "the input ended inside $mark, or before it"
+fsync_file "$@"
+for name; do
+  [ "$name" = "$mark" ] || set -- "$@" "$name"
+  shift
+done
+mv -f -- "$@" "$folder/"
+mv -f -- "$mark" "$folder/$mark"
+fsync_file "$folder"
+cd "$folder"
+rmdir "$incoming/texts" "$incoming/files" "$incoming"

@@ -3,7 +3,8 @@
 tab=$(printf '\t')
 for path in "$@"; do
   if [ -f "$path" ]; then
-    say file "$path$tab$(sha256_of "$path")$tab$(stat -L -c '%a' "$path")$tab$(stat -L -c '%u:%g' "$path")"
+    digest=$(sha256_of "$path")
+    say file "$path$tab$digest$tab$(stat -L -c "%a$tab%u:%g" "$path")"
   else
     say missing "$path"
   fi

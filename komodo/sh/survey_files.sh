@@ -7,27 +7,48 @@ binary=$3
 shift 3
 tab=$(printf '\t')
 
-# nearest DIR: DIR, or the closest folder above it that exists
+# nearest DIR: sets $at to DIR, or the closest folder above it that exists
 nearest() {
-  at=$1
-  while [ ! -d "$at" ]; do at=$(dirname -- "$at"); done
-  printf '%s\n' "$at"
+  at=${1:-/}
+  while [ ! -d "$at" ]; do
+    at=${at%/*}
+    at=${at:-/}
+  done
 }
-free() { df -Pk "$(nearest "$1")" | awk 'NR == 2 { printf "%.0f\n", $4 * 1024 }'; }
 
+# room KEY LINES: what is free, in bytes, by the first of df's lines
+room() {
+  # shellcheck disable=SC2086
+  set -- "$1" ${2%%"$ku_line_break"*}
+  say "$1" "$(($5 * 1024))"
+}
+
+nearest "$state"
+above=$at
+nearest "${binary%/*}"
+frees=$(df -Pk "$above" "$at")
+frees=${frees#*"$ku_line_break"}
 if [ -n "$binary" ]; then
-  say free_binary "$(free "$(dirname -- "$binary")")"
+  room free_binary "${frees#*"$ku_line_break"}"
   if [ "$suffix" != - ] && [ -f "$binary" ]; then
     say binary_real "$(readlink -f "$binary")"
     say binary_sha256 "$(sha256_of "$binary")"
-    say binary_bytes "$(wc -c <"$binary" | tr -d ' ')"
-    say binary_version "$("$binary" --version 2>&1 </dev/null | head -n 3 | tr '\n' ' ' || :)"
+    say binary_bytes "$(($(wc -c <"$binary")))"
+    version=$("$binary" --version 2>&1 </dev/null | head -n 3 || :)
+    while :; do
+      case $version in
+        *"$ku_line_break"*) version="${version%%"$ku_line_break"*} ${version#*"$ku_line_break"}" ;;
+        *) break ;;
+      esac
+    done
+    say binary_version "$version "
   fi
 fi
-say free_state "$(free "$state")"
+room free_state "$frees"
 # Which folder of which machine that is: the same for two names of one machine.
-above=$(nearest "$state")
-say state_place "$(cat /proc/sys/kernel/random/boot_id 2>/dev/null || :) $(stat -c %d:%i "$above") ${state#"$above"}"
+boot=
+read -r boot 2>/dev/null </proc/sys/kernel/random/boot_id || :
+say state_place "$boot $(stat -c %d:%i "$above") ${state#"$above"}"
 
 # one ORIGIN PATH
 one() {

@@ -5,8 +5,13 @@ unit=$1
 tab=$(printf '\t')
 
 say machine "$(uname -m)"
-say os "$(sed -n 's/^PRETTY_NAME=//p' /etc/os-release 2>/dev/null | head -n 1 | tr -d '"')"
-say glibc "$(getconf GNU_LIBC_VERSION 2>/dev/null | sed 's/^glibc //' || :)"
+os=
+while IFS='=' read -r name text; do
+  if [ "$name" = PRETTY_NAME ]; then os=${text#\"} && os=${os%\"}; fi
+done 2>/dev/null </etc/os-release || :
+say os "$os"
+glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null || :)
+say glibc "${glibc#glibc }"
 say now "$(date -u +%s)"
 say uid "$(id -u)"
 libssl=no
@@ -70,24 +75,32 @@ fi
 properties=Id,LoadState,ActiveState,SubState,UnitFileState,FragmentPath,DropInPaths,ExecStart,Environment
 properties=$properties,EnvironmentFiles,MainPID,InvocationID,NRestarts,User,Group,WorkingDirectory
 shown=$(systemctl show --no-pager -p "$properties" "$unit" 2>/dev/null || :)
-printf '%s\n' "$shown" | sed "s/^/show$tab/"
+say show "$shown"
 
-one() { printf '%s\n' "$shown" | sed -n "s/^$1=//p"; }
-
-if [ "$(one LoadState)" = not-found ] || [ -z "$(one FragmentPath)" ]; then
+value_of FragmentPath "$shown"
+fragment=$value
+value_of LoadState "$shown"
+if [ "$value" = not-found ] || [ -z "$fragment" ]; then
   elsewhere
   exit 0
 fi
 
-# shellcheck disable=SC2094 # the name is only printed
-one EnvironmentFiles | sed 's/ (ignore_errors=[a-z]*)$//' | while IFS= read -r file; do
-  if [ -n "$file" ] && [ -r "$file" ]; then settings "$file" <"$file"; fi
-done
-folder=$(one WorkingDirectory | head -n 1 | sed 's/^[-!]*//')
+# One line for each file.
+while IFS='=' read -r name file; do
+  file=${file% (ignore_errors=*)}
+  # shellcheck disable=SC2094 # the name is only printed
+  if [ "$name" = EnvironmentFiles ] && [ -n "$file" ] && [ -r "$file" ]; then settings "$file" <"$file"; fi
+done <<END
+$shown
+END
+value_of WorkingDirectory "$shown"
+folder=${value#-}
+folder=${folder#!}
 # shellcheck disable=SC2094
-if [ -r "${folder:-}/.env" ]; then settings "${folder:-}/.env" <"${folder:-}/.env"; fi
+if [ -r "$folder/.env" ]; then settings "$folder/.env" <"$folder/.env"; fi
 
-main=$(one MainPID | head -n 1)
+value_of MainPID "$shown"
+main=$value
 case $main in
   '' | 0 | *[!0-9]*) ;;
   *)

@@ -81,6 +81,26 @@ async def test_data_is_never_a_file(machine: Machine) -> None:
     assert not (machine.job_folder() / "in").exists()
 
 
+async def test_a_look_after_the_job_is_of_now(machine: Machine) -> None:
+    """In the same round trip, and as it is then: also after a job that ended long ago."""
+    state = machine.server.folder / "things.now"
+    look = Script("look.sh", 'cat "$1"; [ ! -e "${1%.*}.bad" ] || { echo "no look" >&2; exit 72; }')
+
+    script = Script("t", 'echo ran; echo said >&2; echo one >"$1"')
+
+    async def step() -> Completed:
+        return await start(machine, script, str(state), then=(look, (str(state),)))
+
+    first = await step()
+    assert (first.text, first.err.strip(), first.after) == ("ran\n", "said", b"one\n")
+    state.write_text("result\t0\n")
+    again = await step()
+    assert (again.text, again.after) == ("ran\n", b"result\t0\n")
+    state.with_suffix(".bad").write_text("")
+    with pytest.raises(PlanChanged, match="no look"):
+        await step()
+
+
 async def test_failed_is_kept_and_run_anew(machine: Machine) -> None:
     count = machine.server.folder / "count"
     script = Script("fails.sh", COUNT + '[ -e "$2" ] || { echo "not yet" >&2; exit 5; }; echo now')
@@ -243,8 +263,9 @@ async def test_a_restarted_host(machine: Machine, field: int) -> None:
     words = (machine.job_folder() / "pid").read_text().split()
     words[field] = "12345"
     (machine.job_folder() / "pid").write_text(" ".join(words) + "\n")
+    running.cancel()
     with pytest.raises(JobLost):
-        await running
+        await start(machine, SLOW, str(count), str(go))
     os.killpg(int(words[0]), signal.SIGKILL)
 
 
