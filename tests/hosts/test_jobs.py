@@ -257,16 +257,23 @@ async def test_a_killed_runner_whose_script_goes_on_is_not_doubled(machine: Mach
 @pytest.mark.parametrize("field", [1, 2, 3], ids=["start time", "boot id", "start time of PID 1"])
 async def test_a_restarted_host(machine: Machine, field: int) -> None:
     """Same process number, but of another life of the machine."""
-    count, go = machine.server.folder / "count", machine.server.folder / "go"
-    running = asyncio.create_task(start(machine, SLOW, str(count), str(go)))
-    await until(lambda: runs(count))
+    script = Script("once.sh", COUNT)
+    count = machine.server.folder / "count"
+    await start(machine, script, str(count))
+    (machine.job_folder() / "rc.0").unlink()
     words = (machine.job_folder() / "pid").read_text().split()
-    words[field] = "12345"
-    (machine.job_folder() / "pid").write_text(" ".join(words) + "\n")
-    running.cancel()
-    with pytest.raises(JobLost):
-        await start(machine, SLOW, str(count), str(go))
-    os.killpg(int(words[0]), signal.SIGKILL)
+    other = await asyncio.create_subprocess_exec("sleep", "60", start_new_session=True)
+    try:
+        words[0], words[4] = str(other.pid), str(other.pid)
+        words[1] = Path(f"/proc/{other.pid}/stat").read_text().rpartition(") ")[2].split()[19]  # noqa: ASYNC240
+        words[field] = "12345"
+        (machine.job_folder() / "pid").write_text(" ".join(words) + "\n")
+        with pytest.raises(JobLost):
+            await start(machine, script, str(count))
+        assert runs(count) == 1
+    finally:
+        other.kill()
+        await other.wait()
 
 
 async def test_a_starter_that_died_before_it_began(machine: Machine) -> None:
