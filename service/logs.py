@@ -40,6 +40,14 @@ def _time(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _words(record: logging.LogRecord) -> str:
+    """What a step's expected failure says (activities/boundary.py). Where the SDK raised it says nothing more."""
+    from temporalio.exceptions import ApplicationError  # the supervisor has no other need of it
+
+    error = record.exc_info[1] if record.exc_info else None
+    return error.message if isinstance(error, ApplicationError) and error.__suppress_context__ else ""
+
+
 class PlainLines(logging.Formatter):
     """`2026-11-23T22:00:00.000Z INFO  message  [activity switch_server, attempt 1, komodo-upgrade/prod]`."""
 
@@ -48,7 +56,7 @@ class PlainLines(logging.Formatter):
         context = _context(record)
         suffix = f"  [{', '.join(f'{key}={value}' for key, value in context.items())}]" if context else ""
         text = f"{_time(record)} {record.levelname:<7} {record.getMessage()}{suffix}"
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        return f"{text}\n{_words(record) or self.formatException(record.exc_info)}" if record.exc_info else text
 
 
 class JsonLines(logging.Formatter):
@@ -64,5 +72,5 @@ class JsonLines(logging.Formatter):
             **_context(record),
         }
         if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
+            entry["exception"] = _words(record) or self.formatException(record.exc_info)
         return json.dumps(entry, default=str)

@@ -278,6 +278,24 @@ def test_plain_lines_end_with_the_context() -> None:
     assert stream.getvalue().rstrip().endswith("WARNING slow  [workflow_id=komodo-upgrade/prod]")
 
 
+@pytest.mark.usefixtures("root_logger")
+def test_a_steps_own_error_is_told_in_its_words_any_other_with_its_traceback() -> None:
+    stream = io.StringIO()
+    logs.set_up(logs.PLAIN, stream=stream)
+    for error in (Unreachable("no route to host", host="nas", cure="ssh ops@nas"), ZeroDivisionError("oops")):
+        try:
+            if isinstance(error, UpgradeError):
+                raise translate(error) from None
+            raise error
+        except Exception:
+            logging.getLogger("x").warning("failed", exc_info=True)
+    ours, other = stream.getvalue().split("WARNING failed\n")[1:]
+    assert ours.startswith("nas: no route to host\n")
+    assert "ssh ops@nas" in ours
+    assert "Traceback" not in ours
+    assert "Traceback" in other
+
+
 def test_the_error_of_a_worker_that_lacks_activities_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
     import worker
 
