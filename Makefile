@@ -70,3 +70,12 @@ $(PEERS)/.installed:
 	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet ansible-core==2.19.14 pyinfra==3.10.0
 	@touch $@
+
+# Crash at every step: the worker, the connection and Temporal die before, during and after every activity call, on the
+# sandbox (docs/crash-sweep.md). Narrowed by SWEEP="kill happy dump_database"; NIGHTS at the same time.
+.PHONY: crash-sweep
+NIGHTS ?= 2
+SWEEP ?=
+
+crash-sweep: setup ## Prints the table; fails if any cell does
+	SWEEP="$(SWEEP)" $(BIN)/python -m tests.sweep -j $(NIGHTS)

@@ -21,7 +21,15 @@ from hosts.pool import Hosts
 from komodo import fingerprint
 from komodo.database import Database, DatabaseLogin, differences, dumped_counts
 from komodo.fingerprint import Fingerprint, Source
-from model.errors import CommandFailed, DatabaseDenied, DatabaseError, DumpRejected, HostError
+from model.errors import (
+    CommandFailed,
+    DatabaseDenied,
+    DatabaseError,
+    DatabaseUnreachable,
+    DumpRejected,
+    HostError,
+    Unreachable,
+)
 from model.facts import DatabasePrint, DumpFacts, DumpProof
 from model.steps import CoreStep
 
@@ -188,18 +196,28 @@ class Dumps:
         scratch = opened.other(name)
         ready = False
         try:
-            if not await _told(scratch.collections(), login, name, host):
+            if not await self._restoring(host, step, dump) and not await _told(
+                scratch.collections(), login, name, host
+            ):
                 # None yet, or dropped again before anybody was told.
                 await self._clear(host, step, dump, opened)
                 await _told(scratch.may_write(), login, name, host)
             await self._restore_beside(host, step, dump, login, name)
             verdict = fingerprint.judge(source, await fingerprint.take(scratch, source.first.form, beat))
             ready = True
+        except (Unreachable, DatabaseUnreachable):
+            # The restore goes on without us, and the next try attaches to it.
+            ready = True
+            raise
         finally:
             if not ready:
                 with contextlib.suppress(DatabaseError, HostError):
                     await _surely(self._clear(host, step, dump, opened))
         return verdict
+
+    async def _restoring(self, host: Host, step: CoreStep, dump: DumpFacts) -> bool:
+        """An earlier try's restore is at it right now; to be asked before one looks for what it has restored."""
+        return await host.runs(step.op.id(f"prove_{dump.label}"), folder_of(step), change=step.op.change)
 
     async def _clear(self, host: Host, step: CoreStep, dump: DumpFacts, opened: Database) -> None:
         """A restore that runs ends first, for it would make anew what is dropped here."""

@@ -18,8 +18,9 @@ from temporalio import activity
 from hosts.host import Completed, Host
 from hosts.script import Script
 
-QUIET = timedelta(minutes=5)
-"""Longest honest silence outside of jobs: every connect, read and question has a shorter time of its own."""
+QUIET = timedelta(minutes=11)
+"""Longest honest silence outside of jobs: every connect, read and question has a shorter time of its own (ten minutes
+where a whole dump is read through for its digest)."""
 
 
 class _Pulse:

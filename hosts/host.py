@@ -258,6 +258,12 @@ class Host:
         done = await self.run(script, self.spec.state_dir, fleet, change, *changes, timeout=10 * _MINUTE)
         return tuple(parse(done.text).get("removed", []))
 
+    async def runs(self, op: str, folder: str, *, change: str) -> bool:
+        """Whether this job is at work right now, or about to be: a call of `job` would attach to it."""
+        place = job_place(op, folder, change)
+        said = parse((await self.run(Script.load("hosts.sh", "state.sh"), place.path)).text)
+        return said["state"][0] in {"starting", "running"}
+
     async def held(self) -> Held | None:
         """Who holds this host's lock; None: nobody."""
         said = parse((await self.run(Script.load("hosts.sh", "held.sh"), self.spec.state_dir)).text)

@@ -17,9 +17,9 @@ from typing import Any, Self
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo.errors import ConfigurationError, OperationFailure, PyMongoError
+from pymongo.errors import ConfigurationError, ConnectionFailure, OperationFailure, PyMongoError
 
-from model.errors import DatabaseDenied, DatabaseError
+from model.errors import DatabaseDenied, DatabaseError, DatabaseUnreachable
 from model.facts import CollectionCount
 
 DEFAULT_PORT = 27017
@@ -298,8 +298,9 @@ class Database:
             raise DatabaseError(f"the database refused: {words}") from None
         except (PyMongoError, ConfigurationError) as error:
             # the full text repeats the whole topology three times
-            words = str(error).split(", Timeout:", 1)[0][:300]
-            raise DatabaseError(f"the database does not answer: {self._clean(words)}") from None
+            words = self._clean(str(error).split(", Timeout:", 1)[0][:300])
+            kind = DatabaseUnreachable if isinstance(error, ConnectionFailure) else DatabaseError
+            raise kind(f"the database does not answer: {words}") from None
 
     def _clean(self, text: str) -> str:
         return text.replace(self._login.password, "***") if self._login.password else text

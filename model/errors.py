@@ -26,6 +26,7 @@
     ├── ArtifactError             a binary or image that is not what it should be
     │   └── DownloadFailed *      it could not be had
     ├── DatabaseError             the database cannot be read, or a restore failed
+    │   ├── DatabaseUnreachable * no answer from it, or the way to it broke
     │   ├── DatabaseDenied        the login may not do this
     │   └── DumpRejected          a dump that proves nothing: empty, truncated, wrong database
     ├── AgentFailed               an agent's v2 does not run as it must
@@ -231,6 +232,12 @@ class DownloadFailed(ArtifactError):
 
 class DatabaseError(UpgradeError):
     """The database cannot be read, dumped or restored."""
+
+
+class DatabaseUnreachable(DatabaseError):
+    """No answer from the database: it is not up (yet), or the way to it broke in the middle of a look."""
+
+    transient = True
 
 
 class DatabaseDenied(DatabaseError):

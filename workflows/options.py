@@ -34,8 +34,10 @@ def look(clocks: Clocks) -> ActivityConfig:
 
 
 def check(clocks: Clocks) -> ActivityConfig:
-    """Looks that may take long and say nothing meanwhile: digests of whole dumps, the checks at the end."""
-    return ActivityConfig(start_to_close_timeout=timedelta(minutes=15), retry_policy=_forward(clocks))
+    """Looks that may take long: digests of whole dumps, the checks at the end. The worker vouches for them."""
+    return ActivityConfig(
+        start_to_close_timeout=timedelta(minutes=15), heartbeat_timeout=clocks.heartbeat, retry_policy=_forward(clocks)
+    )
 
 
 def survey(clocks: Clocks) -> ActivityConfig:
@@ -95,6 +97,7 @@ def notice(clocks: Clocks) -> ActivityConfig:
     """Messages to people. Nothing waits for them, and one that is lost is followed by a reminder."""
     return ActivityConfig(
         start_to_close_timeout=timedelta(minutes=1),
+        heartbeat_timeout=clocks.heartbeat,
         retry_policy=RetryPolicy(initial_interval=clocks.retry, maximum_attempts=3),
     )
 

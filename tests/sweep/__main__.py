@@ -1,0 +1,223 @@
+"""`make crash-sweep`: every activity call of every scenario interrupted before, during and after, and the table of it.
+
+Narrowed by SWEEP, words that must all be in a cell's name: SWEEP="kill happy dump_database". -j: nights at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.sweep.director import AFTER, BEFORE, CUT, DURING, KILL, SERVER, Seen
+from tests.sweep.night import ROOT
+from tests.sweep.scenarios import SCENARIOS
+
+HOWS = {KILL: "worker killed", CUT: "connection cut", SERVER: "Temporal killed"}
+MOST_IN_A_NIGHT = 40
+ROUNDS = 4
+"""Nights for the same cells: one that did not get its turn (too much died beside it) is tried again."""
+LONGEST = 900
+
+
+@dataclass
+class Cell:
+    """One interruption that has to be survived."""
+
+    scenario: str
+    how: str
+    call: str
+    point: str
+    job: str
+    """"job": the call runs one, so its end is what the line is cut after."""
+    met: bool = False
+    late: bool = False
+    seconds: float = 0.0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """As the director knows it."""
+        return f"{self.call} | {self.point}"
+
+    @property
+    def mark(self) -> str:
+        """For the table."""
+        if self.problems:
+            return "FAIL"
+        return "missed" if not self.met else f"{self.seconds:.1f}"
+
+
+async def night(scenario: str, how: str, cells: Iterable[Cell], wanted: dict[str, Any] | None) -> dict[str, Any]:
+    """One night in a process of its own. Its folder stays where something was wrong."""
+    folder = Path(tempfile.mkdtemp(prefix=f"sweep-{scenario}-{how}-"))
+    given = json.dumps({"cells": {cell.name: cell.job for cell in cells}, "wanted": wanted})
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.sweep.run", str(folder), scenario, how, cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        out, err = await asyncio.wait_for(process.communicate(given.encode()), LONGEST)
+        told: dict[str, Any] = json.loads(out.splitlines()[-1])
+    except (TimeoutError, ValueError, IndexError) as error:
+        if process.returncode is None:
+            process.kill()
+        said = f"the night did not tell: {error!r}"
+        return {"problems": [said], "hits": [], "calls": [], "after": {}, "seconds": LONGEST, "folder": str(folder)}
+    if not told["problems"]:
+        shutil.rmtree(folder, ignore_errors=True)
+    elif err:
+        (folder / "stderr.log").write_bytes(err)
+    return {**told, "folder": str(folder)}
+
+
+def cells_of(scenario: str, calls: list[dict[str, Any]]) -> list[Cell]:
+    """Every point of every call that is swept in this scenario."""
+    found = []
+    for told in calls:
+        call = Seen(told["key"], told["activity"], [tuple(o) for o in told["operations"]])
+        if told["armed"]:
+            found += [
+                Cell(scenario, how, call.key, point, "job" if call.jobs else "")
+                for how in HOWS
+                for point in call.points(how)
+            ]
+    return found
+
+
+def portions(cells: list[Cell]) -> list[list[Cell]]:
+    """Which cells share a night: one point of each call, so that calls are interrupted once in it."""
+    groups: dict[tuple[str, str, str, int], list[Cell]] = {}
+    seen: dict[tuple[str, str, str], int] = {}
+    for cell in cells:
+        word = cell.point.split()[0]
+        key = (cell.scenario, cell.how, f"{cell.call} {word}")
+        seen[key] = seen.get(key, 0) + 1
+        groups.setdefault((cell.scenario, cell.how, word, seen[key]), []).append(cell)
+    return [group[i : i + MOST_IN_A_NIGHT] for group in groups.values() for i in range(0, len(group), MOST_IN_A_NIGHT)]
+
+
+class Sweep:
+    """All nights, some at once."""
+
+    def __init__(self, jobs: int, words: list[str]) -> None:
+        self.words = words
+        self.free = asyncio.Semaphore(jobs)
+        self.cells: list[Cell] = []
+        self.broken: list[str] = []
+        self.began = time.monotonic()
+
+    def wanted(self, cell: Cell) -> bool:
+        """SWEEP's words."""
+        whole = f"{cell.how} {cell.scenario} {cell.name}"
+        return all(word in whole for word in self.words)
+
+    def say(self, text: str) -> None:
+        """On the way, to stderr."""
+        sys.stderr.write(f"{time.monotonic() - self.began:6.0f} s  {text}\n")
+
+    async def scenario(self, name: str) -> None:
+        """Undisturbed first; then everything else against it."""
+        async with self.free:
+            calm = await night(name, KILL, (), None)
+        self.say(f"{name}: undisturbed {calm['seconds']:.0f} s, {len(calm['calls'])} activity calls")
+        if calm["problems"]:
+            self.broken += [f"{name}, undisturbed ({calm['folder']}): {p}" for p in calm["problems"]]
+            return
+        cells = [cell for cell in cells_of(name, calm["calls"]) if self.wanted(cell)]
+        self.cells += cells
+        await asyncio.gather(*(self.portion(portion, calm["after"]) for portion in portions(cells)))
+
+    async def portion(self, cells: list[Cell], wanted: dict[str, Any]) -> None:
+        """Nights until each of these cells was met."""
+        for _ in range(ROUNDS):
+            left = [cell for cell in cells if not cell.met]
+            if not left:
+                return
+            async with self.free:
+                told = await night(cells[0].scenario, cells[0].how, left, wanted)
+            met = self.note(left, told)
+            first = f"{cells[0].scenario}, {HOWS[cells[0].how]} {cells[0].point.split()[0]}"
+            self.say(f"{first}: {met} of {len(left)} in {told['seconds']:.0f} s; {len(told['problems'])} problems")
+            if not met:
+                return
+
+    def note(self, cells: list[Cell], told: dict[str, Any]) -> int:
+        """What a night told about these cells. A problem is a problem of all that was interrupted in it."""
+        hits = {hit["cell"]: hit for hit in told["hits"]}
+        met = [cell for cell in cells if cell.name in hits]
+        for cell in met:
+            hit = hits[cell.name]
+            cell.met, cell.late, cell.seconds = True, hit["late"], hit["back_after"]
+            cell.problems += told["problems"]
+        if told["problems"]:
+            self.say(f"{told['folder']}: " + "\n    ".join(told["problems"]))
+            names = ", ".join(cell.name for cell in met)
+            self.broken += [f"{cells[0].scenario}, {HOWS[cells[0].how]} ({told['folder']}; {names}):\n    {p}"
+                            for p in told["problems"]]  # fmt: skip
+        return len(met)
+
+
+def table(cells: list[Cell]) -> str:
+    """Markdown: one line a call, seconds until it had ended well after each interruption."""
+    columns = [f"{how} {word}" for how in (KILL, CUT) for word in (BEFORE, DURING, AFTER)] + [SERVER]
+    lines = []
+    for scenario in dict.fromkeys(cell.scenario for cell in cells):
+        lines += [f"\n**{scenario}**: {SCENARIOS[scenario].told}\n", f"| activity | {' | '.join(columns)} |"]
+        lines.append("|---|" + "---|" * len(columns))
+        rows: dict[str, dict[str, list[str]]] = {}
+        for cell in cells:
+            if cell.scenario == scenario:
+                column = cell.how if cell.how == SERVER else f"{cell.how} {cell.point.split()[0]}"
+                rows.setdefault(cell.call, {}).setdefault(column, []).append(cell.mark)
+        lines += [f"| {call} | " + " | ".join(", ".join(row.get(c, ["–"])) for c in columns) + " |"
+                  for call, row in rows.items()]  # fmt: skip
+    return "\n".join(lines)
+
+
+def summary(sweep: Sweep) -> str:
+    """What counts."""
+    lines = []
+    for how, told in HOWS.items():
+        cells = [cell for cell in sweep.cells if cell.how == how]
+        good = [cell for cell in cells if cell.met and not cell.problems]
+        late = sum(cell.late for cell in good)
+        lines.append(f"{told}: {len(good)} of {len(cells)} cells good ({late} just after what they meant to meet)")
+    minutes = (time.monotonic() - sweep.began) / 60
+    lines.append(f"{minutes:.1f} minutes, {len({cell.call for cell in sweep.cells})} different calls")
+    return "\n".join(lines)
+
+
+async def main() -> int:
+    """0 when every cell is good."""
+    parser = argparse.ArgumentParser(prog="python -m tests.sweep", description=__doc__)
+    parser.add_argument("-j", "--jobs", type=int, default=2, help="nights at the same time")
+    parser.add_argument("--table", type=Path, help="where the table is written, besides to the terminal")
+    options = parser.parse_args()
+    words = os.environ.get("SWEEP", "").split()
+    sweep = Sweep(options.jobs, words)
+    names = [name for name in SCENARIOS if name in words] or list(SCENARIOS)
+    await asyncio.gather(*(sweep.scenario(name) for name in names))
+    text = f"{table(sweep.cells)}\n\n{summary(sweep)}\n"
+    sys.stdout.write(text)
+    if options.table:
+        options.table.write_text(text)
+    for line in sweep.broken:
+        sys.stdout.write(f"\n{line}\n")
+    missed = [f"{c.scenario}: {c.how}: {c.name}" for c in sweep.cells if not c.met]
+    sys.stdout.write("".join(f"\nmissed: {line}" for line in missed) + "\n")
+    return 1 if missed or sweep.broken or not sweep.cells else 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

@@ -1,0 +1,210 @@
+"""Who decides where a worker dies: it hears of every moment of every activity call, and keeps the record."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+BEFORE, DURING, AFTER = "before", "during", "after"
+POINTS = (BEFORE, DURING, AFTER)
+KILL, CUT, SERVER = "kill", "cut", "server"
+MOST_TRIES = 4
+"""No call is interrupted in its last try (workflows/options.py: five), also not one that only runs beside."""
+HELD = 0.7
+"""Seconds for which a job on a host is held once the next attempt has begun, so that this one attaches to it."""
+
+
+@dataclass
+class Seen:
+    """One activity call, whatever its attempts."""
+
+    key: str
+    activity: str
+    operations: list[tuple[str, str]] = field(default_factory=list)
+    """What it did on hosts in an undisturbed run: (job | run | push | forward, name of the script)."""
+    tries: int = 0
+    armed: bool = False
+    """It began while calls were being swept."""
+
+    @property
+    def jobs(self) -> list[str]:
+        """Names of the scripts that ran detached."""
+        return [name for kind, name in self.operations if kind == "job"]
+
+    def points(self, how: str) -> list[str]:
+        """Where it can be interrupted: before, during each of its jobs (else of its first read), after."""
+        during = [f"{DURING} {name}" for name in dict.fromkeys(self.jobs)]
+        if not during and self.operations:
+            during = [f"{DURING} {self.operations[0][1] or self.operations[0][0]}"]
+        if how == SERVER:
+            # Once for each call; where there is a job, while it runs.
+            return during[:1] or [AFTER]
+        return [BEFORE, *during, AFTER]
+
+
+@dataclass
+class Hit:
+    """One interruption."""
+
+    cell: str
+    at: float
+    late: bool = False
+    """What should have been interrupted had just ended."""
+    back_after: float = 0.0
+    """Seconds until the call had ended well."""
+
+
+@dataclass
+class Director:
+    """Listens on a unix socket. `how` and `cells` say what is interrupted; without cells it only keeps the record."""
+
+    cut: Callable[[str], None]
+    """Cut the SSH connections to a host."""
+    kill_server: Callable[[], Awaitable[None]]
+    how: str = KILL
+    cells: dict[str, str] = field(default_factory=dict)
+    """Cell -> whether the call has a job to wait for the end of ("job"), or not ("")."""
+    armed: bool = False
+    early: tuple[str, ...] = ()
+    """Activities that are swept from the beginning on."""
+    calls: dict[str, Seen] = field(default_factory=dict)
+    hits: list[Hit] = field(default_factory=list)
+    raised: list[str] = field(default_factory=list)
+    _keys: dict[tuple[str, str], str] = field(default_factory=dict)
+    _in_flight: dict[tuple[str, str], int] = field(default_factory=dict)
+    _stopped: dict[str, int] = field(default_factory=dict)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _listener: asyncio.Server | None = None
+
+    async def start(self, socket: Path) -> None:
+        """Listen."""
+        self._listener = await asyncio.start_unix_server(self._serve, socket)
+
+    async def stop(self) -> None:
+        """Let go of everything that is still held."""
+        for key in list(self._stopped):
+            self._go_on(key)
+        if self._listener:
+            self._listener.close()
+        for task in self._tasks:
+            task.cancel()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            if line := await reader.readline():
+                answer = await self.heard(json.loads(line))
+                writer.write(answer.encode() + b"\n")
+                await writer.drain()
+        writer.close()
+
+    async def heard(self, told: dict[str, Any]) -> str:
+        """One moment of one call: note it, and say whether its worker dies now."""
+        call = self._call(told)
+        moment, place = told["moment"], (told["run"], told["id"])
+        if moment == BEFORE:
+            call.tries = max(call.tries, told["try"])
+            self._in_flight[place] = told["try"]
+            if call.key in self._stopped:
+                self._later(HELD, call.key)
+        elif moment == DURING and told["try"] == 1:
+            call.operations.append((told["kind"], told["name"]))
+        elif moment == AFTER:
+            self._ended(call, told)
+            self._in_flight.pop(place, None)
+        cell = self._cell(call, told)
+        if cell is None:
+            return "on"
+        others = [tries for where, tries in self._in_flight.items() if where != place]
+        if any(tries >= MOST_TRIES for tries in others) or told["try"] >= MOST_TRIES:
+            return "on"
+        return await self._strike(cell, call, told)
+
+    # --- which call, which cell ---------------------------------------------------------------------------------------
+
+    def _call(self, told: dict[str, Any]) -> Seen:
+        place = (told["run"], told["id"])
+        if place not in self._keys:
+            words = [told["activity"], told["target"], told["label"]]
+            name = " ".join(w for w in words if w) + (f" ({told['round']})" if told["round"] > 1 else "")
+            if told["workflow"] not in {"UpgradeFleet", "UpgradeServer"}:
+                name = f"{name} in {told['workflow']}"
+            number = sum(key == name or key.startswith(f"{name} #") for key in self.calls)
+            key = f"{name} #{number + 1}" if number else name
+            self._keys[place] = key
+            self.calls[key] = Seen(key, told["activity"], armed=self.armed or told["activity"] in self.early)
+        return self.calls[self._keys[place]]
+
+    def _cell(self, call: Seen, told: dict[str, Any]) -> str | None:
+        """The wanted cell that this moment is; None: none, or it was hit already."""
+        moment = told["moment"]
+        point = moment
+        if moment == DURING:
+            point = f"{DURING} {told['name'] or told['kind']}"
+        elif moment == "ended":
+            point = AFTER
+        cell = f"{call.key} | {point}"
+        if cell not in self.cells or any(hit.cell == cell for hit in self.hits):
+            return None
+        if self.how == CUT and point == AFTER and (moment == AFTER) == bool(self.cells[cell]):
+            # The host is done and its answer is on the way: of a job that is its end, else there is only the answer.
+            return None
+        if self.how != CUT and moment == "ended":
+            return None
+        return cell
+
+    def _ended(self, call: Seen, told: dict[str, Any]) -> None:
+        if told.get("raised"):
+            self.raised.append(f"{call.key}, try {told['try']}: {told['raised']}: {told.get('text', '')}")
+            return
+        for hit in self.hits:
+            if hit.cell.startswith(f"{call.key} | ") and not hit.back_after:
+                hit.back_after = time.monotonic() - hit.at
+
+    # --- what is done to them -----------------------------------------------------------------------------------------
+
+    async def _strike(self, cell: str, call: Seen, told: dict[str, Any]) -> str:
+        self.hits.append(Hit(cell, time.monotonic(), bool(told.get("late"))))
+        job = told.get("place", "") if told["moment"] == DURING and not told.get("late") else ""
+        if job:
+            self._hold(call.key, Path(job))
+        if self.how == KILL:
+            self._in_flight.clear()
+            self._later(10.0, call.key)
+            return "die"
+        self._later(HELD, call.key)
+        if self.how == CUT:
+            self.cut(told["target"])
+        else:
+            await self.kill_server()
+        return "on"
+
+    def _hold(self, key: str, job: Path) -> None:
+        """Stop the job's processes for a while: it is in the middle of its work when the next attempt comes."""
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            group = int((job / "pid").read_text().split()[4])
+            if group > 1 and not any(job.glob("rc.*")):
+                os.killpg(group, signal.SIGSTOP)
+                self._stopped[key] = group
+
+    def _go_on(self, key: str) -> None:
+        if group := self._stopped.pop(key, 0):
+            with contextlib.suppress(OSError):
+                os.killpg(group, signal.SIGCONT)
+
+    def _later(self, seconds: float, key: str) -> None:
+        async def wait() -> None:
+            await asyncio.sleep(seconds)
+            if key in self._stopped:
+                self._go_on(key)
+
+        task = asyncio.ensure_future(wait())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,260 @@
+"""What must hold after every night, whatever died in it: held against the same night undisturbed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from temporalio.client import Client, WorkflowExecutionStatus
+
+from model.progress import FleetResult
+from sandbox.fleet import Sandbox
+from sandbox.world import Recorded
+from tests.sweep.night import Night
+
+INSTALLED = ("etc/komodo", "etc/systemd", "usr/local/bin", "opt")
+CHATTER = frozenset({"Stats", "Alert"})
+"""Collections that Core itself writes all the time."""
+
+
+@dataclass
+class Before:
+    """What a fleet was, before anything began."""
+
+    files: dict[str, str]
+    documents: dict[str, list[str]]
+
+
+@dataclass
+class After:
+    """What an undisturbed night and a disturbed one must have in common."""
+
+    state: str = ""
+    servers: list[str] = field(default_factory=list)
+    agent: str = ""
+    commands: dict[str, dict[str, int]] = field(default_factory=dict)
+    tree: dict[str, dict[str, int]] = field(default_factory=dict)
+    containers: dict[str, int] = field(default_factory=dict)
+    databases: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    changed: list[str] = field(default_factory=list)
+    """Collections whose documents are not what they were before the night."""
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def installed(sandbox: Sandbox) -> dict[str, str]:
+    """Digest of every file that Komodo's installation consists of; what we put beside them left out."""
+    found = {}
+    for host in sandbox.hosts.values():
+        for folder in INSTALLED:
+            for path in sorted((host.root / folder).rglob("*")):
+                ours = ".bak_v1" in path.name or "/keys" in str(path.relative_to(host.root))
+                if path.is_file() and not ours:
+                    found[str(path)] = _digest(path)
+    return found
+
+
+def documents(sandbox: Sandbox) -> dict[str, list[str]]:
+    """Everything in the database, by collection."""
+    names = [n for n in sorted(sandbox.store.databases["komodo"]) if n not in CHATTER]
+    return {n: sorted(map(repr, sandbox.store.find("komodo", n))) for n in names}
+
+
+def before(night: Night) -> Before:
+    """To be taken before the upgrade is started."""
+    return Before(installed(night.sandbox), documents(night.sandbox))
+
+
+def after(night: Night, result: FleetResult, was: Before) -> After:
+    """What the night ended with, with everything that differs from run to run by nature made the same."""
+    sandbox = night.sandbox
+    now = documents(sandbox)
+    core = sandbox.core
+    return After(
+        state=str(result.state),
+        servers=[str(one.state) for one in result.servers],
+        agent=str(result.core_agent.state) if result.core_agent else "",
+        commands={name: dict(sorted(_commands(sandbox, name).items())) for name in sandbox.hosts},
+        tree={name: dict(sorted(Counter(_tree(host.root)).items())) for name, host in sandbox.hosts.items()},
+        containers=dict(Counter(f"{_plain(c.name)} {c.image.repository}" for c in sandbox.engine.containers.values())),
+        databases=sorted(sandbox.store.databases),
+        counts={name: len(found) for name, found in now.items()},
+        changed=sorted(n for n in {*now, *was.documents} if now.get(n) != was.documents.get(n)),
+        versions={"core": core.version if core else ""}
+        | {name: sandbox.agent_version(name) for name in sandbox.hosts if name != "core"},
+    )
+
+
+def differences(wanted: After, got: After) -> Iterator[str]:
+    """In words: what was not as in the undisturbed night."""
+    for name, value in vars(wanted).items():
+        have = getattr(got, name)
+        if name in {"commands", "tree"}:
+            for host in value:
+                yield from (f"{host}: {line}" for line in _counted(name, value[host], have[host]))
+        elif isinstance(value, dict):
+            yield from _counted(name, value, have)
+        elif value != have:
+            yield f"{name}: {have}, undisturbed {value}"
+
+
+def _counted(what: str, wanted: dict[str, Any], got: dict[str, Any]) -> Iterator[str]:
+    for key in sorted({*wanted, *got}):
+        if wanted.get(key) != got.get(key):
+            yield f"{what}: {key!r}: {got.get(key, 'none')}, undisturbed {wanted.get(key, 'none')}"
+
+
+async def broken(night: Night, was: Before, *, back: bool) -> list[str]:
+    """What may never be, disturbed or not."""
+    sandbox = night.sandbox
+    found = [f"defect of the sandbox: {one}" for one in sandbox.world.defects]
+    found += _left_behind(sandbox)
+    found += _backups(sandbox, was)
+    found += await _unfinished(night.client)
+    found += [line async for line in _secrets(night)]
+    if back:
+        now = installed(sandbox)
+        found += [f"not as before: {p}" for p in sorted({*now, *was.files}) if now.get(p) != was.files.get(p)]
+    return found
+
+
+# --- on the hosts -----------------------------------------------------------------------------------------------------
+
+
+def _commands(sandbox: Sandbox, host: str) -> Counter[str]:
+    return Counter(_plain(" ".join(one.argv)) for one in sandbox.mutations(host) if not _reads(one))
+
+
+def _reads(one: Recorded) -> bool:
+    """Counted as a change by the sandbox, though it only looks: a second look is no harm."""
+    words = [w for w in one.argv if not w.startswith("-")]
+    return words[:2] == ["docker", "exec"] and words[3:4] in (["ls"], ["core"], ["periphery"])
+
+
+_NATURE = (
+    (re.compile(r"^systemd-run .*--unit=komodo-upgrade-ku-.* (\S+)/run\.sh$"), r"job \1"),
+    (re.compile(r"/\S*?/fleet/hosts/[^/\s]+"), ""),
+    (re.compile(r"127\.\d+\.\d+\."), "NET."),
+    (re.compile(r"(NET\.\d+|localhost|127\.0\.0\.1):\d+"), r"\1:PORT"),
+    (re.compile(r"\b[0-9a-f]{8,64}\b"), "ID"),
+    (re.compile(r"komodo-upgrade-(?:ID|[0-9a-zA-Z_-]{16,})"), "komodo-upgrade-NONCE"),
+)
+
+
+def _plain(text: str) -> str:
+    for pattern, word in _NATURE:
+        text = pattern.sub(word, text)
+    return text
+
+
+def _tree(root: Path) -> Iterator[str]:
+    """Every file and folder but the stand-ins, the journal, and the records of jobs that were done or voided.
+
+    (An undo waits for the jobs it undoes and takes their marks away: how often it did is no matter. One that was lost or
+    failed is.)
+    """
+    for folder, folders, names in os.walk(root):
+        inside = os.path.relpath(folder, root)
+        if re.search(r"/jobs/[^/]+/[^/]+$", inside):
+            folders[:] = [f for f in folders if re.search(r"\.(lost|failed)\.\d+$", f)]
+        folders[:] = [f for f in folders if os.path.join(inside, f) not in {"./bin", "var/log"}]  # noqa: PTH118
+        yield from (_plain(os.path.normpath(os.path.join(inside, name))) for name in (*folders, *names))  # noqa: PTH118
+
+
+def _left_behind(sandbox: Sandbox) -> Iterator[str]:
+    for host in sandbox.hosts.values():
+        state = host.root / "var/lib/komodo-upgrade"
+        yield from (f"{host.name}: a lock is left: {path.name}" for path in state.glob("lock*"))
+        for path in host.root.rglob("*"):
+            if re.search(r"\.komodo-upgrade\.\d+$|\.new$|\.tmp$|\.part$", path.name):
+                yield f"{host.name}: a temporary file is left: {path.relative_to(host.root)}"
+            elif stat.S_ISFIFO(path.lstat().st_mode):
+                yield f"{host.name}: a pipe is left: {path.relative_to(host.root)}"
+        yield from (f"{host.name}: a job still runs: {job}" for job in _jobs_alive(host.root))
+
+
+def _jobs_alive(root: Path) -> Iterator[str]:
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = line.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        for word in words:
+            if word.startswith(bytes(root)) and word.endswith(b"/run.sh"):
+                yield word.decode()
+
+
+def _backups(sandbox: Sandbox, was: Before) -> Iterator[str]:
+    """Every saved file is, byte for byte, what lay there before."""
+    for host in sandbox.hosts.values():
+        manifests = list((host.root / "var/lib/komodo-upgrade").glob("*/*/manifest.json"))
+        if not manifests:
+            yield f"{host.name}: there is no backup"
+        for manifest in manifests:
+            for entry in json.loads(manifest.read_text())["files"]:
+                saved = manifest.parent / (entry.get("saved") or entry["saved_as"])
+                original = was.files.get(entry["path"])
+                if original is None:
+                    yield f"{host.name}: {entry['path']} is said to be saved, and was not there"
+                elif not saved.is_file() or _digest(saved) != original:
+                    yield f"{host.name}: the backup of {entry['path']} is not what lay there"
+        for path in host.root.rglob("*.bak_v1*"):
+            original = was.files.get(str(path).partition(".bak_v1")[0])
+            if path.is_file() and original and _digest(path) != original:
+                yield f"{host.name}: {path.relative_to(host.root)} is not what lay there"
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# --- in Temporal ------------------------------------------------------------------------------------------------------
+
+
+async def _unfinished(client: Client) -> list[str]:
+    return [
+        f"{run.id} still runs" async for run in client.list_workflows() if run.status == WorkflowExecutionStatus.RUNNING
+    ]
+
+
+async def scheduled(client: Client) -> int:
+    """Activity calls in all histories: as many as the record must have."""
+    count = 0
+    async for run in client.list_workflows():
+        history = await client.get_workflow_handle(run.id, run_id=run.run_id).fetch_history()
+        count += sum(event.HasField("activity_task_scheduled_event_attributes") for event in history.events)
+    return count
+
+
+async def _secrets(night: Night) -> Any:
+    secrets = [s for s in night.sandbox.secrets if len(s) > 3]
+    wanted = {s: {s.encode(), json.dumps(s)[1:-1].encode()} for s in secrets}
+    if not secrets:
+        yield "the sandbox has no secrets to look for"
+    seen = 0
+    async for run in night.client.list_workflows():
+        history = await night.client.get_workflow_handle(run.id, run_id=run.run_id).fetch_history()
+        for event in history.events:
+            # As it travels: payloads are plain bytes in it, as are failures, memos and search attributes.
+            data = event.SerializeToString()
+            seen += b"json/plain" in data
+            for forms in wanted.values():
+                if any(form in data for form in forms):
+                    yield f"a secret is in the history of {run.id}, event {event.event_id}"
+    if not seen:
+        yield "no payload was looked at"
+    for place, text in (
+        ("the worker's log", night.log.read_bytes()),
+        ("the commands on the hosts", str([one.argv for one in night.sandbox.journal]).encode()),
+        ("SSH command lines", str([host.shells for host in night.sandbox.hosts.values()]).encode()),
+    ):
+        if any(form in text for forms in wanted.values() for form in forms):
+            yield f"a secret is in {place}"
