@@ -23,6 +23,7 @@ from hosts.jobs import is_part, job_place, parse_result, void_place
 from hosts.script import Script, parse, together
 from hosts.secrets import resolve
 from hosts.session import Exchange, Reply, new_marker
+from hosts.tunnel import tunnel
 from hosts.wire import Become, call, job_frame
 from model.errors import ArtifactError, CommandTimedOut, HostError, SudoFailed, UpgradeError
 from model.fleet import HostSpec, Sudo
@@ -284,7 +285,10 @@ class Host:
         await self.run(Script.load("hosts.sh", "unlock.sh"), self.spec.state_dir, change)
 
     def forward(self, host: str, port: int) -> AbstractAsyncContextManager[int]:
-        """A port on this machine's 127.0.0.1 that leads to host:port as seen from the remote machine."""
+        """A port on this machine's 127.0.0.1 that leads to host:port as seen from the remote machine.
+
+        It outlives the connection: whoever connects to it after a cut line makes a new one.
+        """
         return self._forward(host, port)
 
     @contextlib.asynccontextmanager
@@ -304,12 +308,8 @@ class Host:
             # Nothing listens there yet, or the connection broke: whoever uses the port sees that.
         except (OSError, asyncssh.Error) as error:
             raise connection_lost(self.spec, f"a forward to {host}:{port}", error) from None
-        listener = await connection.forward_local_port("127.0.0.1", 0, host, port)
-        try:
-            yield listener.get_port()
-        finally:
-            listener.close()
-            await listener.wait_closed()
+        async with tunnel(self._link, host, port) as local:
+            yield local
 
     async def clock(self) -> datetime:
         """The host's time, taken in the middle of the round trip."""

@@ -90,6 +90,30 @@ async def test_forward(machine: Machine) -> None:
     assert machine.server.logins == 1
 
 
+async def test_a_forward_outlives_its_connection(machine: Machine) -> None:
+    """What was on its way ends with the line; the next one who knocks gets a new line, by the same port."""
+
+    async def shout(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            writer.write(line.upper())
+        writer.close()
+
+    echo = await asyncio.start_server(shout, "127.0.0.1", 0)
+    async with machine.host.forward("127.0.0.1", echo.sockets[0].getsockname()[1]) as local:
+        reader, writer = await asyncio.open_connection("127.0.0.1", local)
+        writer.write(b"hello\n")
+        assert await reader.readline() == b"HELLO\n"
+        machine.server.cut()
+        assert await reader.read() == b""
+        writer.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", local)
+        writer.write(b"again\n")
+        assert await reader.readline() == b"AGAIN\n"
+        writer.close()
+    echo.close()
+    assert machine.server.logins == 2
+
+
 async def test_a_forward_that_is_forbidden(ground: Ground, hosts: Hosts) -> None:
     server = await ground.server(forwarding=False)
     host = await hosts.get(ground.spec(server))

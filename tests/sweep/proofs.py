@@ -48,6 +48,7 @@ class After:
     changed: list[str] = field(default_factory=list)
     """Collections whose documents are not what they were before the night."""
     versions: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
 
 def installed(sandbox: Sandbox) -> dict[str, str]:
@@ -88,6 +89,7 @@ def after(night: Night, result: FleetResult, was: Before) -> After:
         databases=sorted(sandbox.store.databases),
         counts={name: len(found) for name, found in now.items()},
         changed=sorted(n for n in {*now, *was.documents} if now.get(n) != was.documents.get(n)),
+        warnings=sorted(f"{one.code} {one.subject}" for one in result.warnings),
         versions={"core": core.version if core else ""}
         | {name: sandbox.agent_version(name) for name in sandbox.hosts if name != "core"},
     )
@@ -158,8 +160,8 @@ def _plain(text: str) -> str:
 def _tree(root: Path) -> Iterator[str]:
     """Every file and folder but the stand-ins, the journal, and the records of jobs that were done or voided.
 
-    (An undo waits for the jobs it undoes and takes their marks away: how often it did is no matter. One that was lost or
-    failed is.)
+    (An undo waits for the jobs it undoes and takes their marks away: how often it did is no matter. One that was lost
+    or failed is.)
     """
     for folder, folders, names in os.walk(root):
         inside = os.path.relpath(folder, root)
