@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import math
 import re
@@ -289,27 +288,7 @@ class Host:
 
         It outlives the connection: whoever connects to it after a cut line makes a new one.
         """
-        return self._forward(host, port)
-
-    @contextlib.asynccontextmanager
-    async def _forward(self, host: str, port: int) -> AsyncIterator[int]:
-        connection = await self._link.connection()
-        try:
-            # Asked once by hand: a listener alone would never tell that the server forbids it.
-            _, writer = await connection.open_connection(host, port)
-            writer.close()
-        except asyncssh.ChannelOpenError as error:
-            if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
-                raise HostError(
-                    f"its SSH server does not let us connect to {host}:{port} ({clean(error.reason)})",
-                    host=self.spec.name,
-                    cure="AllowTcpForwarding yes (or local) in sshd_config, or name Core's url in the fleet file",
-                ) from None
-            # Nothing listens there yet, or the connection broke: whoever uses the port sees that.
-        except (OSError, asyncssh.Error) as error:
-            raise connection_lost(self.spec, f"a forward to {host}:{port}", error) from None
-        async with tunnel(self._link, host, port) as local:
-            yield local
+        return tunnel(self.spec, self._link, host, port)
 
     async def clock(self) -> datetime:
         """The host's time, taken in the middle of the round trip."""

@@ -113,7 +113,7 @@ def _facts(argument: Any) -> dict[str, Any]:
 
 def watch_hosts() -> None:
     """Put our questions around everything that reaches a host."""
-    whole_job, whole_run, whole_push, whole_forward = Host.job, Host.run, Host.push, Host._forward
+    whole_job, whole_run, whole_push, whole_forward = Host.job, Host.run, Host.push, Host.forward
 
     async def job(self: Host, op: str, folder: str, script: Any, *args: str, **rest: Any) -> Completed:
         call = _call.get()
@@ -137,7 +137,7 @@ def watch_hosts() -> None:
                 await _ask(call, "forward", "")
             yield local
 
-    Host.job, Host.run, Host.push, Host._forward = job, run, push, forward  # type: ignore[method-assign]
+    Host.job, Host.run, Host.push, Host.forward = job, run, push, forward  # type: ignore[method-assign]
 
 
 async def _ask(call: Call, kind: str, name: str, **more: Any) -> None:
