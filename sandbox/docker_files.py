@@ -72,8 +72,8 @@ async def _in(call: Call, engine: Engine, source: str, target: str) -> int:
 
 
 def _transfer(call: Call, source: Path, target: Path, name: str) -> int:
-    if call.host.full(target):
-        call.err(f"write {target}: no space left on device\n")
+    if why := call.host.refuses(target):
+        call.err(f"write {target}: {why}\n")
         return 1
     if target.is_dir():
         target = target / name

@@ -25,8 +25,8 @@ async def pull_image(engine: Engine, reference: str) -> str:
     image = engine.store.published(reference)
     if image is None:
         return f'failed to resolve reference "{repository}:{tag or digest}": {repository}:{tag or digest}: not found'
-    if engine.host.full(engine.folder):
-        return f"write {engine.folder}/tmp/GetImageBlob12345: no space left on device"
+    if why := engine.host.refuses(engine.folder):
+        return f"write {engine.folder}/tmp/GetImageBlob12345: {why}"
     engine.store.add(image)
     return ""
 

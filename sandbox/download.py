@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from sandbox.disks import FULL
 from sandbox.releases import Answer
 from sandbox.standin import Call
 from sandbox.web import fetch
@@ -89,8 +90,8 @@ async def wget(call: Call) -> int:
     if target in {"", "-"}:
         call.out(answer.body)
         return 0
-    if _store(call, Path(call.cwd) / target, answer.body):
-        call.err(f"Cannot write to ‘{target}’ (No space left on device).\n")
+    if why := _store(call, Path(call.cwd) / target, answer.body):
+        call.err(f"{target}: {why.capitalize()}\n\nCannot write to ‘{target}’ ({why.capitalize()}).\n")
         return 3
     return 0
 
@@ -114,8 +115,11 @@ async def _get(call: Call, url: str) -> Answer | None:
     return None
 
 
-def _store(call: Call, path: Path, body: bytes) -> bool:
-    """Write a download; True when the disk is full (a part of it stays, as with the real tool)."""
-    full = call.host.full(path)
-    path.write_bytes(body[: len(body) // 3] if full else body)
-    return full
+def _store(call: Call, path: Path, body: bytes) -> str:
+    """Write a download. Why it failed (on a full disk a part of it stays, as with the real tool), or nothing."""
+    why = call.host.refuses(path)
+    if not why:
+        path.write_bytes(body)
+    elif why == FULL.lower():
+        path.write_bytes(body[: len(body) // 3])
+    return why

@@ -9,7 +9,8 @@
 | connection-drop | any | on="systemctl stop" | the same, when a stand-in's command begins like this |
 | slow | any | seconds=1, command="" | every stand-in (or the named one) takes that much longer |
 | sudo-wrong | any | | the sudo password is not any more what it was |
-| disk-full | any | path="" | downloads, pulls, dumps, `cp`, `cat >`, `tee`, `dd` fail below `path`; `df` says 0 |
+| disk-full | any | path="", at=1 | from the n-th write below `path` on all fail, and leave a part; `df` says 0 |
+| read-only | any | path="", at=1 | from the n-th change below `path` on nothing can be changed there any more |
 | crash-loop | server, core | version="2", after=0.2 | the agent of that major version exits 1 after so many seconds |
 | agent-ignores-config | server | version="2" | the agent starts as if it had no config file |
 | old-libc | server | | agent binaries of v2 do not run there |

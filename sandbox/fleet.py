@@ -21,9 +21,10 @@ from typing import Any, Self
 
 import asyncssh
 
-from sandbox import fleet_file, programs, quick, releases, seed_documents, shims
+from sandbox import fleet_file, programs, quick, releases, seed_documents
 from sandbox.compose_cli import run as compose
 from sandbox.core import Core
+from sandbox.disks import FULL, READ_ONLY
 from sandbox.engine import Engine
 from sandbox.faults import Fault
 from sandbox.handlers import HANDLERS
@@ -37,6 +38,7 @@ from sandbox.web import Request, Response, WebServer
 from sandbox.world import Recorded, World, now
 
 CORE = "core"
+_BAD_DISKS = {"disk-full": FULL, "read-only": READ_ONLY}
 API_KEY = "K-sandbox-komodo-upgrade"
 
 
@@ -118,8 +120,8 @@ class Sandbox:
         """Switch a fault on (see sandbox/faults.py for the table). Host "" means every host."""
         fault = self.world.faults.set(name, host, options)
         for one in self._named(host):
-            if name == "disk-full":
-                shims.fill_disk(one, str(options.get("path", "")))
+            if name in _BAD_DISKS:
+                one.break_disk(_BAD_DISKS[name], str(options.get("path", "")), int(options.get("at", 1)))
             elif name == "old-libc":
                 (one.root / ".old-libc").touch()
             elif name in {"unreachable", "hang", "host-key-changed"}:
@@ -131,8 +133,8 @@ class Sandbox:
         """Switch faults off. A changed host key stays changed, an exchanged Core key too."""
         for fault in self.world.faults.heal(name, host):
             for one in self._named(fault.host):
-                if fault.name == "disk-full":
-                    shims.free_disk(one)
+                if fault.name in _BAD_DISKS:
+                    one.mend_disk()
                 elif fault.name == "old-libc":
                     (one.root / ".old-libc").unlink(missing_ok=True)
                 elif fault.name in {"unreachable", "hang"}:

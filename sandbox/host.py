@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sandbox import quick
+from sandbox.disks import FULL, BadDisk
 from sandbox.journal import Journal
 from sandbox.standin import Become, Call, client_script
 from sandbox.systemd import Systemd
@@ -43,6 +44,8 @@ class SandboxHost:
     sudo_seen: set[int] = field(default_factory=set)
     """Parents (shells) for which sudo has checked a password."""
     booted: float = 0.0
+    disk: BadDisk | None = None
+    """While a fault is on."""
 
     def __post_init__(self) -> None:
         self.root = self.root.absolute()
@@ -115,13 +118,33 @@ class SandboxHost:
                 self.world.record(entry)
         return code
 
-    def full(self, path: Path | str) -> bool:
-        """Whether writing below this path fails for want of space."""
-        fault = self.world.faults.on("disk-full", self.name)
-        if fault is None:
-            return False
-        below = str(fault.options.get("path", ""))
-        return not below or Path(os.path.abspath(path)).is_relative_to(self.path(below))  # noqa: PTH100
+    def break_disk(self, reason: str, below: str, at: int) -> None:
+        """From the `at`-th write below a path on, none works there any more (everywhere, when it is empty)."""
+        self.mend_disk()
+        self.disk = BadDisk(self.root / "bin", self.path(below) if below else self.root, reason, at)
+        self.disk.put_up()
+
+    def mend_disk(self) -> None:
+        """It takes writes again."""
+        if self.disk is not None:
+            self.disk.take_down()
+            self.disk = None
+
+    def refuses(self, path: Path | str) -> str:
+        """Why a stand-in's own write there fails now, in the words of its system; empty when it works."""
+        struck = self.disk is not None and self.disk.strikes(_absolute(path))
+        return self.disk.reason.lower() if struck and self.disk else ""
+
+    def has_no_room(self, path: Path | str) -> bool:
+        """What `df` says of it."""
+        disk = self.disk
+        full = disk is not None and disk.reason == FULL and disk.is_bad()
+        return full and disk is not None and _absolute(path).is_relative_to(disk.below)
+
+
+def _absolute(path: Path | str) -> Path:
+    """Without a look at the disk: there may be no such file yet."""
+    return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 UNRECORDED = frozenset({"sudo", "id", "df", "chown"})

@@ -223,19 +223,19 @@ async def _deliver(call: Call, container: Container, options: _Options, data: by
         except OSError as error:
             call.err(f"{_now()}Failed: error writing to archive: write /dev/stdout: {(error.strerror or '').lower()}\n")
             return 1
-        if call.host.world.faults.on("disk-full", call.host.name):
+        if call.host.disk:
             import os
 
             target = os.readlink(f"/proc/self/fd/{call.fds[1]}")  # noqa: PTH115
-            if call.host.full(target):
+            if why := call.host.refuses(target):
                 os.truncate(target, len(data) // 3)
-                call.err(f"{_now()}Failed: error writing to archive: write /dev/stdout: no space left on device\n")
+                call.err(f"{_now()}Failed: error writing to archive: write /dev/stdout: {why}\n")
                 return 1
         return 0
     file = container.locate(options.archive)
-    if call.host.full(file):
+    if why := call.host.refuses(file):
         file.write_bytes(data[: len(data) // 3])
-        call.err(f"{_now()}Failed: error writing data: write {options.archive}: no space left on device\n")
+        call.err(f"{_now()}Failed: error writing data: write {options.archive}: {why}\n")
         return 1
     file.write_bytes(data)
     return 0

@@ -10,7 +10,7 @@ import os
 import shlex
 from typing import TYPE_CHECKING
 
-from sandbox.shims import real
+from sandbox.disks import real
 
 if TYPE_CHECKING:
     from sandbox.host import SandboxHost

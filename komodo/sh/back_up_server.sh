@@ -31,7 +31,7 @@ while IFS="$tab" read -r record first second third path; do
       ;;
     text)
       # Exactly these bytes at once: a shell would read them one by one.
-      dd bs="$second" count=1 iflag=fullblock 2>/dev/null >"$incoming/texts/$third"
+      said=$(dd bs="$second" count=1 iflag=fullblock 2>&1 >"$incoming/texts/$third") || die 1 "$said"
       [ "$first" = 0600 ] || chmod "$first" "$incoming/texts/$third"
       sizes="$sizes$second$ku_line_break"
       texts="$texts $third"

@@ -97,6 +97,11 @@ unstage() {
   rm -rf -- "$here/staged"
 }
 temporary() { printf '%s/.%s.komodo-restore\n' "$(dirname -- "$1")" "$(basename -- "$1")"; }
+# However this ends, and whatever an earlier call left: no half of a copy stays beside its place.
+sweep() {
+  files | while IFS="$tab" read -r _ _ _ _ _ _ path; do rm -f -- "$(temporary "$path")"; done
+}
+trap sweep EXIT
 if [ -n "$changed" ] || [ -f "$pending" ]; then
   : >"$pending"
   files | while IFS="$tab" read -r _ kind digest mode owner name path; do

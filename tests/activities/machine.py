@@ -52,6 +52,8 @@ def agent(version: str) -> str:
 @dataclass
 class Machine:
     root: Path
+    before: str = ""
+    """Shell code in front of each script: what a fault does to the shell itself."""
 
     @property
     def binary(self) -> Path:
@@ -77,7 +79,7 @@ class Machine:
             capture_output=True,
             text=True,
             timeout=60,
-            env={**self.environment(), "KU_TEXT": text, "KILL_AT": str(kill_at)},
+            env={**self.environment(), "KU_TEXT": self.before + text, "KILL_AT": str(kill_at)},
             check=False,
         )
 
@@ -177,7 +179,7 @@ def switch(
 
 def restore(machine: Machine, *args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [SHELL, str(machine.folder / "restore.sh"), *args],
+        [SHELL, "-c", f'{machine.before}. "$0"', str(machine.folder / "restore.sh"), *args],
         capture_output=True,
         text=True,
         env={"PATH": machine.environment()["PATH"]},
