@@ -16,7 +16,7 @@ from temporalio.exceptions import ApplicationError, FailureError
 
 with workflow.unsafe.imports_passed_through():
     from model.decisions import Control, ControlVerb, Decision, Gate, GateKind, Recorded, Verdict
-    from model.fleet import FleetSpec, workflow_id
+    from model.fleet import Clocks, FleetSpec, workflow_id
     from model.steps import Notice
 with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
     from workflows import steps
@@ -69,6 +69,11 @@ class Desk:
     def gate(self) -> Gate | None:
         """The question that can be answered now. A rollback's question covers the one that was open before."""
         return self._open[-1] if self._open else None
+
+    @property
+    def clocks(self) -> Clocks:
+        """The fleet's."""
+        return self._fleet.clocks
 
     @property
     def interrupted(self) -> bool:

@@ -93,6 +93,17 @@ def undo(clocks: Clocks, rounds: int) -> ActivityConfig:
     )
 
 
+def undo_with_dump(clocks: Clocks, rounds: int) -> ActivityConfig:
+    """The same where a dump is restored before the start."""
+    longest = 2 * clocks.dump + clocks.core_ready + timedelta(minutes=20)
+    return ActivityConfig(**{**undo(clocks, rounds), "start_to_close_timeout": longest})
+
+
+def between_undos(clocks: Clocks, failed: int) -> timedelta:
+    """The pause after so many undos that no retry of Temporal's could cure: a person may have made room meanwhile."""
+    return min(_LONGEST_UNDO_PAUSE, clocks.retry * (1 << min(failed, 16)))
+
+
 def notice(clocks: Clocks) -> ActivityConfig:
     """Messages to people. Nothing waits for them, and one that is lost is followed by a reminder."""
     return ActivityConfig(

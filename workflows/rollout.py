@@ -181,7 +181,7 @@ async def upgrade_one(run: Run, name: str, *, again: bool = False, prove: bool =
     except FailureError as error:
         outcome = await _without_answer(run, name, error)
     if outcome.undo_unfinished:
-        outcome = await _put_back(run, name, f"{outcome.detail}\nput back at last")
+        outcome = await _put_back(run, name, outcome.detail, done="\nput back at last")
     run.settled(outcome)
 
 
@@ -281,7 +281,7 @@ async def _look_anew(run: Run, name: str) -> bool:
     return True
 
 
-async def _put_back(run: Run, name: str, why: str) -> ServerOutcome:
+async def _put_back(run: Run, name: str, why: str, *, done: str = "") -> ServerOutcome:
     """Its restore.sh, until it works: on v1 then, unreachable from v2 Core. Or until a person gives it up."""
     step = run.server_step(name)
     try:
@@ -290,7 +290,7 @@ async def _put_back(run: Run, name: str, why: str) -> ServerOutcome:
         reason = trouble(error)
         text = f"{why}; it could not be put back: {reason.text}\n{run.by_hand(name)}".rstrip()
         return replace(_basis(run, name), state=ServerState.ROLLBACK_INCOMPLETE, detail=text, error_type=reason.type)
-    text = f"{why}: on {restored.version}, unreachable from v2 Core"
+    text = f"{why}{done}: on {restored.version}, unreachable from v2 Core"
     return replace(_basis(run, name), state=ServerState.LEFT_ON_V1, detail=text, version_after=restored.version)
 
 

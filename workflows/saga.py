@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from temporalio import workflow
@@ -17,6 +18,8 @@ from temporalio.exceptions import (
     is_cancelled_exception,
 )
 
+with workflow.unsafe.imports_passed_through():
+    from model.fleet import Clocks
 with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
     from workflows import options
 
@@ -63,30 +66,50 @@ def _without_left(error: ApplicationError) -> str:
     return f"{where}{facts.get('what', '')}{cure}"
 
 
-def is_final(error: FailureError) -> bool:
-    """True when trying the same undo again cannot help: its own error says so."""
+def needs_a_person(error: FailureError) -> bool:
+    """Its own error says that nothing but a change on the host helps. An undo tells people at once, and goes on."""
     return isinstance(error, ActivityError) and error.retry_state is RetryState.NON_RETRYABLE_FAILURE
 
 
+class Rounds:
+    """How often an undo was tried."""
+
+    def __init__(self, clocks: Clocks) -> None:
+        self._clocks = clocks
+        self.number = 0
+        """Of rounds that failed."""
+        self.attempts = 0
+
+    def failed(self, error: FailureError) -> timedelta:
+        """One more. Returns how long to wait before the next: Temporal's retries have waited already, our own not."""
+        self.number += 1
+        alone = needs_a_person(error)
+        self.attempts += 1 if alone else options.UNDO_ROUND
+        return options.between_undos(self._clocks, self.number) if alone else timedelta()
+
+
 async def persist(
+    clocks: Clocks,
     undo: Callable[[int], Awaitable[_T]],
     report: Callable[[int, Trouble], None],
     give_up: Callable[[], bool] = lambda: False,
 ) -> _T:
-    """Try until it works, telling people after every round. Raises only what no further attempt can cure.
+    """Try until it works, telling people after every round.
 
     `undo` gets the number of rounds so far; `report` the number of attempts so far and why the last one failed;
-    `give_up` is asked between rounds.
+    `give_up` is asked between rounds: then the last failure is raised.
     """
-    rounds = 0
+    rounds = Rounds(clocks)
     while True:
         try:
-            return await undo(rounds)
+            return await undo(rounds.number)
         except FailureError as error:
-            if is_final(error) or is_cancelled_exception(error) or give_up():
+            if is_cancelled_exception(error) or give_up():
                 raise
-            rounds += 1
-            report(rounds * options.UNDO_ROUND, trouble(error))
+            pause = rounds.failed(error)
+            report(rounds.attempts, trouble(error))
+        if pause:
+            await workflow.sleep(pause, summary="the undo again")
 
 
 async def finish(work: Coroutine[Any, Any, _T], heard: Callable[[], None] = lambda: None) -> _T:
@@ -148,7 +171,7 @@ class Saga:
         self._undos.append((name, undo))
 
     async def compensate(self) -> tuple[str, Trouble] | None:
-        """Run all undos. Returns the one that cannot be done, with the reason; None when all is as before."""
+        """Run all undos. Returns the one that was given up, with the reason; None when all is as before."""
         while self._undos:
             name, undo = self._undos.pop()
             try:

@@ -178,10 +178,10 @@ def start_old_core(step: CoreStep, rounds: int | None = None) -> Awaitable[CoreS
     return act("start_old_core", step, CoreStarted, config, "start the old Core")
 
 
-def return_to_new_core(step: CoreStep) -> Awaitable[CoreStarted]:
+def return_to_new_core(step: CoreStep, rounds: int = 0) -> Awaitable[CoreStarted]:
     """A way back that failed: the new Core again."""
-    summary = "start the new Core again"
-    return act("return_to_new_core", step, CoreStarted, options.dump(step.fleet.clocks), summary)
+    config = options.undo_with_dump(step.fleet.clocks, rounds)
+    return act("return_to_new_core", step, CoreStarted, config, "start the new Core again")
 
 
 def restore_core_agent(step: CoreStep, rounds: int = 0) -> Awaitable[Restored]:

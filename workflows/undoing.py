@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 from temporalio import workflow
@@ -15,9 +16,8 @@ with workflow.unsafe.imports_passed_through():
     from model.decisions import Gate, GateKind, Recorded, Verdict
     from model.fleet import slug
 with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
-    from workflows import options
     from workflows.gates import Desk
-    from workflows.saga import Trouble, is_final, trouble
+    from workflows.saga import Rounds, Trouble, trouble
 
 _T = TypeVar("_T")
 GIVEN_UP = "GivenUp"
@@ -39,7 +39,8 @@ class Undo:
 def still(undo: Undo, attempts: int, why: Trouble) -> str:
     """The step of a line while it does not work, all of it on one line."""
     by_hand = f"; {undo.by_hand}" if undo.by_hand else ""
-    return " ".join(f"{undo.what}: tried {attempts} times, still trying: {why.text}{by_hand}".split())
+    times = "once" if attempts == 1 else f"{attempts} times"
+    return " ".join(f"{undo.what}: tried {times}, still trying: {why.text}{by_hand}".split())
 
 
 async def insist(
@@ -52,25 +53,28 @@ async def insist(
     """Try until it works. After the first round that failed a gate is open beside it, which takes `skip`.
 
     `work` gets the number of rounds so far; `report` the number of attempts so far and why the last one failed.
-    Raises what no further attempt can cure, and a failure of type GIVEN_UP after a skip, or once `give_up` says so.
+    Raises a failure of type GIVEN_UP after a skip, or once `give_up` says so. No error ends it by itself: a person can
+    make room, or mount a disk again, and then it works.
     """
-    rounds, offer = 0, None
+    rounds, offer = Rounds(desk.clocks), None
     why = Trouble(type=GIVEN_UP, text="")
     try:
         while True:
-            attempt = asyncio.create_task(_one(work, rounds))
+            attempt = asyncio.create_task(_one(work, rounds.number))
             await _first_of(attempt, offer)
             try:
                 return attempt.result()
             except (asyncio.CancelledError, FailureError) as error:
                 if offer is not None and offer.done():
                     raise _given_up(offer.result(), why) from None
-                if isinstance(error, asyncio.CancelledError) or is_final(error) or is_cancelled_exception(error):
+                if isinstance(error, asyncio.CancelledError) or is_cancelled_exception(error):
                     raise
                 why = trouble(error)
-            rounds += 1
-            report(rounds * options.UNDO_ROUND, why)
+                pause = rounds.failed(error)
+            report(rounds.attempts, why)
             offer = offer or asyncio.create_task(desk.offer(_gate(desk, undo, why), give_up))
+            if pause and await _answered_within(offer, pause):
+                raise _given_up(offer.result(), why)
     finally:
         if offer is not None:
             offer.cancel()
@@ -89,6 +93,12 @@ async def _first_of(attempt: asyncio.Task[_T], offer: asyncio.Task[Recorded | No
             attempt.cancel()
             with contextlib.suppress(asyncio.CancelledError, FailureError):
                 await attempt
+
+
+async def _answered_within(offer: asyncio.Task[Recorded | None], pause: timedelta) -> bool:
+    with contextlib.suppress(TimeoutError):
+        await workflow.wait_condition(offer.done, timeout=pause, timeout_summary="the undo again")
+    return offer.done()
 
 
 def _given_up(answer: Recorded | None, why: Trouble) -> ApplicationError:

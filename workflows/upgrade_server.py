@@ -18,7 +18,7 @@ with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNo
     from workflows import dead_man, steps
     from workflows.dead_man import PUT_ITSELF_BACK
     from workflows.preflight import differs, judged, survey_server
-    from workflows.saga import Trouble, finish, is_final, persist, trouble
+    from workflows.saga import Trouble, finish, persist, trouble
 
 
 @workflow.defn(name="UpgradeServer")
@@ -157,19 +157,16 @@ class UpgradeServer:
         basis = replace(self._basis, error_type=why.type, switched=None, pinned_key="")
         try:
             restored = await persist(
+                self._request.fleet.clocks,
                 lambda rounds: steps.restore_server(self._step, rounds),
                 self._still_not_undone,
                 lambda: not self._alone,
             )
-        except FailureError as error:
-            if not is_final(error):
-                # The fleet's workflow goes on with it: there people can be asked.
-                return self._end(
-                    replace(basis, state=ServerState.ROLLBACK_INCOMPLETE, detail=why.after_undo, undo_unfinished=True)
-                )
-            by_hand = f"\nby hand on it: {basis.backup.restore_command}" if basis.backup else ""
-            text = f"{why.text}\nand v1 could not be put back: {trouble(error).text}{by_hand}"
-            return self._end(replace(basis, state=ServerState.ROLLBACK_INCOMPLETE, detail=text))
+        except FailureError:
+            # The fleet's workflow goes on with it: there people can be asked.
+            return self._end(
+                replace(basis, state=ServerState.ROLLBACK_INCOMPLETE, detail=why.after_undo, undo_unfinished=True)
+            )
         text = f"{why.after_undo}\nput back on {restored.version}: unreachable from v2 Core until it is upgraded"
         return self._end(replace(basis, state=ServerState.LEFT_ON_V1, detail=text, version_after=restored.version))
 
@@ -178,7 +175,8 @@ class UpgradeServer:
         self._alone = True
 
     def _still_not_undone(self, attempts: int, why: Trouble) -> None:
-        self._at(f"putting v1 back: tried {attempts} times, still trying: {why.text}")
+        times = "once" if attempts == 1 else f"{attempts} times"
+        self._at(f"putting v1 back: tried {times}, still trying: {why.text}")
         fleet = self._request.fleet
         notice = Notice(
             fleet=fleet.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import FailureError
@@ -20,6 +21,8 @@ with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNo
     from workflows.saga import Trouble, each, trouble
     from workflows.state import CORE, Ended
     from workflows.undoing import Undo, insist, still
+
+_T = TypeVar("_T")
 
 
 class WayBack:
@@ -147,7 +150,12 @@ class WayBack:
         self._core("starting the new Core again")
         pre = self.dumps[-1] if restoring else None
         try:
-            started = await steps.return_to_new_core(self._step(dump=pre))
+            started = await self._insist(
+                Undo(subject=CORE, what="start the new Core again", by_hand=self._by_hand().strip()),
+                lambda rounds: steps.return_to_new_core(self._step(dump=pre), rounds),
+                lambda text: self._core(text, state=ServerState.PARKED),
+                "the new Core does not run again yet",
+            )
         except FailureError as error:
             text += f"\nand the new Core could not be started again: {trouble(error).text}{self._by_hand()}"
             self._core("", state=self.core_state, detail=text)
@@ -205,12 +213,16 @@ class WayBack:
         self._core("", state=self.core_state)
 
     async def _insist(
-        self, undo: Undo, work: Callable[[int], Awaitable[Restored]], show: Callable[[str], None]
-    ) -> Restored:
+        self,
+        undo: Undo,
+        work: Callable[[int], Awaitable[_T]],
+        show: Callable[[str], None],
+        news: str = "v1 is not back yet",
+    ) -> _T:
         def report(attempts: int, why: Trouble) -> None:
             text = still(undo, attempts, why)
             show(text)
-            self.desk.tell(f"{undo.subject}: v1 is not back yet", text)
+            self.desk.tell(f"{undo.subject}: {news}", text)
 
         return await insist(self.desk, undo, work, report, lambda: bool(self.desk.stopping))
 

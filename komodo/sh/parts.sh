@@ -1,18 +1,20 @@
 # shellcheck shell=sh
 # Several files in one standard input, one after the other: values with secrets reach a host this way, never as arguments.
 
-# take_parts FOLDER: keeps standard input there until end_parts.
+# take_parts FOLDER: keeps standard input there until end_parts; nothing of it stays, however the script ends.
 take_parts() {
     ku_parts=$1/.parts.$$
     ku_offset=1
+    ku_part=
+    trap 'rm -f "$ku_parts" ${ku_part:+"$ku_part"}' EXIT
     cat >"$ku_parts"
 }
 
 # next_part BYTES FILE: the next bytes become FILE, mode 0600.
 next_part() {
+    ku_part=$2.part
     tail -c "+$ku_offset" "$ku_parts" | head -c "$1" >"$2.part"
     if [ "$(stat -c %s "$2.part")" != "$1" ]; then
-        rm -f "$2.part" "$ku_parts"
         die 74 "$2 did not arrive whole; nothing was changed"
     fi
     fsync_file "$2.part"

@@ -225,6 +225,10 @@ do_database() {
     printf '%s\n' "$dump" >"$here/database-restored"
 }
 
+# written SAVED PATH TEMP: TEMP is what PATH is (owner, mode, label), with SAVED's bytes in it.
+written() {
+    if [ -e "$2" ]; then cp -a "$2" "$3" && cat "$1" >"$3"; else cp -p "$1" "$3"; fi
+}
 do_files() {
     values saved | while IFS="$tab" read -r sha name path; do
         saved=$here/files/$name
@@ -236,8 +240,10 @@ do_files() {
         tell "restoring $path"
         [ "$dry" = no ] || continue
         temp=$path.restore.$$
-        # First everything about the file (owner, mode, label), then the saved bytes.
-        if [ -e "$path" ]; then cp -a "$path" "$temp" && cat "$saved" >"$temp"; else cp -p "$saved" "$temp"; fi
+        if ! written "$saved" "$path" "$temp" || [ "$(digest "$temp")" != "$sha" ]; then
+            rm -f "$temp"
+            fail "cannot write beside $path; it was left as it is"
+        fi
         sync "$temp" 2>/dev/null || sync
         mv -f "$temp" "$path"
     done

@@ -8,9 +8,9 @@ from datetime import timedelta
 
 import pytest
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
-from temporalio.exceptions import CancelledError
+from temporalio.exceptions import ApplicationError, CancelledError
 
-from model.decisions import ControlVerb
+from model.decisions import ControlVerb, Verdict
 from model.facts import Backup, CoreFacts, ServerFacts
 from model.folders import FleetFolders, HostFolders, SavedChange
 from model.progress import FleetResult, FleetState, NotPutBack, ServerState
@@ -106,29 +106,44 @@ async def test_terminated_while_core_is_asked_about_a_server_it_is_put_back(run_
     assert (await again.result()).state is FleetState.UPGRADED
 
 
-@pytest.mark.parametrize("step", ["restore_server", "restore_core_files"])
-async def test_a_step_that_fails_at_first_is_tried_until_it_works(run: Driver, doubles: Doubles, step: str) -> None:
+@pytest.mark.parametrize(
+    ("step", "error"),
+    [
+        ("restore_server", broken("Unreachable", "no route", transient=True)),
+        ("restore_server", broken("CommandFailed", "restore.sh: systemctl start failed")),
+        ("restore_core_files", broken("Unreachable", "no route", transient=True)),
+    ],
+)
+async def test_a_step_that_fails_at_first_is_tried_until_it_works(
+    run: Driver, doubles: Doubles, step: str, error: ApplicationError
+) -> None:
     talk = await run.upgrade(fleet(1))
     await talk.answer("core")
     request = rollback_request(await talk.result(), fleet(1))
     target, times = ("web-1", 5) if step == "restore_server" else ("core", 4)
-    doubles.play(step, target, *[broken("Unreachable", "no route", transient=True)] * times)
+    doubles.play(step, target, *[error] * times)
     back = await run.rollback(request)
     await back.answer("rollback/1")
     result = await back.result()
     assert result.state is FleetState.ROLLED_BACK
     assert doubles.count(step) == times + 1
+    assert [r.decision.gate for r in result.decisions] == ["rollback/1"], "nobody had to answer"
     if step == "restore_server":
-        assert any("v1 is not back yet" in notice.subject for notice in doubles.notices), "told after five"
+        assert any("v1 is not back yet" in notice.subject for notice in doubles.notices), (
+            "told after five at the latest"
+        )
 
 
 async def test_one_that_never_works_ends_with_host_folder_and_the_line_to_type(run: Driver, doubles: Doubles) -> None:
     talk = await run.upgrade(fleet(1))
     await talk.answer("core")
     request = rollback_request(await talk.result(), fleet(1))
-    doubles.play("restore_server", "web-1", broken("CommandFailed", "web-1: restore.sh: cannot write /usr/local/bin"))
+    error = broken("CommandFailed", "web-1: restore.sh: cannot write /usr/local/bin")
+    doubles.play("restore_server", "web-1", *[error] * 500)
     back = await run.rollback(request)
     await back.answer("rollback/1")
+    gate = await back.answer("undo/web-1/1", Verdict.SKIP)
+    assert gate.facts[0] == "web-1: restore.sh: cannot write /usr/local/bin"
     result = await back.result()
     assert result.state is FleetState.ROLLBACK_INCOMPLETE
     [outcome] = result.servers

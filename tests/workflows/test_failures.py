@@ -136,12 +136,16 @@ async def test_cores_undo_may_be_given_up_too(run: Driver, doubles: Doubles) -> 
         assert words in result.detail
 
 
-async def test_an_undo_that_no_attempt_can_cure_names_the_line_to_type(run: Driver, doubles: Doubles) -> None:
+async def test_an_undo_that_never_works_names_the_line_to_type(
+    run: Driver, doubles: Doubles
+) -> None:
     talk = await run.upgrade(fleet(1))
     await talk.gate("core")
     doubles.play("write_core_files", "core", broken("DiskFull", "disk full"))
-    doubles.play("restore_core_files", "core", broken("PermissionRefused", "read-only file system"))
+    doubles.play("restore_core_files", "core", *[broken("PermissionRefused", "read-only file system")] * 500)
     await talk.answer("core")
+    gate = await talk.answer("undo/core/1", Verdict.SKIP)
+    assert gate.facts[0] == "read-only file system"
     result = await talk.result()
     assert result.state is FleetState.ROLLBACK_INCOMPLETE
     assert result.core_state is ServerState.ROLLBACK_INCOMPLETE

@@ -142,17 +142,18 @@ async def test_go_on_up_to_max_failures_then_ask(run: Driver, doubles: Doubles) 
     assert any("within max_failures" in w.text for w in result.warnings)
 
 
-async def test_an_undo_that_fails_for_good_is_a_rollback_incomplete(run: Driver, doubles: Doubles) -> None:
+async def test_an_undo_that_only_a_person_can_help_is_told_at_once_and_goes_on(run: Driver, doubles: Doubles) -> None:
     doubles.play("switch_server", "web-1", broken("AgentNotStarted", "it exits"))
-    doubles.play("restore_server", "web-1", broken("PermissionRefused", "read-only"))
+    doubles.play("restore_server", "web-1", *[broken("PermissionRefused", "read-only")] * 4)
     talk = await run.upgrade(fleet(1))
     await talk.answer("core")
-    gate = await talk.answer("failure/web-1/1", Verdict.ROLLBACK)
-    assert "rollback incomplete" in gate.facts[0]
-    assert "restore.sh" in gate.facts[0]
+    gate = await talk.answer("failure/web-1/1", Verdict.SKIP)
+    assert gate.facts[0] == "web-1: left on v1: it exits\nput back at last: on 1.19.5, unreachable from v2 Core"
     result = await talk.result()
     assert result.servers[0].state is ServerState.LEFT_ON_V1
-    assert doubles.count("restore_server") == 2
+    assert doubles.count("restore_server") == 5
+    told = [n.text for n in doubles.notices if "an undo does not work yet" in n.subject]
+    assert "tried once, still trying: read-only; by hand on web-1.example.net: sudo sh" in told[0]
 
 
 async def test_a_dead_host_is_parked_tried_on_and_may_be_given_up(run: Driver, doubles: Doubles) -> None:
