@@ -134,13 +134,15 @@ async def test_a_step_that_fails_at_first_is_tried_until_it_works(
         )
 
 
-async def test_one_that_never_works_ends_with_host_folder_and_the_line_to_type(run: Driver, doubles: Doubles) -> None:
-    talk = await run.upgrade(fleet(1))
+async def test_one_that_never_works_ends_with_host_folder_and_the_line_to_type(
+    run_real: Driver, doubles: Doubles
+) -> None:
+    talk = await run_real.upgrade(fleet(1))
     await talk.answer("core")
     request = rollback_request(await talk.result(), fleet(1))
     error = broken("CommandFailed", "web-1: restore.sh: cannot write /usr/local/bin")
     doubles.play("restore_server", "web-1", *[error] * 500)
-    back = await run.rollback(request)
+    back = await run_real.rollback(request)
     await back.answer("rollback/1")
     gate = await back.answer("undo/web-1/1", Verdict.SKIP)
     assert gate.facts[0] == "web-1: restore.sh: cannot write /usr/local/bin"

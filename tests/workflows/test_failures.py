@@ -136,10 +136,8 @@ async def test_cores_undo_may_be_given_up_too(run: Driver, doubles: Doubles) -> 
         assert words in result.detail
 
 
-async def test_an_undo_that_never_works_names_the_line_to_type(
-    run: Driver, doubles: Doubles
-) -> None:
-    talk = await run.upgrade(fleet(1))
+async def test_an_undo_that_never_works_names_the_line_to_type(run_real: Driver, doubles: Doubles) -> None:
+    talk = await run_real.upgrade(fleet(1))
     await talk.gate("core")
     doubles.play("write_core_files", "core", broken("DiskFull", "disk full"))
     doubles.play("restore_core_files", "core", *[broken("PermissionRefused", "read-only file system")] * 500)
