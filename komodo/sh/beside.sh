@@ -12,7 +12,10 @@ lay_beside() {
   # A release finds it by this list, whatever becomes of the rest.
   printf '%s\n' "$beside" >>"${1%/*}/beside"
   if ! ln -- "$1" "$beside" 2>/dev/null; then
-    cp -- "$1" "$beside"
+    if ! cp -- "$1" "$beside"; then
+      rm -f -- "$beside"
+      die 1 "$beside could not be written; $2 runs as before"
+    fi
     [ "$(sha256_of "$beside")" = "$3" ] || die 70 "$beside was not written whole"
   fi
   like=$(stat -L -c '%u:%g %a' "$2")

@@ -16,7 +16,7 @@ from hosts.failures import script_failed
 from model.errors import DiskFull
 from model.fleet import HostSpec
 from sandbox.disks import BadDisk
-from tests.activities.machine import KEYED, NEW, OLD, PLAIN, Machine, agent, back_up, build, restore, switch
+from tests.activities.machine import KEYED, NEW, OLD, PLAIN, Machine, agent, back_up, build, restore, sha, switch
 
 WEB = HostSpec(name="web-1", address="10.0.0.3")
 GUIDE = "periphery.config.toml.bak_v1"
@@ -93,7 +93,7 @@ def test_back_up(tmp_path: Path) -> None:
 
 
 def test_switch(tmp_path: Path) -> None:
-    for case in each_write(tmp_path, at_least=6):
+    for case in each_write(tmp_path, at_least=4):
         assert back_up(case.machine).returncode == 0
         with case.full():
             done = switch(case.machine)
@@ -125,3 +125,26 @@ def test_restore(tmp_path: Path) -> None:
         done = restore(case.machine)
         assert done.returncode == 0, done.stderr
         case.is_as_it_was(GUIDE)
+
+
+def test_stage(tmp_path: Path) -> None:
+    """The staged binary lies on another file system than the running one: it is copied beside it."""
+    for case in each_write(tmp_path, at_least=3):
+        machine = case.machine
+        assert back_up(machine).returncode == 0
+        published, staged = machine.root / "published", machine.folder / "staged/periphery"
+        published.write_text(agent(NEW))
+        ln = machine.root / "bin/ln"
+        ln.write_text("#!/bin/sh\nexit 1\n")
+        ln.chmod(0o755)
+        words = (str(staged), sha(agent(NEW)), published.as_uri(), str(machine.binary), sha(agent(OLD)))
+        with case.full():
+            done = machine.run("stage_agent.sh", *words)
+        if case.struck:
+            told(done, "stage_agent.sh", case)
+            laid = machine.binary.parent / ".periphery.komodo-upgrade"
+            assert not laid.exists() or laid.read_text() == agent(NEW), case.struck
+            laid.unlink(missing_ok=True)
+            case.is_as_it_was(GUIDE)
+        assert machine.run("stage_agent.sh", *words).returncode == 0
+        assert (machine.binary.parent / ".periphery.komodo-upgrade").read_text() == agent(NEW)
