@@ -119,7 +119,8 @@ def stage(host: CoreHost) -> subprocess.CompletedProcess[bytes]:
 
 def write(host: CoreHost) -> subprocess.CompletedProcess[bytes]:
     args = ["compose.yaml", host.compose, sha(COMPOSE), sha(NEW_COMPOSE), "compose.env", host.env, sha(ENV)]
-    return host.script("write_core_files.sh", host.stage.run, host.opt / "keys", "no", *args, sha(NEW_ENV))
+    words = (host.stage.run, host.opt / "keys", "no", host.stage.run / "dump.json")
+    return host.script("write_core_files.sh", *words, *args, sha(NEW_ENV), data="{}\n")
 
 
 def stop(host: CoreHost) -> subprocess.CompletedProcess[bytes]:
