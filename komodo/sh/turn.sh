@@ -5,7 +5,9 @@
 take_turn() {
     turn=$1/compose-turn
     waited=0
-    while ! mkdir "$turn" 2>/dev/null && [ "$waited" -lt 300 ]; do
+    while ! ku_said=$(mkdir "$turn" 2>&1) && [ "$waited" -lt 300 ]; do
+        # Not there, and not because it has gone just now: nobody is waited for.
+        [ -d "$turn" ] || case $ku_said in *xists*) ;; *) die 1 "$ku_said" ;; esac
         holder=
         { read -r holder <"$turn/pid"; } 2>/dev/null || :
         if [ -n "$holder" ] && ! kill -0 "$holder" 2>/dev/null; then
@@ -15,6 +17,6 @@ take_turn() {
         waited=$((waited + 1))
         sleep 0.2 2>/dev/null || sleep 1
     done
-    printf '%s\n' "$$" >"$turn/pid"
     trap 'rm -rf "$turn"' EXIT
+    printf '%s\n' "$$" >"$turn/pid"
 }
