@@ -13,8 +13,8 @@ from tests.e2e.person import NAME, Person
 pytestmark = pytest.mark.e2e_all
 HOST = "db-1"
 TIMED = {
-    "rollout": 'wave = 2\ndead_man = "60s"',
-    "timing": 'agent_ready = "20s"\ncore_sees = "12s"',
+    "rollout": 'wave = 2\ndead_man = "120s"',
+    "timing": 'agent_ready = "60s"\ncore_sees = "30s"',
 }
 
 
@@ -44,9 +44,9 @@ def test_a_host_left_alone_puts_itself_back(fresh: Bed, bob: Person, note: list[
     bob.answer(wave)
     wait_for("the timer", lambda: armed(fresh), seconds=120, pause=0.2)
     assert "komodo-upgrade-dead-man" in fresh.on(HOST, "systemctl", "list-timers", "--all", "--no-pager")
-    wait_for("the switch", lambda: fresh.agent_version(HOST) == NEW, seconds=60, pause=0.2)
+    wait_for("the switch", lambda: fresh.agent_version(HOST) == NEW, seconds=110, pause=0.2)
     bob.tool("down", "--force", timeout=90)
-    wait_for("v1 by itself", lambda: state(fresh) == "fired", seconds=180, pause=1)
+    wait_for("v1 by itself", lambda: state(fresh) == "fired", seconds=300, pause=1)
     assert fresh.agent_version(HOST) == OLD
     assert fresh.configs()[HOST] == before
     assert f"Komodo Periphery version: v{OLD}" in fresh.agent_log(HOST)
@@ -67,7 +67,7 @@ def test_a_healthy_server_stays_when_the_worker_is_gone(fresh: Bed, bob: Person,
     bob.answer(wave)
     wait_for("the switch", lambda: armed(fresh) and fresh.agent_version(HOST) == NEW, seconds=120, pause=0.1)
     bob.tool("down", "--force", timeout=90)
-    wait_for("the end of its time", lambda: state(fresh) in ("silent", "disarmed"), seconds=180, pause=1)
+    wait_for("the end of its time", lambda: state(fresh) in ("silent", "disarmed"), seconds=300, pause=1)
     assert fresh.agent_version(HOST) == NEW
     bob.ok("up")
     assert bob.approve_to_the_end()["state"] == "upgraded"
