@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
-from activities.signs import attach, beat
+from activities.signs import attach, beat, void
 from hosts.host import Completed, Host
 from hosts.pool import Hosts
 from hosts.script import Script, parse
@@ -21,7 +21,7 @@ from komodo.core_settings import CoreSettings, config_paths, secret_files, setti
 from komodo.database import Database, DatabaseLogin
 from komodo.logs import cleaned_lines, stripped
 from komodo.project import Container, address_of, compose_command, find_database, parse_containers
-from model.errors import CommandFailed, DatabaseError, HostError
+from model.errors import CommandFailed, CommandTimedOut, DatabaseError, HostError
 from model.facts import ComposeProject, CoreFacts, DatabaseFacts, ServiceFacts
 from model.fleet import CoreSpec
 from model.steps import CoreStep
@@ -210,6 +210,30 @@ async def job(
         change=step.op.change,
         timeout=timeout,
     )
+
+
+HUNG = 124
+"""Exit code of what was ended because its time was over."""
+
+
+async def limited_job(
+    host: Host, step: CoreStep, name: str, script_name: str, *args: str, data: bytes = b"", limit: timedelta
+) -> Completed:
+    """The same for what may hang while Core is stopped: after `limit` it is ended, and not waited for once more.
+
+    Raises CommandFailed of code HUNG then.
+    """
+    try:
+        return await job(host, step, name, script_name, *args, data=data, timeout=limit)
+    except CommandTimedOut:
+        await void(host, folder_of(step), step.op.id(name), change=step.op.change, patience=timedelta())
+        raise CommandFailed(
+            f"{script_name} did not end within {limit} (timing.dump in the fleet file)",
+            code=HUNG,
+            host=host.spec.name,
+            left="it was ended; nothing half-done was kept",
+            cure="does the database answer, is its disk slow? `docker logs` of its container; then retry",
+        ) from None
 
 
 def folder_of(step: CoreStep) -> str:

@@ -70,10 +70,10 @@ async def wait_for_core(hosts: Hosts, host: Host, step: CoreStep, version: str, 
     service = need(step.facts.core)
     clocks = step.fleet.clocks
     said = "it does not answer"
-    broken = before = ""
+    broken = before = cure = ""
 
     async def ready() -> bool:
-        nonlocal said, broken, before
+        nonlocal said, broken, before, cure
         now = (await inspect(host, service.container)).get(service.container)
         if now is None:
             said = f"there is no container {service.container}"
@@ -82,6 +82,12 @@ async def wait_for_core(hosts: Hosts, host: Host, step: CoreStep, version: str, 
             said = f"it ended with code {now.exit_code} and was restarted {now.restarts} times"
             broken = said if now.restarts >= _RESTARTS else ""
             return bool(broken)
+        if version != step.facts.version and now.image_id == service.image_id:
+            broken = f"compose started the old image again ({service.image}): it found nothing to change"
+            cure = (
+                "does another compose file, or a variable, name the image? `docker compose config --images`; then retry"
+            )
+            return True
         held, before = now.started_at == before, now.started_at
         try:
             async with core_api(hosts, step.fleet.core, step.facts) as api:
@@ -111,7 +117,9 @@ async def wait_for_core(hosts: Hosts, host: Host, step: CoreStep, version: str, 
         tail=tail_of(await log_of(host, service.container, started)),
         host=host.spec.name,
         left=f"Core's container {service.container} in the files' present version; database not restored",
-        cure=logs.cure(run.reason) or f"`docker logs {service.container}` on Core's host; then retry or roll back",
+        cure=cure
+        or logs.cure(run.reason)
+        or f"`docker logs {service.container}` on Core's host; then retry or roll back",
     )
 
 

@@ -51,7 +51,8 @@ async def dump(host: Host, step: CoreStep, login: DatabaseLogin) -> Tool:
         own = (folder_of(step), step.label, login.name, image, await network(host, facts))
         return Tool(method=KM, script="dump_by_km.sh", args=own, data=environment(login, SOURCE, login.name))
     word = "login" if login.config() else "open"
-    args = (folder_of(step), step.label, database_of(facts).container, login.uri(), login.name, word)
+    stall = str(max(1, round(step.fleet.clocks.dump_stall.total_seconds())))
+    args = (folder_of(step), step.label, database_of(facts).container, login.uri(), login.name, word, stall)
     return Tool(method=MONGODUMP, script="dump_database.sh", args=args, data=login.config())
 
 

@@ -14,7 +14,18 @@ from typing import Any, TypeVar
 from temporalio import activity
 
 from activities import dump_tools
-from activities.core_access import container, database, database_of, facts_in, folder_of, job, moment, need, script
+from activities.core_access import (
+    container,
+    database,
+    database_of,
+    facts_in,
+    folder_of,
+    job,
+    limited_job,
+    moment,
+    need,
+    script,
+)
 from activities.signs import attach, beat, void
 from hosts.host import Host
 from hosts.pool import Hosts
@@ -114,14 +125,14 @@ class Dumps:
         facts = database_of(step.facts)
         tool = await dump_tools.dump(host, step, login)
         try:
-            done = await job(
+            done = await limited_job(
                 host,
                 step,
                 f"dump_{step.label}",
                 tool.script,
                 *tool.args,
                 data=tool.data,
-                timeout=step.fleet.clocks.dump,
+                limit=step.fleet.clocks.dump,
             )
         except CommandFailed as error:
             if error.code == REJECTED:
@@ -232,7 +243,7 @@ class Dumps:
         tool = await dump_tools.restore_beside(host, step, dump, login, name)
         limit = step.fleet.clocks.dump
         try:
-            await job(host, step, f"prove_{dump.label}", tool.script, *tool.args, data=tool.data, timeout=limit)
+            await limited_job(host, step, f"prove_{dump.label}", tool.script, *tool.args, data=tool.data, limit=limit)
         except CommandFailed as error:
             said = error.tail or error.what
             if error.code == DENIED:

@@ -17,6 +17,7 @@ from activities.core_access import (
     folder_of,
     inspect,
     job,
+    limited_job,
     log_of,
     moment,
     need,
@@ -240,7 +241,7 @@ class CoreRollback:
         folder = folder_of(step)
         try:
             limit = step.fleet.clocks.dump
-            await job(host, step, name, "run_core_restore.sh", folder, "database", dump.path, timeout=limit)
+            await limited_job(host, step, name, "run_core_restore.sh", folder, "database", dump.path, limit=limit)
         except CommandFailed as error:
             raise DatabaseError(
                 f"the database {base} could not be restored from {dump.path}: {error.tail or error.what}",

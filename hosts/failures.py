@@ -38,7 +38,8 @@ _FULL = re.compile(
     r"^.*(?:No space left on device|Disk quota exceeded|(?:echo|printf): (?:write error|I/O error)).*$",
     re.MULTILINE,
 )
-_DENIED = re.compile(r"(?:[Pp]ermission denied|Operation not permitted|Read-only file system)$")
+_READ_ONLY = "Read-only file system"
+_DENIED = re.compile(rf"(?:[Pp]ermission denied|Operation not permitted|{_READ_ONLY})$")
 _KEY_FILES = {"ssh-ed25519": "ed25519", "ssh-rsa": "rsa", "ecdsa": "ecdsa"}
 
 
@@ -217,12 +218,15 @@ def script_failed(spec: HostSpec, script: str, code: int, err: str, state_lock: 
             left="files are replaced whole or not at all",
             cure="df -h; df -i; make room, then try again",
         )
-    if code == NOT_ALLOWED or (code in (1, 2, 126) and _DENIED.search(said)):
+    denied = _denied(err) if code in (1, 2, 126) else ""
+    if code == NOT_ALLOWED or denied:
         user = "the SSH user" if spec.sudo is Sudo.NONE else "root"
         return PermissionRefused(
-            said or f"{script}: permission denied",
+            (said if said.endswith(denied) else f"{denied}: {said}") or f"{script}: permission denied",
             host=spec.name,
-            cure=f"may {user} do this there? See sudo in the fleet file",
+            cure="was the file system mounted anew for disk errors? `mount`, `dmesg | tail`; then try again"
+            if denied.endswith(_READ_ONLY)
+            else f"may {user} do this there? See sudo in the fleet file",
         )
     if code == CHANGED:
         return PlanChanged(
@@ -243,6 +247,12 @@ def script_failed(spec: HostSpec, script: str, code: int, err: str, state_lock: 
     return CommandFailed(
         f"{script} ended with exit code {code}" + (f": {said}" if said else ""), code=code, tail=err, host=spec.name
     )
+
+
+def _denied(err: str) -> str:
+    """The line of a tool that was refused. What a script itself says of it comes behind."""
+    lines = [line.strip() for line in err.splitlines() if line.strip()]
+    return next((line for line in reversed(lines[-2:]) if _DENIED.search(line)), "")
 
 
 def no_shell(spec: HostSpec, script: str, talk: str, status: int | None) -> HostError:

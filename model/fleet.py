@@ -185,6 +185,8 @@ class Clocks:
     """First delay before a step is tried again; above the 5 s in which two attempts may overlap."""
     dump: timedelta = timedelta(hours=2)
     """Longest honest dump or restore."""
+    dump_stall: timedelta = timedelta(minutes=5)
+    """Without one more byte for so long a dump hangs."""
     download: timedelta = timedelta(minutes=30)
     """Longest honest download of one artifact."""
 

@@ -105,6 +105,8 @@ async def _up(call: Call, engine: Engine, project: Project, flags: dict[str, lis
     if world.faults.strike("up-does-nothing", host):
         call.err("Error response from daemon: driver failed programming external connectivity on endpoint: timeout\n")
         return 1
+    if world.faults.strike("up-keeps-old", host):
+        return await _start(call, engine, project, flags, services)
     order: list[str] = []
     for name in services or list(project.services):
         _collect(project, name, order, deep="--no-deps" not in flags)

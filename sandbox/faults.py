@@ -7,11 +7,13 @@
 | host-key-changed | any | | the host shows another key from now on |
 | connection-drop | any | at=1, when="start"/"end" | the connection is cut at the n-th command; what it began lives on |
 | connection-drop | any | on="systemctl stop" | the same, when a stand-in's command begins like this |
+| clock-jump | any | seconds=3600 | `date` is that far off from now on (journal and docker are not) |
 | slow | any | seconds=1, command="" | every stand-in (or the named one) takes that much longer |
 | sudo-wrong | any | | the sudo password is not any more what it was |
 | disk-full | any | path="", at=1 | from the n-th write below `path` on all fail, and leave a part; `df` says 0 |
 | read-only | any | path="", at=1 | from the n-th change below `path` on nothing can be changed there any more |
 | crash-loop | server, core | version="2", after=0.2 | the agent of that major version exits 1 after so many seconds |
+| start-fails | server | version="2" | `systemctl start` of the agent of that major version fails, exit 1 |
 | agent-ignores-config | server | version="2" | the agent starts as if it had no config file |
 | old-libc | server | | agent binaries of v2 do not run there |
 | wrong-key | core | | Core's key pair is replaced behind the pinned agents' backs at its next start |
@@ -32,6 +34,7 @@
 | download-wrong-file | any | | the release site gives a page instead of the binary |
 | download-hangs | any | | the download never ends |
 | pull-fails | core | | the registry does not answer |
+| up-keeps-old | core | | `docker compose up` ends well and starts the old container: nothing was pulled |
 | up-does-nothing | core | | `docker compose up` fails without having done anything |
 
 Options of every fault: times=N (it heals itself after N strikes).

@@ -21,7 +21,7 @@ from typing import Any, Self
 
 import asyncssh
 
-from sandbox import fleet_file, programs, quick, releases, seed_documents
+from sandbox import fleet_file, programs, quick, releases, seed_documents, shims
 from sandbox.compose_cli import run as compose
 from sandbox.core import Core
 from sandbox.disks import FULL, READ_ONLY
@@ -122,6 +122,8 @@ class Sandbox:
         for one in self._named(host):
             if name in _BAD_DISKS:
                 one.break_disk(_BAD_DISKS[name], str(options.get("path", "")), int(options.get("at", 1)))
+            elif name == "clock-jump":
+                shims.set_clock(one, int(options.get("seconds", 3600)))
             elif name == "old-libc":
                 (one.root / ".old-libc").touch()
             elif name in {"unreachable", "hang", "host-key-changed"}:
@@ -135,6 +137,8 @@ class Sandbox:
             for one in self._named(fault.host):
                 if fault.name in _BAD_DISKS:
                     one.mend_disk()
+                elif fault.name == "clock-jump":
+                    shims.set_clock(one, 0)
                 elif fault.name == "old-libc":
                     (one.root / ".old-libc").unlink(missing_ok=True)
                 elif fault.name in {"unreachable", "hang"}:

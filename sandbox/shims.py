@@ -11,7 +11,18 @@ from sandbox.disks import real
 from sandbox.standin import Become, Call
 
 if TYPE_CHECKING:
-    pass
+    from sandbox.host import SandboxHost
+
+
+def set_clock(host: SandboxHost, seconds: int) -> None:
+    """`date` is so many seconds ahead of the real clock; 0: not any more."""
+    shim = host.root / "bin/date"
+    if not seconds:
+        shim.unlink(missing_ok=True)
+        return
+    date = real("date")
+    shim.write_text(f'#!/bin/sh\nexec {date} -d "@$(($({date} +%s) + {seconds}))" "$@"\n')
+    shim.chmod(0o755)
 
 
 async def identity(call: Call) -> int | Become:

@@ -141,6 +141,11 @@ class Systemd:
             service.result = "exit-code"
             return False
         service.starts.append(at)
+        if by_hand and self._refuses(service):
+            self._say(service, f"{service.name}: Failed to load environment files: Input/output error")
+            self._settle(service, "failed", "failed")
+            service.result = "resources"
+            return False
         if by_hand:
             service.restarts = 0
         service.invocation = secrets.token_hex(16)
@@ -188,6 +193,13 @@ class Systemd:
             self._exited(service, code)
         elif fault := self._crashes(version):
             self.host.world.spawn(self._crash(service, agent, float(fault.options.get("after", 0.2))))
+
+    def _refuses(self, service: Service) -> bool:
+        fault = self.host.world.faults.on("start-fails", self.host.name)
+        words = inner_command(service.unit.command()) if fault else []
+        if fault is None or not words or not fault.covers(binary_version(self.host, self.host.path(words[0]))[0]):
+            return False
+        return self.host.world.faults.strike("start-fails", self.host.name) is not None
 
     def _crashes(self, version: str) -> Fault | None:
         fault = self.host.world.faults.on("crash-loop", self.host.name)

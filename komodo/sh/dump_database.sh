@@ -1,20 +1,48 @@
 # shellcheck shell=sh
 # needs: dumps.sh
-# dump_database.sh FOLDER LABEL CONTAINER URI DATABASE login|open: mongodump of one database, streamed out of its
-# container. URI holds the user at most; standard input is the line `password: …` when the last word is `login`.
+# dump_database.sh FOLDER LABEL CONTAINER URI DATABASE login|open STALL: mongodump of one database, streamed out of its
+# container. URI holds the user at most; standard input is the line `password: …` with `login`. STALL: seconds without
+# one more byte after which mongodump hangs, and is ended: Core may be stopped meanwhile.
 # A dump is put in place only when mongodump ended well, wrote something, and the archive is whole.
 container=$3
 uri=$4
 database=$5
 login=$6
 dump_begins "$1" "$2" archive.gz
+stall=$7
+
+# ends_when_it_hangs PID: looks at the dump every second; in the background.
+ends_when_it_hangs() {
+    grown=
+    still=0
+    while sleep 1 && kill -0 "$1" 2>/dev/null; do
+        size=$(stat -c %s "$part" 2>/dev/null || :)
+        still=$((still + 1))
+        [ "$size" = "$grown" ] || still=0
+        grown=$size
+        if [ "$still" -ge "$stall" ]; then
+            printf 'stalled\n' >>"$part.log"
+            kill "$1" 2>/dev/null || :
+            return 0
+        fi
+    done
+}
+
+if [ "$login" = open ]; then exec </dev/null; fi
+set -- "--uri=$uri"
+[ "$login" = open ] || set -- "$@" --config=/dev/stdin
+# In the background, which would take standard input away.
+exec 3<&0
+docker exec -i "$container" mongodump "$@" "--db=$database" --archive --gzip <&3 >"$part" 2>"$part.log" &
+dump_pid=$!
+exec 3<&-
+ends_when_it_hangs "$dump_pid" >/dev/null 2>&1 &
+watcher=$!
 code=0
-if [ "$login" = login ]; then
-    docker exec -i "$container" mongodump "--uri=$uri" --config=/dev/stdin "--db=$database" --archive --gzip \
-        >"$part" 2>"$part.log" || code=$?
-else
-    docker exec -i "$container" mongodump "--uri=$uri" "--db=$database" --archive --gzip \
-        </dev/null >"$part" 2>"$part.log" || code=$?
+wait "$dump_pid" || code=$?
+kill "$watcher" 2>/dev/null || :
+if [ "$code" -ne 0 ] && [ "$(tail -n 1 "$part.log")" = stalled ]; then
+    die 1 "mongodump hung: for $stall s it wrote nothing, so it was ended; the unfinished dump was removed"
 fi
 dump_full
 if [ "$code" -ne 0 ]; then

@@ -15,6 +15,8 @@ dump_begins() {
     done
     part=$path.part
     trap 'rm -rf "$part" "$part.log" "$part.d"' EXIT
+    # An untrapped signal would leave all of it.
+    trap 'exit 143' HUP INT TERM
     rm -rf "$part" "$part.d"
     dump_began=$(date +%s)
     dump_taken=$(date -u +%Y-%m-%dT%H:%M:%SZ)

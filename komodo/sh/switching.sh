@@ -74,7 +74,9 @@ new_run() {
 # await_run SECONDS: until the new run's journal has version, config and address, or it is clear that it never will.
 # What the journal proves is judged by the reader; here it only ends the waiting.
 await_run() {
-  ends=$(($(date +%s) + $1))
+  # Not by the clock: it may be set meanwhile.
+  now
+  ends=$((${now%.*} + $1))
   while :; do
     look
     if [ -n "$invocation" ] && [ "$invocation" != "$before" ]; then
@@ -93,7 +95,8 @@ await_run() {
       settled=looping
       break
     fi
-    if [ "$(date +%s)" -ge "$ends" ]; then
+    now
+    if [ "${now%.*}" -ge "$ends" ]; then
       settled=late
       break
     fi

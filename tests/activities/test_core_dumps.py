@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from activities.core_access import login_for
-from model.errors import DatabaseDenied, DumpRejected
+from model.errors import CommandFailed, DatabaseDenied, DumpRejected
 from model.facts import DumpFacts, DumpProof
 from model.steps import CoreStep
 from tests.activities.core_fleet import Bench, bench
@@ -100,6 +101,21 @@ async def test_dumps_that_prove_nothing(b: Bench) -> None:
         assert scratch(b) == []
         b.next_attempt()
     assert not (await prove(b)).notes
+
+
+@pytest.mark.parametrize("how", ["stalls", "takes too long"])
+async def test_a_dump_that_hangs_is_ended_and_core_may_start_again(b: Bench, how: str) -> None:
+    """Core is stopped meanwhile: it is waited for once, not once per retry."""
+    limit = timedelta(seconds=3)
+    b.clocks(**({"dump_stall": limit} if how == "stalls" else {"dump": limit}))
+    await b.staged()
+    await b.core.stop_core(b.step)
+    b.sandbox.fault("dump-hangs", "core", times=1)
+    with pytest.raises(CommandFailed, match=r"mongodump hung: for 3 s|did not end within 0:00:03") as caught:
+        await b.dumps.dump_database(replace(b.step, label="final"))
+    assert not caught.value.transient
+    assert [p.name for p in (b.folder / "dumps").iterdir()] == []
+    assert (await b.back.start_old_core(b.step)).version == "1.19.5"
 
 
 async def test_archives_that_are_not_what_was_dumped(b: Bench) -> None:

@@ -229,7 +229,11 @@ async def test_an_image_that_cannot_be_pulled(b: Bench) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "words"),
-    [("core-never-up", "does not work in 2.3.2"), ("up-does-nothing", "compose did not start Core")],
+    [
+        ("core-never-up", "does not work in 2.3.2"),
+        ("up-does-nothing", "compose did not start Core"),
+        ("up-keeps-old", "compose started the old image again"),
+    ],
 )
 async def test_a_core_that_does_not_come_up(b: Bench, fault: str, words: str) -> None:
     b.clocks(core_ready=timedelta(seconds=3))
