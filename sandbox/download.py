@@ -33,6 +33,9 @@ async def curl(call: Call) -> int:
         if loud:
             call.err(f"curl: (6) Could not resolve host: {urlsplit(url).hostname}\n")
         return 6
+    if not answer.status:
+        call.err("curl: (28) Operation too slow. Less than 1 bytes/sec transferred the last 60 seconds\n")
+        return 28
     if answer.status >= 400 and fail:
         if loud:
             call.err(f"curl: (22) The requested URL returned error: {answer.status}\n")
@@ -100,8 +103,12 @@ async def _get(call: Call, url: str) -> Answer | None:
     faults, name = call.host.world.faults, call.host.name
     parts = urlsplit(url)
     site = parts.hostname in _SITES or url.startswith(call.host.world.releases.base)
-    if site and faults.strike("download-hangs", name):
-        await asyncio.Event().wait()
+    if site and (hangs := faults.strike("download-hangs", name)):
+        seconds = float(hangs.options.get("seconds", 60))
+        if "--speed-time" not in call.argv:
+            await asyncio.Event().wait()
+        await asyncio.sleep(call.host.world.scaled(seconds))
+        return Answer(0, b"", "")
     if site and faults.strike("download-403", name):
         return Answer(403, b"rate limit exceeded\n", "text/plain")
     if site and faults.strike("download-wrong-file", name):

@@ -32,7 +32,7 @@
 | restore-fails | core | | mongorestore stops half way, exit 1 |
 | download-403 | any | | the release site says 403 |
 | download-wrong-file | any | | the release site gives a page instead of the binary |
-| download-hangs | any | | the download never ends |
+| download-hangs | any | seconds=60 | the download brings nothing: it ends with `--speed-time`, else never |
 | pull-fails | core | | the registry does not answer |
 | up-keeps-old | core | | `docker compose up` ends well and starts the old container: nothing was pulled |
 | up-does-nothing | core | | `docker compose up` fails without having done anything |

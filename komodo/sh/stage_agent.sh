@@ -15,10 +15,16 @@ new=$file.part
 if [ -n "$url" ] && { [ ! -f "$file" ] || { [ -n "$expected" ] && [ "$(sha256_of "$file")" != "$expected" ]; }; }; then
   rm -f -- "$new"
   if command -v curl >/dev/null 2>&1; then
-    curl -fsSL --connect-timeout 15 --retry 2 -o "$new" "$url" || {
+    # A line that is open and brings nothing for a minute is no download.
+    curl -fsSL --connect-timeout 15 --retry 2 --speed-limit 1 --speed-time 60 -o "$new" "$url" || {
       code=$?
       rm -f -- "$new"
-      [ "$code" != 23 ] || die 70 "no space left for $new"
+      if [ "$code" = 23 ]; then
+        # Full, or not to be written to at all? The shell says it better than curl does.
+        : >"$new"
+        rm -f -- "$new"
+        die 70 "no space left for $new"
+      fi
       die 76 "curl could not download $url (exit code $code)"
     }
   elif command -v wget >/dev/null 2>&1; then

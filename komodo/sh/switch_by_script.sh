@@ -16,7 +16,7 @@ script=$mark.setup-periphery.py
 installed() { "$binary" --version 2>/dev/null </dev/null | grep -qxF "periphery $version"; }
 
 if ! installed; then
-  curl -fsSL --connect-timeout 15 --retry 2 -o "$script" "$url" || die 76 "curl could not download $url; nothing was changed"
+  curl -fsSL --connect-timeout 15 --retry 2 --speed-limit 1 --speed-time 60 -o "$script" "$url" || die 76 "curl could not download $url; nothing was changed"
   grep -q '^import ' "$script" || die 76 "$url is no Python script; nothing was changed"
 fi
 arm "${4:-0}"

@@ -103,6 +103,13 @@ async def test_dumps_that_prove_nothing(b: Bench) -> None:
     assert not (await prove(b)).notes
 
 
+async def test_a_database_without_dump_tools_is_dumped_by_km(b: Bench) -> None:
+    b.sandbox.fault("no-mongodump", "core")
+    step = await dumped(b)
+    assert dump_of(step).method == "km"
+    assert (await b.dumps.prove_dump(step)).proof is not None
+
+
 @pytest.mark.parametrize("how", ["stalls", "takes too long"])
 async def test_a_dump_that_hangs_is_ended_and_core_may_start_again(b: Bench, how: str) -> None:
     """Core is stopped meanwhile: it is waited for once, not once per retry."""

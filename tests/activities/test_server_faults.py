@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from activities.periphery import Periphery
-from model.errors import CommandFailed, PermissionRefused
-from tests.activities.server_fleet import NEW, OLD, Fleet, fleet_of, run
+from model.errors import CommandFailed, DownloadFailed, PermissionRefused, Unreachable
+from model.facts import Severity
+from tests.activities.server_fleet import NEW, OLD, Fleet, codes, fleet_of, run
 
 
 @pytest.fixture
@@ -52,6 +55,35 @@ async def test_a_clock_that_jumps_moves_nothing(fleet: Fleet, seconds: int) -> N
     fleet.sandbox.heal()
     assert (await run(Periphery(fleet.hosts).restore_server, step)).version == OLD
     assert installed(fleet) == before
+
+
+async def test_a_host_that_accepts_and_never_answers_is_merely_away(fleet: Fleet) -> None:
+    """The next step too: nothing waits longer for it than its connection may take."""
+    host = replace(fleet.server("web-1").host, connect_timeout=timedelta(seconds=1))
+    fleet.sandbox.fault("hang", "web-1")
+    await fleet.sandbox.settled()
+    facts = await fleet.survey("web-1", host=host)
+    assert codes(facts, Severity.REFUSE) == {"unreachable"}
+    assert "within 1 s" in facts.findings[0].text
+
+
+async def test_a_link_that_is_cut_in_the_middle_of_the_switch_loses_nothing(fleet: Fleet) -> None:
+    step = await fleet.ready("web-1")
+    fleet.sandbox.fault("connection-drop", "web-1", on="systemctl stop", times=1)
+    with pytest.raises(Unreachable, match="the job, if it was started, goes on"):
+        await fleet.switch(step)
+    assert (await fleet.switch(step)).version == NEW
+    assert [r.argv[:2] for r in fleet.sandbox.mutations("web-1")].count(("systemctl", "start")) == 1
+
+
+async def test_a_download_that_brings_nothing_ends_by_itself(fleet: Fleet) -> None:
+    step = await fleet.step("web-1")
+    step = replace(step, backup=await fleet.back_up(step), agent=replace(step.agent, download="host"))
+    fleet.sandbox.fault("download-hangs", "web-1", seconds=1)
+    with pytest.raises(DownloadFailed, match="Operation too slow") as caught:
+        await fleet.stage(step)
+    assert 'download = "worker"' in str(caught.value)
+    assert not list((fleet.root("web-1") / "var/lib/komodo-upgrade").rglob("*.part"))
 
 
 async def test_a_way_back_that_fails_five_times_and_then_works(fleet: Fleet) -> None:
