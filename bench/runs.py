@@ -104,12 +104,14 @@ async def _process(*argv: str, env: dict[str, str] | None = None, log: Path | No
 
 
 @asynccontextmanager
-async def _simulated(folder: Path, servers: int) -> AsyncIterator[tuple[_Line, Path]]:
-    module = ("-m", "bench.simulated", str(folder), "--servers", str(servers))
+async def _simulated(folder: Path, servers: int, *, together: bool = False) -> AsyncIterator[tuple[_Line, Path]]:
+    module = ("-m", "bench.simulated", str(folder), "--servers", str(servers), *(("--speed", "1") if together else ()))
     async with _process(sys.executable, *module) as hosts:
         fleet = Path((await hosts.said())["fleet"])
         text = await asyncio.to_thread(fleet.read_text)
         wide = f'[rollout]\ncanary = {servers}\nwave = {servers}\napprove = "core-only"\n'
+        if together:
+            wide = '[rollout]\nmode = "together"\n'
         await asyncio.to_thread(fleet.write_text, text.replace("[rollout]\ncanary = 1\nwave = 2\n", wide))
         yield hosts, fleet
         await hosts.process.wait()
@@ -154,8 +156,8 @@ async def bare(folder: Path, servers: int) -> Measured:
         return window.end(_checked(await hosts.said(), servers), cpu, wall, machine)
 
 
-async def tool(folder: Path, servers: int) -> Measured:
-    """This project: a Temporal server on disk and one worker."""
+async def tool(folder: Path, servers: int, *, together: bool = False) -> Measured:
+    """This project: Temporal on disk and one worker. `together`: all agents with Core, at a real Core's pace."""
     port = free_port()
     server = [str(binary()), "server", "start-dev", "--ip", IP, "--port", str(port), "--headless"]
     server += ["--log-level", "error", "--db-filename", str(folder / "temporal.db")]
@@ -164,7 +166,7 @@ async def tool(folder: Path, servers: int) -> Measured:
     env = without_settings(os.environ, empty) | {"TEMPORAL_ADDRESS": f"{IP}:{port}"}
     ready = folder / "worker.ready"
     worker_command = (sys.executable, "-m", "worker", "--ready-file", str(ready))
-    async with _simulated(folder / "fleet", servers) as (hosts, fleet):
+    async with _simulated(folder / "fleet", servers, together=together) as (hosts, fleet):
         async with _process(*server, env=env, log=folder / "temporal.log") as temporal:
             client = await _connected(f"{IP}:{port}")
             async with _process(*worker_command, env=env, log=folder / "worker.log") as worker:
@@ -182,6 +184,7 @@ async def tool(folder: Path, servers: int) -> Measured:
         if result.state is not FleetState.UPGRADED:
             raise SystemExit(f"the upgrade ended as {result.state}: {result.detail}")
         said = _checked(await hosts.said(), servers)
+        said["dark"] = sorted(o.proof.dark.total_seconds() for o in result.servers if o.proof)
         return window.end(said, cpu, wall, machine, activities=activities)
 
 

@@ -28,11 +28,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--servers", type=int, required=True)
+    parser.add_argument("--speed", type=float, default=SPEED)
     options = parser.parse_args()
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     fleet = os.fork()
     if fleet == 0:
-        asyncio.run(_play(options.folder, options.servers))
+        asyncio.run(_play(options.folder, options.servers, options.speed))
         sys.stdout.flush()
         os._exit(0)
     with contextlib.suppress(ChildProcessError):
@@ -40,8 +41,8 @@ def main() -> None:
             continue
 
 
-async def _play(folder: Path, servers: int) -> None:
-    async with await Sandbox.start(folder, servers=servers, speed=SPEED) as sandbox:
+async def _play(folder: Path, servers: int, speed: float) -> None:
+    async with await Sandbox.start(folder, servers=servers, speed=speed) as sandbox:
         _say({"fleet": str(sandbox.fleet_file)})
         for host in sandbox.hosts.values():
             host.shells.clear()

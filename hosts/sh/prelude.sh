@@ -10,6 +10,8 @@ die() {
 
 ku_line_break='
 '
+# shellcheck disable=SC2034
+tab='	'
 
 # say KEY VALUE: one line `KEY<TAB>VALUE`; a value of several lines gives several. No process is made for it.
 say() {
@@ -35,12 +37,30 @@ value_of() {
     esac
 }
 
-# sha256_of FILE: its digest; empty when there is no such file.
-sha256_of() {
+# in_one_line TEXT: sets $line to it, blanks for line breaks
+in_one_line() {
+    line=$1
+    while :; do
+        case $line in
+        *"$ku_line_break"*) line="${line%%"$ku_line_break"*} ${line#*"$ku_line_break"}" ;;
+        *) return 0 ;;
+        esac
+    done
+}
+
+# digest FILE: sets $sha256 to its digest; empty when there is no such file.
+digest() {
+    sha256=
     if [ -e "$1" ]; then
-        ku_digest=$(sha256sum <"$1") || die 71 "cannot read $1"
-        printf '%s\n' "${ku_digest%% *}"
+        sha256=$(sha256sum <"$1") || die 71 "cannot read $1"
+        sha256=${sha256%% *}
     fi
+}
+
+# sha256_of FILE: the same, printed: one process more.
+sha256_of() {
+    digest "$1"
+    [ -z "$sha256" ] || printf '%s\n' "$sha256"
 }
 
 # fsync_file FILE… (or folders): what is in them is on the disk afterwards.
@@ -50,19 +70,20 @@ fsync_file() {
 
 # Full path with symbolic links followed, so that a link stays a link.
 ku_real() {
-    readlink -f "$1" 2>/dev/null || printf '%s\n' "$1"
+    ku_dest=$1
+    [ ! -L "$1" ] || ku_dest=$(readlink -f "$1" 2>/dev/null) || ku_dest=$1
 }
 
 # replace_file NEW DEST BASE_SHA RESULT_SHA: DEST becomes NEW's content, or stays as it was. Owner, mode, label and
 # attributes of DEST stay. Nothing to do when DEST is RESULT_SHA already; 72 when it is neither that nor BASE_SHA
 # (empty: no such file yet; then NEW's mode counts, and NEW may not be /dev/stdin).
 replace_file() {
-    ku_dest=$(ku_real "$2")
-    ku_now=$(sha256_of "$ku_dest")
-    if [ "$ku_now" = "$4" ]; then
+    ku_real "$2"
+    digest "$ku_dest"
+    if [ "$sha256" = "$4" ]; then
         return 0
     fi
-    [ "$ku_now" = "$3" ] || die 72 "$2 is not what it was when the plan was made (sha256 ${ku_now:-none, no such file}, planned ${3:-no such file}); left as it is"
+    [ "$sha256" = "$3" ] || die 72 "$2 is not what it was when the plan was made (sha256 ${sha256:-none, no such file}, planned ${3:-no such file}); left as it is"
     ku_temp="${ku_dest%/*}/.${ku_dest##*/}.komodo-upgrade.$$"
     if [ -n "$3" ]; then
         # First everything about the file, then the new bytes into it.
@@ -71,17 +92,20 @@ replace_file() {
         cp -p "$1" "$ku_temp" || ku_undo_temp "$2"
     fi
     fsync_file "$ku_temp"
-    if [ "$(sha256_of "$ku_temp")" != "$4" ]; then
+    digest "$ku_temp"
+    if [ "$sha256" != "$4" ]; then
         rm -f "$ku_temp"
         die 74 "the new content for $2 did not arrive whole; the file is left as it is"
     fi
-    if [ "$(sha256_of "$ku_dest")" != "$3" ]; then
+    digest "$ku_dest"
+    if [ "$sha256" != "$3" ]; then
         rm -f "$ku_temp"
         die 72 "$2 was changed by somebody else just now; left as it is"
     fi
     mv -f "$ku_temp" "$ku_dest" || ku_undo_temp "$2"
     fsync_file "${ku_dest%/*}"
-    [ "$(sha256_of "$ku_dest")" = "$4" ] || die 1 "$2 does not hold what was written to it"
+    digest "$ku_dest"
+    [ "$sha256" = "$4" ] || die 1 "$2 does not hold what was written to it"
 }
 
 ku_undo_temp() {
@@ -93,14 +117,16 @@ ku_undo_temp() {
 # keep_copy SRC DEST: a copy with owner and mode; prints its name. A DEST with other content is never overwritten:
 # then the copy is DEST.<stamp>.
 keep_copy() {
-    ku_want=$(sha256_of "$1")
+    digest "$1"
+    ku_want=$sha256
     [ -n "$ku_want" ] || die 1 "there is no $1 to keep a copy of"
     ku_stamp=${KU_STAMP:-}
     [ -n "$ku_stamp" ] || ku_stamp=$(date -u +%Y%m%dT%H%M%SZ)
     ku_copy=$2
     ku_more=0
     while [ -e "$ku_copy" ]; do
-        if [ "$(sha256_of "$ku_copy")" = "$ku_want" ]; then
+        digest "$ku_copy"
+        if [ "$sha256" = "$ku_want" ]; then
             printf '%s\n' "$ku_copy"
             return 0
         fi
@@ -112,7 +138,8 @@ keep_copy() {
     # -L: the copy holds the content, also where SRC is a link.
     cp -pL "$1" "$ku_temp" || ku_undo_temp "$ku_copy"
     fsync_file "$ku_temp"
-    [ "$(sha256_of "$ku_temp")" = "$ku_want" ] || ku_undo_temp "$ku_copy"
+    digest "$ku_temp"
+    [ "$sha256" = "$ku_want" ] || ku_undo_temp "$ku_copy"
     mv "$ku_temp" "$ku_copy" || ku_undo_temp "$ku_copy"
     printf '%s\n' "$ku_copy"
 }

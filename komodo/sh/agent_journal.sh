@@ -3,7 +3,6 @@
 # nothing. INVOCATION "" is the run of that moment. Lines are passed on as they are: whoever reads them cleans them.
 unit=$1
 invocation=${2:-}
-tab=$(printf '\t')
 
 [ -z "${3:-}" ] || sleep "$3" 2>/dev/null || sleep 1
 shown=$(systemctl show --no-pager -p ActiveState,SubState,NRestarts,InvocationID,MainPID,ExecMainStatus,Result "$unit" || :)

@@ -6,7 +6,6 @@
 # put in place; the last text is the mark that all is there.
 folder=$1
 export KU_STAMP="$2"
-tab=$(printf '\t')
 incoming=$folder/.incoming
 umask 077
 mkdir -p "$folder/files" "$incoming/files" "$incoming/texts"
@@ -20,10 +19,12 @@ while IFS="$tab" read -r record first second third path; do
   case $record in
     save)
       kept=$folder/files/$second
-      if [ ! -f "$kept" ] || [ "$(sha256_of "$kept")" != "$first" ]; then
+      digest "$kept"
+      if [ "$sha256" != "$first" ]; then
         [ -f "$path" ] || die 72 "$path is not any more what was planned"
         cp -p -- "$path" "$incoming/files/$second"
-        [ "$(sha256_of "$incoming/files/$second")" = "$first" ] || die 72 "$path is not any more what was planned"
+        digest "$incoming/files/$second"
+        [ "$sha256" = "$first" ] || die 72 "$path is not any more what was planned"
         set -- "$@" "$incoming/files/$second"
       fi
       [ "$third" = - ] || guides="$guides$second$tab$path.$third$ku_line_break"

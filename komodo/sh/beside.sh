@@ -8,7 +8,7 @@ beside_of() { beside=${1%/*}/.${1##*/}.komodo-upgrade; }
 # owner, mode and label, and on the disk.
 lay_beside() {
   beside_of "$2"
-  rm -f -- "$beside"
+  [ ! -e "$beside" ] || rm -f -- "$beside"
   # A release finds it by this list, whatever becomes of the rest.
   printf '%s\n' "$beside" >>"${1%/*}/beside"
   if ! ln -- "$1" "$beside" 2>/dev/null; then
@@ -16,11 +16,14 @@ lay_beside() {
       rm -f -- "$beside"
       die 1 "$beside could not be written; $2 runs as before"
     fi
-    [ "$(sha256_of "$beside")" = "$3" ] || die 70 "$beside was not written whole"
+    digest "$beside"
+    [ "$sha256" = "$3" ] || die 70 "$beside was not written whole"
   fi
   like=$(stat -L -c '%u:%g %a' "$2")
-  chown "${like% *}" "$beside" 2>/dev/null || [ "$(id -u)" != 0 ] || die 71 "cannot chown $beside"
-  chmod "${like#* }" "$beside"
+  if [ "$(stat -c '%u:%g %a' "$beside")" != "$like" ]; then
+    chown "${like% *}" "$beside" 2>/dev/null || [ "$(id -u)" != 0 ] || die 71 "cannot chown $beside"
+    chmod "${like#* }" "$beside"
+  fi
   if command -v chcon >/dev/null 2>&1; then chcon --reference="$2" "$beside" 2>/dev/null || :; fi
   fsync_file "$beside"
 }
@@ -28,17 +31,16 @@ lay_beside() {
 # both_files BINARY: what shows that neither the binary nor the file beside it was touched: inode, size, owner, times.
 both_files() { stat -L -c '%d:%i %s %u:%g %a %y %z' "$1" "$beside" 2>/dev/null; }
 
-# seal STAGED BINARY OLD_SHA NEW_SHA: notes both files after their digests were compared.
+# seal STAGED BINARY OLD_SHA NEW_SHA: notes both files, once their digests were compared.
 seal() {
   ku_both=$(both_files "$2")
-  if [ "$(sha256_of "$2")" = "$3" ]; then
-    printf '%s\n%s\n' "$3 $4" "$ku_both" >"${1%/*}/seal.new"
-    mv -f -- "${1%/*}/seal.new" "${1%/*}/seal"
-  fi
+  digest "$2"
+  [ "$sha256" != "$3" ] || printf '%s\n%s\n' "$3 $4" "$ku_both" >"${1%/*}/seal"
 }
 
 # sealed STAGED BINARY OLD_SHA NEW_SHA: both files are still those whose digests were compared.
 sealed() {
-  [ -e "$beside" ] && [ -r "${1%/*}/seal" ] && [ "$(cat "${1%/*}/seal")" = "$3 $4
-$(both_files "$2")" ]
+  ku_seal=
+  { IFS= read -r ku_seal && IFS= read -r ku_first && IFS= read -r ku_second; } 2>/dev/null <"${1%/*}/seal" || return 1
+  [ "$ku_seal" = "$3 $4" ] && [ -e "$beside" ] && [ "$(both_files "$2")" = "$ku_first$ku_line_break$ku_second" ]
 }

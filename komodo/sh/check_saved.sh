@@ -1,7 +1,6 @@
 # shellcheck shell=sh
 # check_saved.sh FOLDER: are the saved files still what restore.list says? Changes nothing.
 folder=$1
-tab=$(printf '\t')
 [ -f "$folder/restore.sh" ] || say broken "$folder/restore.sh"
 if [ ! -f "$folder/restore.list" ]; then
   say broken "$folder/restore.list"

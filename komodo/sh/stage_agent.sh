@@ -13,7 +13,7 @@ mkdir -p "${file%/*}"
 new=$file.part
 
 if [ -n "$url" ] && { [ ! -f "$file" ] || { [ -n "$expected" ] && [ "$(sha256_of "$file")" != "$expected" ]; }; }; then
-  rm -f -- "$new"
+  [ ! -e "$new" ] || rm -f -- "$new"
   if command -v curl >/dev/null 2>&1; then
     # A line that is open and brings nothing for a minute is no download.
     curl -fsSL --connect-timeout 15 --retry 2 --speed-limit 1 --speed-time 60 -o "$new" "$url" || {
@@ -41,9 +41,10 @@ fi
 [ -f "$file" ] || die 74 "$file is missing"
 
 # Looked at before it is run: a shell would execute a saved HTML page line by line.
-bytes=$(wc -c <"$file" | tr -d ' ')
+bytes=$(($(wc -c <"$file")))
 head=$(od -An -tx1 -N 20 "$file" | tr -d ' \n')
-digest=$(sha256_of "$file")
+digest "$file"
+now=$sha256
 case $head in
   7f454c46*) ;;
   2321*) ;;
@@ -53,22 +54,23 @@ case $head in
     die 77 "what was downloaded is no program: $bytes bytes, beginning with: $first"
     ;;
 esac
-if [ -n "$expected" ] && [ "$digest" != "$expected" ]; then
+if [ -n "$expected" ] && [ "$now" != "$expected" ]; then
   rm -f -- "$file"
-  die 77 "its sha256 is $digest, expected $expected"
+  die 77 "its sha256 is $now, expected $expected"
 fi
 [ -x "$file" ] || chmod 0755 "$file"
-said=$("$file" --version 2>&1 </dev/null | head -n 5 | tr '\n' ' ') || :
+in_one_line "$("$file" --version 2>&1 </dev/null | head -n 5)"
+said="$line "
 case $said in
   "periphery "*) ;;
   *) die 78 "$(printf '%s' "$said" | tr -cd ' -~' | cut -c 1-300)" ;;
 esac
 # A binary that is not the planned one any more is somebody else's to see: the next look at this host reports it.
 if [ -n "$binary" ] && [ -f "$binary" ]; then
-  lay_beside "$file" "$binary" "$digest"
-  seal "$file" "$binary" "$old" "$digest"
+  lay_beside "$file" "$binary" "$now"
+  seal "$file" "$binary" "$old" "$now"
 fi
 say bytes "$bytes"
 say head "$head"
-say sha256 "$digest"
+say sha256 "$now"
 say version "$said"

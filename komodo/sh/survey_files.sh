@@ -5,7 +5,6 @@ state=$1
 suffix=$2
 binary=$3
 shift 3
-tab=$(printf '\t')
 
 # nearest DIR: sets $at to DIR, or the closest folder above it that exists
 nearest() {
@@ -32,16 +31,11 @@ if [ -n "$binary" ]; then
   room free_binary "${frees#*"$ku_line_break"}"
   if [ "$suffix" != - ] && [ -f "$binary" ]; then
     say binary_real "$(readlink -f "$binary")"
-    say binary_sha256 "$(sha256_of "$binary")"
+    digest "$binary"
+    say binary_sha256 "$sha256"
     say binary_bytes "$(($(wc -c <"$binary")))"
-    version=$("$binary" --version 2>&1 </dev/null | head -n 3 || :)
-    while :; do
-      case $version in
-        *"$ku_line_break"*) version="${version%%"$ku_line_break"*} ${version#*"$ku_line_break"}" ;;
-        *) break ;;
-      esac
-    done
-    say binary_version "$version "
+    in_one_line "$("$binary" --version 2>&1 </dev/null | head -n 3 || :)"
+    say binary_version "$line "
   fi
 fi
 room free_state "$frees"
@@ -53,7 +47,10 @@ say state_place "$boot $(stat -c %d:%i "$above") ${state#"$above"}"
 # one ORIGIN PATH
 one() {
   real=$(readlink -f "$2" 2>/dev/null || printf '%s' "$2")
-  say file "$1$tab$real$tab$(sha256_of "$2")$tab$(sha256_of "$real.$suffix")"
+  digest "$2"
+  mine=$sha256
+  digest "$real.$suffix"
+  say file "$1$tab$real$tab$mine$tab$sha256"
 }
 
 for config in "$@"; do

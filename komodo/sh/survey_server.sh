@@ -2,7 +2,6 @@
 # survey_server.sh UNIT: what this machine is and what its agent's unit says. Changes nothing.
 # Of settings in files and of the running process, only harmless ones are reported with their values.
 unit=$1
-tab=$(printf '\t')
 
 say machine "$(uname -m)"
 os=

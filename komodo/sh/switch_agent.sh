@@ -21,12 +21,13 @@ trap '[ ! -e "$beside" ] || rm -f -- "$beside"' EXIT
 # 1. All that can be checked and copied is, while the old agent still runs; most of it was when the binary was staged.
 switched=
 if ! sealed "$staged" "$binary" "$old" "$new"; then
-  now=$(sha256_of "$binary")
-  if [ "$now" = "$new" ]; then
+  digest "$binary"
+  if [ "$sha256" = "$new" ]; then
     switched=yes
   else
-    [ "$now" = "$old" ] || die 72 "$binary is not any more what was planned"
-    [ "$(sha256_of "$staged")" = "$new" ] || die 72 "$staged is not any more what was staged"
+    [ "$sha256" = "$old" ] || die 72 "$binary is not any more what was planned"
+    digest "$staged"
+    [ "$sha256" = "$new" ] || die 72 "$staged is not any more what was staged"
     lay_beside "$staged" "$binary" "$new"
   fi
 fi

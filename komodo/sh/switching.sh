@@ -1,9 +1,12 @@
 # shellcheck shell=sh
 # What switch_agent.sh and switch_by_script.sh share. Expects $unit, $mark and $version.
-# MARK remembers the run that was there before the switch: invocation, seconds since boot when it was stopped.
+# MARK remembers the run that was there before the switch: invocation, hundredths of a second since boot when it was stopped.
 
-# now: sets $now, seconds since boot
-now() { read -r now _ </proc/uptime; }
+# uptime: sets $now, hundredths of a second since boot
+uptime() {
+  read -r now _ </proc/uptime
+  now=${now%.*}${now#*.}
+}
 
 # look: sets $active, $invocation and $restarts as they are at this moment
 look() {
@@ -34,11 +37,10 @@ write_config() {
   say config "$3"
 }
 
-# note_mark INVOCATION: this run was there until now
+# note_mark INVOCATION: this run was there until now. An empty mark, of a call that was killed here, counts as none.
 note_mark() {
-  now
-  printf '%s %s\n' "$1" "$now" >"$mark.new"
-  mv -f -- "$mark.new" "$mark"
+  uptime
+  printf '%s %s\n' "$1" "$now" >"$mark"
 }
 
 # remember: sets $before and $stopped; kept when the script is run again
@@ -75,8 +77,8 @@ new_run() {
 # What the journal proves is judged by the reader; here it only ends the waiting.
 await_run() {
   # Not by the clock: it may be set meanwhile.
-  now
-  ends=$((${now%.*} + $1))
+  uptime
+  ends=$((now + 100 * $1))
   while :; do
     look
     if [ -n "$invocation" ] && [ "$invocation" != "$before" ]; then
@@ -95,15 +97,17 @@ await_run() {
       settled=looping
       break
     fi
-    now
-    if [ "${now%.*}" -ge "$ends" ]; then
+    uptime
+    if [ "$now" -ge "$ends" ]; then
       settled=late
       break
     fi
     sleep 0.2 2>/dev/null || sleep 1
   done
   say settled "$settled"
-  now
-  say silent "$(awk -v now="$now" -v then="$stopped" 'BEGIN { printf "%.2f\n", (now > then ? now - then : 0) }')"
+  uptime
+  # After a restart of the machine its clock is behind: then nobody knows.
+  silent=$((now > stopped ? now - stopped : 0))
+  say silent "$((silent / 100)).$((silent / 10 % 10))$((silent % 10))"
   say invocation "$invocation"
 }
