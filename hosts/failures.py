@@ -33,6 +33,9 @@ from model.fleet import HostSpec, Sudo
 NO_SPACE, NOT_ALLOWED, CHANGED, LOCKED, INCOMPLETE, LOST = 70, 71, 72, 73, 74, 75
 """Exit codes of our scripts with a meaning of their own (prelude.sh: die)."""
 
+TOLD = 6
+"""Lines of a failed script's standard error that a person is shown at once."""
+
 _FULL = re.compile(
     # dash's builtins call every failed write an I/O error.
     r"^.*(?:No space left on device|Disk quota exceeded|(?:echo|printf): (?:write error|I/O error)).*$",
@@ -244,8 +247,10 @@ def script_failed(spec: HostSpec, script: str, code: int, err: str, state_lock: 
         return HostError(said or "input incomplete", host=spec.name, left="nothing was started", cure="try again")
     if code == LOST:
         return JobLost(said, host=spec.name, cure="look at the log, then try again: the step looks at the state first")
+    # What a tool said comes before what the script made of it: the last line alone often hides the cause.
+    told = "\n    ".join([line.strip() for line in err.splitlines() if line.strip()][-TOLD:])
     return CommandFailed(
-        f"{script} ended with exit code {code}" + (f": {said}" if said else ""), code=code, tail=err, host=spec.name
+        f"{script} ended with exit code {code}" + (f": {told}" if told else ""), code=code, tail=err, host=spec.name
     )
 
 
