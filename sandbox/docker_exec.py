@@ -90,7 +90,7 @@ async def _psql(call: Call, engine: Engine, argv: list[str]) -> int:
         call.err('psql: error: connection to server on socket "/tmp/.s.PGSQL.5432" failed\n')
         return 2
     database.store.databases.pop(found.group(1), None)
-    call.out(" drop_database \n---------------\n t\n(1 row)\n")
+    call.out(" drop_database \n---------------\n \n(1 row)\n\n")
     return 0
 
 
