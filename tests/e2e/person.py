@@ -154,7 +154,7 @@ class Person:
         script = (
             f"i=0; until ls -d {mark} >/dev/null 2>&1; do sleep 0.02; i=$((i+1)); [ $i -lt {turns} ] || exit 9; done"
         )
-        self.bed.on(host, "sh", "-c", script)
+        self.bed.on(host, "sh", "-c", script, timeout=4 * seconds)
         self.kill_worker()
 
     def logs(self) -> str:

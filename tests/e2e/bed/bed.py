@@ -118,9 +118,9 @@ class Bed:
         found: list[Any] = install.post("read/ListUpdates", {"page": 0}, self.headers)["updates"]
         return found
 
-    def on(self, name: str, *words: str, check: bool = True, data: str | None = None) -> str:
+    def on(self, name: str, *words: str, check: bool = True, data: str | None = None, timeout: float = 120) -> str:
         """A command as root on a machine ("core", "web-1", …)."""
-        return inside(PREFIX + name, *words, check=check, data=data)
+        return inside(PREFIX + name, *words, check=check, data=data, timeout=timeout)
 
     def agent_version(self, name: str) -> str:
         """What the agent's binary says."""
