@@ -9,6 +9,7 @@ from pathlib import Path
 import bson
 import pytest
 
+from komodo.database import Database
 from model.errors import CommandFailed, DatabaseError, DumpRejected
 from tests.activities.core_fleet import Bench, bench, refusals
 
@@ -27,7 +28,12 @@ def leaked(b: Bench, *said: object) -> list[str]:
     return [s for s in b.sandbox.secrets if s in text]
 
 
-async def test_there_and_back_with_km(b: Bench) -> None:
+def no_km_runs(b: Bench) -> bool:
+    """Neither a one-off container of now nor one whose script was killed."""
+    return "komodo-upgrade-km" not in {c.name for c in b.sandbox.engine.containers.values()}
+
+
+async def test_there_and_back_with_km(b: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The database by our steps, the rest by hand."""
     before = b.sandbox.store.find("komodo", "Server")
     final = await b.upgraded()
@@ -45,7 +51,17 @@ async def test_there_and_back_with_km(b: Bench) -> None:
     back = replace(b.step, dump=final)
     await b.core.stop_core(back)
     pre = await b.dumps.dump_database(replace(back, label="pre_rollback"))
+    await b.by_hand("sudo docker create --name komodo-upgrade-km ghcr.io/moghtech/komodo-core:latest")
+    assert not no_km_runs(b)
+    drop, dropped = Database.drop, []
+
+    async def watched(self: Database) -> None:
+        dropped.append(no_km_runs(b))
+        await drop(self)
+
+    monkeypatch.setattr(Database, "drop", watched)
     await b.back.restore_database(back)
+    assert dropped == [True]
     assert [d["config"] for d in b.sandbox.store.find("komodo", "Server")] == [d["config"] for d in before]
     assert "Swarm" not in b.sandbox.store.databases["komodo"]
     b.sandbox.store.insert("komodo", "Swarm", [{"name": "v2's own"}])
