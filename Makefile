@@ -74,7 +74,7 @@ $(PEERS)/.installed:
 # Crash at every step: the worker, the connection and Temporal die before, during and after every activity call, on the
 # sandbox (docs/crash-sweep.md). Narrowed by SWEEP="kill happy dump_database"; NIGHTS at the same time.
 .PHONY: crash-sweep
-NIGHTS ?= 2
+NIGHTS ?= 3
 SWEEP ?=
 
 crash-sweep: setup ## Prints the table; fails if any cell does

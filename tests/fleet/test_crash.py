@@ -1,48 +1,33 @@
-"""Workers die, hosts and people do not notice: a killed worker in the middle of a server's switch, and of Core's."""
+"""Workers die and lines are cut, hosts and people do not notice: a quick sample of `make crash-sweep`."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from model.progress import FleetState
-from tests.fleet.conftest import Fleet, until
-from tests.fleet.test_upgrade import jobs_begun
+from tests.sweep import proofs
+from tests.sweep.director import CUT, KILL, Wanted
+from tests.sweep.night import night
+from tests.sweep.scenarios import SCENARIOS
 
-KILLED_AT = (("dump_final", "core", "docker"), ("start_core", "core", "docker"), ("switch", "web-1", "systemctl"))
-"""Step, host, and the command that is made slow, so that the step's script still runs when its worker dies."""
-
-
-async def test_a_worker_killed_in_the_middle_of_a_step_loses_and_doubles_nothing(fleet: Fleet) -> None:
-    """SIGKILL while the step's script runs on the host; another worker takes over; the script ran once. Three times."""
-    worker = await fleet.worker()
-    await fleet.start()
-    gate = await fleet.gate("core")
-    for step, host, slow in KILLED_AT:
-        fleet.sandbox.fault("slow", host, seconds=1.5, command=slow)
-        if step == "dump_final":
-            await fleet.decide(gate)
-
-        async def running(step: str = step, host: str = host) -> bool:
-            return any(step in job for job in jobs_begun(fleet, host))
-
-        await until(running, f"{step} runs on {host}", show=fleet.shown)
-        worker.kill()
-        await worker.process.wait()
-        fleet.sandbox.heal("slow", host)
-        worker = await fleet.worker()
-    result = await fleet.approve_all()
-
-    assert result.state is FleetState.UPGRADED, result.detail
-    for name in fleet.sandbox.hosts:
-        jobs = jobs_begun(fleet, name)
-        assert len(jobs) == len(set(jobs)), jobs
+SAMPLE = {
+    "dump_database core final | during dump_database.sh": Wanted(KILL, job=True),
+    "switch_server web-1 | during switch_agent.sh": Wanted(CUT, job=True),
+    "save_report core | after": Wanted(KILL, job=True),
+}
 
 
-async def test_two_workers_share_an_upgrade_and_one_may_die(fleet: Fleet) -> None:
-    first = await fleet.worker()
-    await fleet.worker()
-    await fleet.start()
-    gate = await fleet.gate("core")
-    await fleet.decide(gate)
-    await fleet.gate("wave/2")
-    first.kill()
-    result = await fleet.approve_all()
-    assert result.state is FleetState.UPGRADED, result.detail
+async def test_what_dies_in_the_middle_of_an_upgrade_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    """SIGKILL in the middle of a script, and after one whose end nobody has heard of; a line cut under a switch."""
+    happy = SCENARIOS["happy"]
+    async with night(tmp_path, cells=SAMPLE, shape=happy.shape, servers=1) as tonight:
+        was = proofs.before(tonight)
+        result = await happy.play(tonight)
+        assert result.state is FleetState.UPGRADED, result.detail
+        assert {hit.cell for hit in tonight.director.hits} == set(SAMPLE)
+        assert await proofs.broken(tonight, was, back=False) == []
+        for host, commands in proofs.after(tonight, result, was).commands.items():
+            jobs = {command: times for command, times in commands.items() if command.startswith("job ")}
+            assert jobs, host
+            assert set(jobs.values()) == {1}, jobs
+        assert tonight.sandbox.agent_version("web-1") == "2.3.2"

@@ -20,10 +20,10 @@ from typing import Any
 
 from tests.sweep.director import AFTER, BEFORE, CUT, DURING, KILL, SERVER, Seen
 from tests.sweep.night import ROOT
+from tests.sweep.run import ended_by_sigterm
 from tests.sweep.scenarios import SCENARIOS
 
 HOWS = {KILL: "worker killed", CUT: "connection cut", SERVER: "Temporal killed"}
-MOST_IN_A_NIGHT = 40
 ROUNDS = 4
 """Nights for the same cells: one that did not get its turn (too much died beside it) is tried again."""
 LONGEST = 900
@@ -37,8 +37,7 @@ class Cell:
     how: str
     call: str
     point: str
-    job: str
-    """"job": the call runs one, so its end is what the line is cut after."""
+    job: bool
     met: bool = False
     late: bool = False
     seconds: float = 0.0
@@ -57,12 +56,12 @@ class Cell:
         return "missed" if not self.met else f"{self.seconds:.1f}"
 
 
-async def night(scenario: str, how: str, cells: Iterable[Cell], wanted: dict[str, Any] | None) -> dict[str, Any]:
+async def night(scenario: str, cells: Iterable[Cell], wanted: dict[str, Any] | None) -> dict[str, Any]:
     """One night in a process of its own. Its folder stays where something was wrong."""
-    folder = Path(tempfile.mkdtemp(prefix=f"sweep-{scenario}-{how}-"))
-    given = json.dumps({"cells": {cell.name: cell.job for cell in cells}, "wanted": wanted})
+    folder = Path(tempfile.mkdtemp(prefix=f"sweep-{scenario}-"))
+    given = json.dumps({"cells": {cell.name: {"how": cell.how, "job": cell.job} for cell in cells}, "wanted": wanted})
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.sweep.run", str(folder), scenario, how, cwd=ROOT,
+        sys.executable, "-m", "tests.sweep.run", str(folder), scenario, cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
@@ -70,10 +69,12 @@ async def night(scenario: str, how: str, cells: Iterable[Cell], wanted: dict[str
         out, err = await asyncio.wait_for(process.communicate(given.encode()), LONGEST)
         told: dict[str, Any] = json.loads(out.splitlines()[-1])
     except (TimeoutError, ValueError, IndexError) as error:
-        if process.returncode is None:
-            process.kill()
         said = f"the night did not tell: {error!r}"
         return {"problems": [said], "hits": [], "calls": [], "after": {}, "seconds": LONGEST, "folder": str(folder)}
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
     if not told["problems"]:
         shutil.rmtree(folder, ignore_errors=True)
     elif err:
@@ -88,23 +89,27 @@ def cells_of(scenario: str, calls: list[dict[str, Any]]) -> list[Cell]:
         call = Seen(told["key"], told["activity"], [tuple(o) for o in told["operations"]])
         if told["armed"]:
             found += [
-                Cell(scenario, how, call.key, point, "job" if call.jobs else "")
-                for how in HOWS
-                for point in call.points(how)
+                Cell(scenario, how, call.key, point, bool(call.jobs)) for how in HOWS for point in call.points(how)
             ]
     return found
 
 
 def portions(cells: list[Cell]) -> list[list[Cell]]:
-    """Which cells share a night: one point of each call, so that calls are interrupted once in it."""
-    groups: dict[tuple[str, str, str, int], list[Cell]] = {}
-    seen: dict[tuple[str, str, str], int] = {}
+    """Which cells share a night: each call is interrupted before it, during its first job, or after it.
+
+    What it does after its first job is interrupted in the nights of the other two: dying before it began left nothing
+    on the host, and dying after it comes last.
+    """
+    nights: dict[tuple[str, str, int], list[Cell]] = {}
+    jobs: dict[tuple[str, str, str], int] = {}
     for cell in cells:
-        word = cell.point.split()[0]
-        key = (cell.scenario, cell.how, f"{cell.call} {word}")
-        seen[key] = seen.get(key, 0) + 1
-        groups.setdefault((cell.scenario, cell.how, word, seen[key]), []).append(cell)
-    return [group[i : i + MOST_IN_A_NIGHT] for group in groups.values() for i in range(0, len(group), MOST_IN_A_NIGHT)]
+        number = {BEFORE: 1, AFTER: 2}.get(cell.point, 0)
+        if not number:
+            place = (cell.scenario, cell.how, cell.call)
+            number = jobs.get(place, 0)
+            jobs[place] = number + 1
+        nights.setdefault((cell.scenario, cell.how, number), []).append(cell)
+    return list(nights.values())
 
 
 class Sweep:
@@ -129,7 +134,7 @@ class Sweep:
     async def scenario(self, name: str) -> None:
         """Undisturbed first; then everything else against it."""
         async with self.free:
-            calm = await night(name, KILL, (), None)
+            calm = await night(name, (), None)
         self.say(f"{name}: undisturbed {calm['seconds']:.0f} s, {len(calm['calls'])} activity calls")
         if calm["problems"]:
             self.broken += [f"{name}, undisturbed ({calm['folder']}): {p}" for p in calm["problems"]]
@@ -145,9 +150,9 @@ class Sweep:
             if not left:
                 return
             async with self.free:
-                told = await night(cells[0].scenario, cells[0].how, left, wanted)
+                told = await night(cells[0].scenario, left, wanted)
             met = self.note(left, told)
-            first = f"{cells[0].scenario}, {HOWS[cells[0].how]} {cells[0].point.split()[0]}"
+            first = f"{cells[0].scenario}, {HOWS[cells[0].how]}, {cells[0].call} {cells[0].point} …"
             self.say(f"{first}: {met} of {len(left)} in {told['seconds']:.0f} s; {len(told['problems'])} problems")
             if not met:
                 return
@@ -220,4 +225,4 @@ async def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    sys.exit(asyncio.run(ended_by_sigterm(main())))

@@ -50,6 +50,15 @@ class Seen:
         return [BEFORE, *during, AFTER]
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """How a cell is interrupted."""
+
+    how: str = KILL
+    job: bool = False
+    """The call runs a job, so a line that is cut after it is cut at the job's end."""
+
+
 @dataclass
 class Hit:
     """One interruption."""
@@ -64,14 +73,12 @@ class Hit:
 
 @dataclass
 class Director:
-    """Listens on a unix socket. `how` and `cells` say what is interrupted; without cells it only keeps the record."""
+    """Listens on a unix socket. `cells` say what is interrupted, and how; without them it only keeps the record."""
 
     cut: Callable[[str], None]
     """Cut the SSH connections to a host."""
     kill_server: Callable[[], Awaitable[None]]
-    how: str = KILL
-    cells: dict[str, str] = field(default_factory=dict)
-    """Cell -> whether the call has a job to wait for the end of ("job"), or not ("")."""
+    cells: dict[str, Wanted] = field(default_factory=dict)
     armed: bool = False
     early: tuple[str, ...] = ()
     """Activities that are swept from the beginning on."""
@@ -153,10 +160,11 @@ class Director:
         cell = f"{call.key} | {point}"
         if cell not in self.cells or any(hit.cell == cell for hit in self.hits):
             return None
-        if self.how == CUT and point == AFTER and (moment == AFTER) == bool(self.cells[cell]):
+        wanted = self.cells[cell]
+        if wanted.how == CUT and point == AFTER and (moment == AFTER) == wanted.job:
             # The host is done and its answer is on the way: of a job that is its end, else there is only the answer.
             return None
-        if self.how != CUT and moment == "ended":
+        if wanted.how != CUT and moment == "ended":
             return None
         return cell
 
@@ -175,12 +183,13 @@ class Director:
         job = told.get("place", "") if told["moment"] == DURING and not told.get("late") else ""
         if job:
             self._hold(call.key, Path(job))
-        if self.how == KILL:
+        how = self.cells[cell].how
+        if how == KILL:
             self._in_flight.clear()
             self._later(10.0, call.key)
             return "die"
         self._later(HELD, call.key)
-        if self.how == CUT:
+        if how == CUT:
             self.cut(told["target"])
         else:
             await self.kill_server()

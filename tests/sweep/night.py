@@ -25,7 +25,7 @@ from model.progress import FleetProgress, FleetResult, UpgradeRequest
 from sandbox.fleet import Sandbox
 from service.payloads import data_converter
 from service.server import IP, command, free_port
-from tests.sweep.director import Director
+from tests.sweep.director import Director, Wanted
 
 PATIENCE = 600.0
 """Seconds until a night is given up."""
@@ -155,7 +155,7 @@ async def persistently(what: Callable[[], Any]) -> Any:
 
 @asynccontextmanager
 async def night(
-    folder: Path, *, how: str, cells: dict[str, str], shape: Callable[[FleetSpec], FleetSpec], servers: int = 2
+    folder: Path, *, cells: dict[str, Wanted], shape: Callable[[FleetSpec], FleetSpec], servers: int = 2
 ) -> AsyncIterator[Night]:
     """Everything up, and down again. `shape` changes the fleet file's settings."""
     async with AsyncExitStack() as stack:
@@ -165,7 +165,7 @@ async def night(
         stack.push_async_callback(temporal.stop)
         sandbox = await Sandbox.start(folder / "fleet", servers=servers, speed=10)
         stack.push_async_callback(sandbox.stop)
-        director = Director(cut=sandbox.kill_connections, kill_server=temporal.kill, how=how, cells=cells)
+        director = Director(cut=sandbox.kill_connections, kill_server=temporal.kill, cells=cells)
         await director.start(sockets / "d")
         stack.push_async_callback(director.stop)
         client = await _client(temporal.address)

@@ -1,21 +1,25 @@
-"""One night in a process of its own: `python -m tests.sweep.run FOLDER SCENARIO HOW`, cells on standard input."""
+"""One night in a process of its own: `python -m tests.sweep.run FOLDER SCENARIO`, cells on standard input."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 import time
 import traceback
+from collections.abc import Coroutine
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tests.sweep import proofs
-from tests.sweep.director import KILL, Seen
+from tests.sweep.director import Seen, Wanted
 from tests.sweep.night import night
 from tests.sweep.proofs import After
 from tests.sweep.scenarios import SCENARIOS, Scenario
+
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -23,7 +27,6 @@ class Told:
     """What one night tells."""
 
     scenario: str
-    how: str
     seconds: float = 0.0
     hits: list[dict[str, Any]] = field(default_factory=list)
     calls: list[dict[str, Any]] = field(default_factory=list)
@@ -34,10 +37,10 @@ class Told:
     detail: str = ""
 
 
-async def one(folder: Path, scenario: Scenario, how: str, cells: dict[str, str], wanted: After | None) -> Told:
+async def one(folder: Path, scenario: Scenario, cells: dict[str, Wanted], wanted: After | None) -> Told:
     """Play it, and look at what it left. `wanted`: what the undisturbed night left; None: this is that one."""
-    told, begun = Told(scenario.name, how), time.monotonic()
-    async with night(folder, how=how, cells=cells, shape=scenario.shape) as tonight:
+    told, begun = Told(scenario.name), time.monotonic()
+    async with night(folder, cells=cells, shape=scenario.shape) as tonight:
         director = tonight.director
         director.early = scenario.early
         try:
@@ -71,13 +74,21 @@ def _plain(call: Seen) -> dict[str, Any]:
     return {"key": call.key, "activity": call.activity, "operations": call.operations, "armed": call.armed}
 
 
+async def ended_by_sigterm(work: Coroutine[Any, Any, _T]) -> _T:
+    """A night that is broken off tidies up: its server, worker and hosts are processes of their own."""
+    task = asyncio.ensure_future(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
+
+
 def main() -> None:
     """The result as JSON on standard output."""
-    folder, scenario, how = Path(sys.argv[1]), SCENARIOS[sys.argv[2]], sys.argv[3]
+    folder, scenario = Path(sys.argv[1]), SCENARIOS[sys.argv[2]]
     given = json.loads(sys.stdin.read() or "{}")
     wanted = After(**given["wanted"]) if given.get("wanted") else None
+    cells = {name: Wanted(**told) for name, told in given.get("cells", {}).items()}
     folder.mkdir(parents=True, exist_ok=True)
-    told = asyncio.run(one(folder, scenario, how or KILL, given.get("cells", {}), wanted))
+    told = asyncio.run(ended_by_sigterm(one(folder, scenario, cells, wanted)))
     sys.stdout.write(json.dumps(asdict(told)) + "\n")
 
 
