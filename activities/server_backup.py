@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shlex
 from collections.abc import Mapping
@@ -51,17 +52,25 @@ class ServerBackup:
     async def check_server_rollback(self, step: ServerStep) -> Recheck:
         """What of the saved binary, unit and files is gone or different. An unreachable host is told apart."""
         try:
-            host = await self._hosts.get(step.server.host)
-            folder = step.backup.folder if step.backup else step.op.folder(host.spec.state_dir)
-            pairs = [f"{folder}/restore.sh", "", f"{folder}/restore.list", ""]
-            for saved in step.backup.files if step.backup else ():
-                pairs += [saved.saved_as, saved.sha256]
-            said = parse((await host.run(Script.load("komodo.sh", "check_rollback.sh"), *pairs)).text)
-        except Unreachable as error:
-            return Recheck(unreachable=error.what)
+            said = await self._missing(step)
+        except Unreachable:
+            # A line that is cut in the middle of a look is not yet a host that is away.
+            await asyncio.sleep(step.clocks.poll.total_seconds())
+            try:
+                said = await self._missing(step)
+            except Unreachable as error:
+                return Recheck(unreachable=error.what)
         drift = [f"{path} is gone" for path in said.get("missing", [])]
         drift += [f"{path} is not what was saved" for path in said.get("differs", [])]
         return Recheck(drift=tuple(drift))
+
+    async def _missing(self, step: ServerStep) -> dict[str, list[str]]:
+        host = await self._hosts.get(step.server.host)
+        folder = step.backup.folder if step.backup else step.op.folder(host.spec.state_dir)
+        pairs = [f"{folder}/restore.sh", "", f"{folder}/restore.list", ""]
+        for saved in step.backup.files if step.backup else ():
+            pairs += [saved.saved_as, saved.sha256]
+        return parse((await host.run(Script.load("komodo.sh", "check_rollback.sh"), *pairs)).text)
 
     @activity.defn
     async def back_up_server(self, step: ServerStep) -> Backup:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pymongo.errors import AutoReconnect, InvalidName
 
 from komodo.core_settings import (
     AGENT_ALIASES,
@@ -18,9 +19,9 @@ from komodo.core_settings import (
     setting_findings,
     settings_of,
 )
-from komodo.database import DatabaseLogin, differences, dumped_counts, login_of
+from komodo.database import Database, DatabaseLogin, differences, dumped_counts, login_of
 from komodo.project import Container, parse_containers
-from model.errors import DatabaseError
+from model.errors import DatabaseError, DatabaseUnreachable
 from model.facts import CollectionCount
 from tests.komodo.inspected import CORE_ENV, bind, entry, text
 
@@ -196,3 +197,17 @@ def test_addresses_that_v2_refuses(address: str, words: str) -> None:
 def test_one_agent_behind_two_addresses() -> None:
     assert agent_of("https://web-1:8120") == agent_of("https://WEB-1:8120/") == "web-1:8120"
     assert agent_of("") == ""
+
+
+@pytest.mark.parametrize(("error", "kind"), [(AutoReconnect("reset"), True), (InvalidName("no such"), False)])
+async def test_a_line_that_breaks_in_a_look_may_pass(error: Exception, kind: bool) -> None:
+    """It must not end an upgrade for good; what the database itself refuses does."""
+
+    async def breaks() -> None:
+        raise error
+
+    async with Database(DatabaseLogin(host="db"), port=1) as opened:
+        with pytest.raises(DatabaseError, match="does not answer") as caught:
+            await opened._ask(breaks())
+    assert isinstance(caught.value, DatabaseUnreachable) is kind
+    assert caught.value.transient is kind

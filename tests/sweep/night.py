@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 import tempfile
 import time
@@ -42,26 +41,36 @@ class Temporal:
     port: int
     process: asyncio.subprocess.Process | None = None
     kills: int = 0
+    _begun: asyncio.Event = field(default_factory=asyncio.Event)
+    _kept: asyncio.Task[None] | None = None
 
     @property
     def address(self) -> str:
         return f"{IP}:{self.port}"
 
     async def start(self) -> None:
-        with (self.folder / "temporal.log").open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                *command(self.port, self.folder / "temporal.db"), stdout=log, stderr=log
-            )
+        """Up, and kept up: it takes some ports by chance, and ends where another program was faster."""
+        self._kept = asyncio.ensure_future(self._keep())
+        await self._begun.wait()
+
+    async def _keep(self) -> None:
+        while True:
+            with (self.folder / "temporal.log").open("ab") as log:
+                self.process = await asyncio.create_subprocess_exec(
+                    *command(self.port, self.folder / "temporal.db"), stdout=log, stderr=log
+                )
+            self._begun.set()
+            await self.process.wait()
 
     async def kill(self) -> None:
-        """SIGKILL, and up again at once."""
+        """SIGKILL; it is up again at once."""
         assert self.process
         self.kills += 1
-        self.process.send_signal(signal.SIGKILL)
-        await self.process.wait()
-        await self.start()
+        self.process.kill()
 
     async def stop(self) -> None:
+        if self._kept:
+            self._kept.cancel()
         if self.process and self.process.returncode is None:
             self.process.kill()
             await self.process.wait()

@@ -147,6 +147,7 @@ _NATURE = (
     (re.compile(r"127\.\d+\.\d+\."), "NET."),
     (re.compile(r"(NET\.\d+|localhost|127\.0\.0\.1):\d+"), r"\1:PORT"),
     (re.compile(r"\b[0-9a-f]{8,64}\b"), "ID"),
+    (re.compile(r"dead-man\.sh fire \S+"), "dead-man.sh fire NONCE"),
     (re.compile(r"komodo-upgrade-(?:ID|[0-9a-zA-Z_-]{16,})"), "komodo-upgrade-NONCE"),
 )
 
