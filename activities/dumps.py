@@ -26,7 +26,7 @@ from activities.core_access import (
     need,
     script,
 )
-from activities.signs import attach, beat, void
+from activities.signs import attach, beat, given_up, void
 from hosts.host import Host
 from hosts.pool import Hosts
 from komodo import fingerprint
@@ -219,6 +219,9 @@ class Dumps:
         except (Unreachable, DatabaseUnreachable):
             # The restore goes on without us, and the next try attaches to it.
             ready = True
+            raise
+        except asyncio.CancelledError:
+            ready = not given_up()
             raise
         finally:
             if not ready:

@@ -188,7 +188,7 @@ class CoreRollback:
         await self._void(host, step, *names)
         await job(host, step, "return_stop", "stop_core.sh", folder, directory, service.service, *words)
         if step.dump:
-            await self._restore(step, step.dump, "return_database")
+            await self._restore_once(host, step, step.dump)
         pin = planned_pin(facts)
         args: list[str] = []
         for edit in planned_files(facts):
@@ -202,6 +202,16 @@ class CoreRollback:
         stopped = moment(said["stopped"][0]) if said.get("stopped") else started
         now = await host.clock()
         return CoreStarted(version=step.fleet.target, started_at=started, dark=max(timedelta(0), now - stopped))
+
+    async def _restore_once(self, host: Host, step: CoreStep, dump: DumpFacts) -> None:
+        """Not again by a second try: the new Core may run on it by then, or be about to start.
+
+        (restore.sh's own mark, database-restored, is gone as soon as a Core is started.)
+        """
+        note = f"{folder_of(step)}/returned-database-{step.op.attempt}"
+        if await host.read(note) is None:
+            done = await self._restore(step, dump, "return_database")
+            await job(host, step, "return_noted", "keep_note.sh", note, data=f"{done}\n".encode())
 
     async def _restore(self, step: CoreStep, dump: DumpFacts, name: str) -> str:
         host = await self._hosts.get(step.fleet.core.host)

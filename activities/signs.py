@@ -120,6 +120,18 @@ async def void(host: Host, folder: str, *ops: str, change: str, patience: timede
         await host.void(folder, *ops, change=change, patience=patience, on_progress=sign)
 
 
+def given_up() -> bool:
+    """Cancelled for good: nobody wants the step any more. False where only this try is over.
+
+    A try that Temporal has given up (no heartbeat arrived: its server or the line to it was down) may have a successor
+    at work beside it, and one of a worker that stops gets one.
+    """
+    if not activity.in_activity():
+        return True
+    details = activity.cancellation_details()
+    return details is not None and details.cancel_requested
+
+
 async def lock(held: asyncio.Lock) -> None:
     """Acquire it, however long another step of this worker needs it: that one has limits of its own."""
     while True:

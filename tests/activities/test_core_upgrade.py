@@ -333,6 +333,10 @@ async def test_a_way_back_that_fails_leads_forward_again(b: Bench, released: boo
     started = await b.back.return_to_new_core(replace(b.step, dump=pre))
     assert started.version == "2.3.2"
     assert (await b.survey()).current
+    # Its worker died before it could tell: nothing is dropped under the Core that runs.
+    restored = b.ran("mongorestore")
+    assert (await b.back.return_to_new_core(replace(b.step, dump=pre))).started_at == started.started_at
+    assert (b.ran("mongorestore"), (await b.survey()).current) == (restored, True)
 
 
 async def test_a_way_back_without_its_dump_is_refused(b: Bench) -> None:

@@ -49,6 +49,8 @@ class After:
     """Collections whose documents are not what they were before the night."""
     versions: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    """How it ended in words, without times and numbers."""
 
 
 def installed(sandbox: Sandbox) -> dict[str, str]:
@@ -89,6 +91,7 @@ def after(night: Night, result: FleetResult, was: Before) -> After:
         databases=sorted(sandbox.store.databases),
         counts={name: len(found) for name, found in now.items()},
         changed=sorted(n for n in {*now, *was.documents} if now.get(n) != was.documents.get(n)),
+        said=[re.sub(r"\d+", "N", _plain(one)) for one in (result.detail, result.core_detail)],
         warnings=sorted(f"{one.code} {one.subject}" for one in result.warnings),
         versions={"core": core.version if core else ""}
         | {name: sandbox.agent_version(name) for name in sandbox.hosts if name != "core"},
