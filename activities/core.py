@@ -22,6 +22,7 @@ from activities.core_access import (
     need,
     project_of,
     script,
+    until,
 )
 from activities.core_edits import (
     FileEdit,
@@ -48,6 +49,7 @@ from komodo.public_key import PLACEHOLDER, from_pem, validate
 from model.errors import (
     ArtifactError,
     CommandFailed,
+    CoreUnreachable,
     DownloadFailed,
     EditRefused,
     HostError,
@@ -60,6 +62,8 @@ from model.plain import to_json
 from model.steps import CoreKey, CoreStarted, CoreStep, Done, StagedCore, Switched
 
 _NOT_PULLED, _NOT_ACCEPTED = 77, 76
+_KEY = timedelta(minutes=1)
+"""Core worked a moment ago: so long it may be too busy to tell its key, as when all its servers connect at once."""
 
 
 class Core:
@@ -194,10 +198,7 @@ class Core:
         host = await self._hosts.get(step.fleet.core.host)
         service = need(step.facts.core)
         core = await container(host, service.container)
-        found: dict[str, str] = {}
-        async with core_api(self._hosts, step.fleet.core, step.facts) as api:
-            if api.has_key:
-                found["API GetCoreInfo"] = (await api.core_info()).public_key
+        found = await self._told_key(step)
         found[f"log of {core.name}"] = logs.parse_run(logs.last_run(await log_of(host, core.name))).public_key
         private = core.host_path("/config/keys/core.key")
         public = await host.read(private.removesuffix(".key") + ".pub") if private else None
@@ -225,6 +226,26 @@ class Core:
             said = facts_in(await job(host, step, "read_core_key", "read_core_key.sh", folder_of(step), private))
             sources += tuple(f"core.key saved as {p}" for p in said.get("saved", []))
         return CoreKey(public_key=public_key, sources=sources)
+
+    async def _told_key(self, step: CoreStep) -> dict[str, str]:
+        """What the API says; nothing without an API key. One answer that does not come in time says nothing yet."""
+        clocks, found = step.fleet.clocks, dict[str, str]()
+        late: CoreUnreachable | None = None
+
+        async def told() -> bool:
+            nonlocal late
+            try:
+                async with core_api(self._hosts, step.fleet.core, step.facts) as api:
+                    if api.has_key:
+                        found["API GetCoreInfo"] = (await api.core_info()).public_key
+            except CoreUnreachable as error:
+                late = error
+                return False
+            return True
+
+        if not await until(told, limit=min(clocks.core_ready, _KEY), poll=clocks.poll) and late:
+            raise late
+        return found
 
     @activity.defn
     async def switch_core_agent(self, step: CoreStep) -> Switched:

@@ -8,15 +8,47 @@ from __future__ import annotations
 
 from temporalio import activity
 
-from activities.core_access import facts_in, folder_of, job, need
+from activities.core_access import facts_in, folder_of, job, need, script
+from activities.core_survey import Look
 from hosts.pool import Hosts
+from komodo.project import refuse
 from komodo.public_key import from_pem, validate
 from model.errors import CommandFailed, HostError, KeyRejected
+from model.facts import Finding
+from model.fleet import TOGETHER
 from model.steps import CoreKey, CoreStep
 
 _NOT_MADE, _NOT_KNOWN = 78, 79
 _BY_HAND = "openssl pkey -in core.key -pubout -out core.pub"
 _LEFT = "the old version runs, nothing was changed"
+
+
+async def pair_findings(look: Look) -> list[Finding]:
+    """A pair that is there before v2 runs, and cannot be pinned; nothing unless agents are switched with Core."""
+    keys = look.edits.keys_dir if look.edits else ""
+    if look.fleet.rollout.mode != TOGETHER or not keys or not look.version.startswith("1."):
+        return []
+    said = facts_in(await look.host.run(script("look_at_key_pair.sh"), keys))
+    by_hand = f"who made it? By hand, in {keys}: {_BY_HAND}; or move both files away"
+    if said.get("private") == ["empty"]:
+        text = f"{keys}/core.key is empty: Core would use a private key that everybody knows"
+        return [refuse("together-key-pair", text, "remove it")]
+    if not said.get("private"):
+        return []
+    if not said.get("public"):
+        return [refuse("together-key-pair", f"there is {keys}/core.key, but no core.pub beside it", by_hand)]
+    try:
+        public = from_pem("\n".join(said["public"]))
+    except KeyRejected as error:
+        return [refuse("together-key-pair", f"{keys}/core.pub: {error.what}", by_hand)]
+    # Without openssl there, or for a form that it does not read, nothing is known.
+    belongs = "\n".join(said.get("belongs", []))
+    if "PUBLIC KEY" in belongs and from_pem(belongs) != public:
+        text = (
+            f"{keys}/core.pub does not belong to the core.key beside it: agents would pin what Core does not have"
+        )
+        return [refuse("together-key-pair", text, by_hand)]
+    return []
 
 
 class CoreKeys:

@@ -12,6 +12,7 @@ from temporalio import activity
 
 from activities import core_judgement, core_survey
 from activities.core_access import core_api, database, facts_in, inspect, log_of, open_database, script
+from activities.core_key import pair_findings
 from activities.core_survey import Ended, Look
 from activities.fates import fate_findings, find_agent_server
 from hosts.host import Host
@@ -22,7 +23,16 @@ from komodo.database import Database
 from komodo.logs import last_run, parse_run
 from komodo.project import Container, info, published, refuse, service_facts, warn
 from komodo.public_key import from_pem
-from model.errors import CoreApiError, CoreRefused, DatabaseError, HostError, KeyRejected, SecretMissing, UpgradeError
+from model.errors import (
+    CoreApiError,
+    CoreRefused,
+    CoreUnreachable,
+    DatabaseError,
+    HostError,
+    KeyRejected,
+    SecretMissing,
+    UpgradeError,
+)
 from model.facts import CoreFacts, DatabaseFacts, Finding, KnownServer, ServiceFacts
 from model.steps import CoreStep, Recheck, SurveyCore
 
@@ -70,7 +80,11 @@ class PreflightCore:
         drift = [*await _drifted_files(host, step), *await _drifted_containers(host, facts)]
         busy: list[str] = []
         try:
-            busy = list(await _busy(self._hosts, step))
+            try:
+                busy = list(await _busy(self._hosts, step))
+            except CoreUnreachable:
+                # All hosts compare their files at this moment: one answer that comes too late is no drift.
+                busy = list(await _busy(self._hosts, step))
         except (CoreApiError, DatabaseError, SecretMissing) as error:
             drift.append(f"Core cannot be asked what is in progress: {error.what}")
         return Recheck(drift=tuple(drift), busy=tuple(busy))
@@ -103,6 +117,7 @@ class PreflightCore:
         look.agent_version = await _agent_version(look, known, agent_server)
         core_survey.dump_tool(look)
         core_judgement.judge(look, facts.public_key)
+        look.findings += await pair_findings(look)
         return replace(facts, busy=busy), known
 
     async def _from_database(self, look: Look) -> Mapping[str, tuple[Mapping[str, Any], ...]]:

@@ -2,7 +2,7 @@
 # stage_core_key.sh FOLDER KEYS_DIR IMAGE: Core's key pair before the new Core runs, made by the very image that will
 # use it. A pair that is there already (in KEYS_DIR, or from an earlier call in FOLDER/staged) is taken as it is: never a
 # second one over the first. Says the public part only; the private one goes from the container into a file of root's.
-# 78: the image could not make one. 79: there is a private key, but nobody knows its public part.
+# 78: the image could not make one. 79: there is a private key, but core.pub beside it is not its public part.
 folder=$1
 keys=$2
 image=$3
@@ -45,6 +45,9 @@ fi
 # An empty key file is a valid all-zero private key for Komodo.
 [ -s "$place/core.key" ] || die 1 "$place/core.key is empty: Core would use a private key that everybody knows"
 [ -s "$place/core.pub" ] || die 79 "there is $place/core.key, but no core.pub beside it"
+belongs=$(openssl pkey -in "$place/core.key" -passin pass: -pubout 2>/dev/null </dev/null || :)
+[ -z "$belongs" ] || printf '%s\n' "$belongs" | grep -qxF "$(sed -n 2p "$place/core.pub")" ||
+    die 79 "$place/core.pub does not belong to the core.key beside it"
 say how "$how"
 say place "$place/core.key"
 say public "$(cat "$place/core.pub")"

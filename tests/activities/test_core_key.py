@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -129,6 +130,29 @@ async def test_preflight_refuses_what_cannot_be_done_together(b: Bench) -> None:
     b.fleet = replace(together, core=replace(together.core, keys_mount="volume"))
     assert "together-keys-volume" in codes(await b.survey())
     b.fleet = together
+    folder = b.project / "keys"
+    keys.ensure_pair(folder / "core.key")
+    assert not {c for c in codes(await b.survey()) if c.startswith("together")}, "a pair of before is taken"
+    public, private = (folder / "core.pub").read_text(), (folder / "core.key").read_text()
+    keys.ensure_pair(folder / "other.key")
+    for name, text, words in (
+        ("core.pub", (folder / "other.pub").read_text(), "does not belong to the core.key"),
+        ("core.pub", "", "no core.pub beside it"),
+        ("core.pub", "nonsense", "no PEM file"),
+        ("core.key", "", "everybody knows"),
+    ):
+        (folder / name).write_text(text)
+        found = [f.text for f in (await b.survey()).findings if f.code == "together-key-pair"]
+        assert len(found) == 1, name
+        assert words in found[0]
+        assert not PRIVATE.search(found[0])
+        (folder / "core.pub").write_text(public)
+        (folder / "core.key").write_text(private)
+    await b.staged()
+    (folder / "core.pub").write_text((folder / "other.pub").read_text())
+    with pytest.raises(KeyRejected, match="does not belong"):
+        await key_of(b)
+    shutil.rmtree(folder)
     env = b.project / "compose.env"
     env.write_text(env.read_text() + "KOMODO_PRIVATE_KEY=file:/run/secrets/key\n")
     up = "sudo docker compose -p komodo -f mongo.compose.yaml --env-file compose.env up -d --no-deps core"
