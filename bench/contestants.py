@@ -20,7 +20,7 @@ from bench.adopted import end_below
 from bench.driver import ServersRequest, request_for
 from bench.usage import busy, cpu_of_tree
 from service.connection import without_settings
-from service.server import IP, command, free_port, set_up
+from service.server import COLLECTING, IP, command, free_port, set_up
 
 ROOT = Path(__file__).parent.parent
 PEERS = Path(__file__).parent / "peers"
@@ -190,7 +190,7 @@ class Tool(Contestant):
         ready = self._folder / "worker.ready"
         ready.unlink(missing_ok=True)
         server = command(self._port, self._folder / "temporal.db")
-        self._services["temporal"] = await spawn(*server, env=self._env, log=self._folder / "temporal.log")
+        self._services["temporal"] = await spawn(*server, env=self._env | COLLECTING, log=self._folder / "temporal.log")
         await asyncio.to_thread(_until_set_up, f"{IP}:{self._port}")
         worker = (sys.executable, "-m", "bench.driver", str(ready))
         self._services["worker"] = await spawn(*worker, env=self._env, log=self._folder / "worker.log")

@@ -63,6 +63,10 @@ def is_free(port: int) -> bool:
         return True
 
 
+COLLECTING = {"GOGC": "400", "GOMEMLIMIT": "512MiB"}
+"""Of the server's environment: while it stays small, its garbage is collected less often, a seventh of its CPU."""
+
+
 def command(port: int, database: Path) -> list[str]:
     """Loopback only, no web interface, kept in one SQLite file."""
     flags = ["--ip", IP, "--port", str(port), "--headless", "--db-filename", str(database), "--log-level", "warn"]

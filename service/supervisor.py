@@ -117,7 +117,7 @@ class Supervisor:
             # Somebody took the port while the server was down; clients read the new one from supervisor.json.
             self.running = self.state.update(self.running, port=server.free_port(), address="")
         minimal = {key: value for key, value in self.environment.items() if key in _SERVER_NEEDS}
-        return server.command(self.running.port, self.state.database), minimal
+        return server.command(self.running.port, self.state.database), minimal | server.COLLECTING
 
     async def _server_ready(self) -> None:
         address = f"{server.IP}:{self.running.port}"
