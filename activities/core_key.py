@@ -44,9 +44,7 @@ async def pair_findings(look: Look) -> list[Finding]:
     # Without openssl there, or for a form that it does not read, nothing is known.
     belongs = "\n".join(said.get("belongs", []))
     if "PUBLIC KEY" in belongs and from_pem(belongs) != public:
-        text = (
-            f"{keys}/core.pub does not belong to the core.key beside it: agents would pin what Core does not have"
-        )
+        text = f"{keys}/core.pub does not belong to the core.key beside it: agents would pin what Core does not have"
         return [refuse("together-key-pair", text, by_hand)]
     return []
 
