@@ -11,7 +11,8 @@ from typing import Any
 from temporalio import activity
 
 from activities import core_judgement, core_survey
-from activities.core_access import core_api, database, facts_in, inspect, log_of, open_database, script
+from activities.core_access import core_api, log_of, open_database
+from activities.core_drift import drifted_containers, drifted_files, in_progress, update_words
 from activities.core_key import pair_findings
 from activities.core_survey import Ended, Look
 from activities.fates import fate_findings, find_agent_server
@@ -26,14 +27,13 @@ from komodo.public_key import from_pem
 from model.errors import (
     CoreApiError,
     CoreRefused,
-    CoreUnreachable,
     DatabaseError,
     HostError,
     KeyRejected,
     SecretMissing,
     UpgradeError,
 )
-from model.facts import CoreFacts, DatabaseFacts, Finding, KnownServer, ServiceFacts
+from model.facts import CoreFacts, Finding, KnownServer, ServiceFacts
 from model.steps import CoreStep, Recheck, SurveyCore
 
 _SOON = timedelta(hours=12)
@@ -77,17 +77,13 @@ class PreflightCore:
         """What differs from the plan, and which Updates are in progress now."""
         host = await self._hosts.get(step.fleet.core.host)
         facts = step.facts
-        drift = [*await _drifted_files(host, step), *await _drifted_containers(host, facts)]
-        busy: list[str] = []
+        drift = [*await drifted_files(host, step), *await drifted_containers(host, facts)]
+        busy: tuple[str, ...] = ()
         try:
-            try:
-                busy = list(await _busy(self._hosts, step))
-            except CoreUnreachable:
-                # All hosts compare their files at this moment: one answer that comes too late is no drift.
-                busy = list(await _busy(self._hosts, step))
+            busy = await in_progress(self._hosts, step)
         except (CoreApiError, DatabaseError, SecretMissing) as error:
             drift.append(f"Core cannot be asked what is in progress: {error.what}")
-        return Recheck(drift=tuple(drift), busy=tuple(busy))
+        return Recheck(drift=tuple(drift), busy=busy)
 
     async def _ask_core(self, look: Look, facts: CoreFacts) -> tuple[CoreFacts, tuple[KnownServer, ...]]:
         documents = await self._from_database(look)
@@ -107,7 +103,7 @@ class PreflightCore:
         known = _merge(servers, documents.get("servers", ()))
         agent_server = find_agent_server(known, look.agent)
         facts = replace(facts, servers=known, agent_server=agent_server)
-        busy = facts.busy or tuple(_update_words(u) for u in documents.get("updates", ()))
+        busy = facts.busy or tuple(update_words(u) for u in documents.get("updates", ()))
         look.findings += _document_findings(documents, look)
         if known or documents:
             look.findings += fate_findings(look.fleet, known, agent_server)
@@ -381,55 +377,3 @@ def _no_key() -> Finding:
         "agents' own logs are the proof), that lists work after the upgrade, schedules",
         _NO_KEY_CURE,
     )
-
-
-async def _drifted_files(host: Host, step: CoreStep) -> list[str]:
-    spec = step.fleet.core.host
-    bases: dict[str, str] = {}
-    for edit in step.facts.edits:
-        bases.setdefault(edit.path, edit.base_sha256)
-    said = facts_in(await host.run(script("look_at_files.sh"), spec.state_dir, *bases))
-    drift = []
-    for line in said.get("file", []):
-        digest, _, _, path = line.split("\t", 3)
-        if digest != bases.get(path):
-            drift.append(f"{path} was edited since the plan was made")
-    need = 2 * (step.facts.database.bytes if step.facts.database else 0)
-    free = int(said.get("free", ["0"])[0])
-    if free < need:
-        drift.append(f"{free // 1024**2} MiB are free for the dumps, {need // 1024**2} MiB are needed")
-    return drift
-
-
-async def _drifted_containers(host: Host, facts: CoreFacts) -> list[str]:
-    services = [s for s in (facts.core, facts.agent) if s]
-    data: list[DatabaseFacts] = [facts.database] if facts.database else []
-    found = await inspect(host, *(s.container for s in services), *(d.container for d in data))
-    drift = []
-    for service in services:
-        now = found.get(service.container)
-        if now is None:
-            drift.append(f"the container {service.container} is gone")
-        elif now.image_id != service.image_id:
-            drift.append(f"{service.container} runs another image than when the plan was made ({now.image})")
-        elif not now.running:
-            drift.append(f"{service.container} does not run any more")
-    drift += [f"the database's container {d.container} does not run" for d in data if not _runs(found, d.container)]
-    return drift
-
-
-def _runs(found: Mapping[str, Container], name: str) -> bool:
-    return name in found and found[name].running
-
-
-async def _busy(hosts: Hosts, step: CoreStep) -> tuple[str, ...]:
-    if step.facts.api:
-        async with core_api(hosts, step.fleet.core, step.facts) as api:
-            return tuple(str(u) for u in await api.list_updates(open_only=True))
-    async with database(hosts, step.fleet.core, step.facts) as (opened, _):
-        return tuple(_update_words(u) for u in await opened.open_updates())
-
-
-def _update_words(update: Mapping[str, Any]) -> str:
-    target = update.get("target") or {}
-    return f"{update.get('operation', '')} {target.get('type', '')} {target.get('id', '')}".strip()

@@ -14,12 +14,9 @@ import pytest
 
 from activities.core_access import until
 from activities.periphery import Periphery
-from activities.preflight_core import PreflightCore
-from komodo.core_api import CoreApi
 from model.errors import (
     AgentNotStarted,
     CommandFailed,
-    CoreUnreachable,
     DatabaseError,
     DiskFull,
     DownloadFailed,
@@ -291,34 +288,6 @@ async def test_a_key_that_is_not_certain(b: Bench) -> None:
         await b.core.read_core_key(b.step)
     public.unlink()
     assert (await b.core.read_core_key(b.step)).public_key != stale
-
-
-async def test_a_core_too_busy_to_answer_once_is_asked_again(b: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When all its servers connect at once, or all hosts compare their files: neither a reason to ask a person."""
-    asked: list[str] = []
-
-    def busy_once(name: str) -> None:
-        real = getattr(CoreApi, name)
-
-        async def call(api: CoreApi, **words: Any) -> object:
-            asked.append(name)
-            if asked.count(name) == 1:
-                raise CoreUnreachable("Core does not answer: ReadTimeout")
-            return await real(api, **words)
-
-        monkeypatch.setattr(CoreApi, name, call)
-
-    await b.staged()
-    busy_once("list_updates")
-    found = await PreflightCore(b.hosts).recheck_core(b.step)
-    assert (found.drift, asked) == ((), ["list_updates"] * 2)
-    await b.core.stop_core(b.step)
-    await b.dumps.dump_database(replace(b.step, label="final"))
-    await b.core.write_core_files(b.step)
-    await b.core.start_core(b.step)
-    busy_once("core_info")
-    assert (await b.core.read_core_key(b.step)).public_key
-    assert asked.count("core_info") == 2
 
 
 async def _agent_there_and_back(b: Bench) -> None:
