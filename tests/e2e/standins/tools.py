@@ -18,13 +18,14 @@ VERSION = "100.12.0"
 
 
 class Host:
-    """The machine the tools run on: full when writing says so."""
+    """The machine the tools run on: full when writing says so, never beforehand."""
 
     name = ""
+    disk = None
 
-    def full(self, _path: object) -> bool:
-        """Never known beforehand."""
-        return False
+    def refuses(self, _path: object) -> str:
+        """As sandbox/host.py."""
+        return ""
 
     @property
     def world(self) -> Any:
