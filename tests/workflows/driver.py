@@ -13,7 +13,7 @@ from typing import Any
 from temporalio import workflow
 from temporalio.client import Client, WorkflowHandle
 from temporalio.testing import WorkflowEnvironment
-from temporalio.worker import Worker
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from model.decisions import Control, ControlVerb, Decision, Gate, Verdict
@@ -84,6 +84,23 @@ class Driver:
             workflows=WORKFLOWS,
             activities=doubles.activities(),
             workflow_runner=strict_sandbox(),
+        )
+        async with worker:
+            yield cls(env, doubles)
+
+    @classmethod
+    @asynccontextmanager
+    async def plain(
+        cls, env: WorkflowEnvironment, doubles: Doubles, *, forgetful: bool = False
+    ) -> AsyncIterator[Driver]:
+        """Without the sandbox, to be quick. `forgetful`: the whole history is replayed at every task, as after a crash."""
+        worker = Worker(
+            env.client,
+            task_queue=QUEUE,
+            workflows=WORKFLOWS,
+            activities=doubles.activities(),
+            workflow_runner=UnsandboxedWorkflowRunner(),
+            max_cached_workflows=0 if forgetful else 100,
         )
         async with worker:
             yield cls(env, doubles)

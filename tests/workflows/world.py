@@ -1,0 +1,133 @@
+"""Doubles that remember what they have done to the fleet: what is in place, and which step came when it must not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from model.steps import CoreStep, ServerStep
+from tests.workflows.doubles import Doubles, _target
+
+V1, V2, HALF, DOWN = "v1", "v2", "half", "down"
+READS = frozenset(
+    {
+        "survey_core", "survey_server", "recheck_core", "recheck_server", "check_rollback", "check_server_rollback",
+        "notify", "verify_server", "read_core_key", "post_checks", "fingerprint_database", "look_at_dead_man",
+        "save_report", "release_host", "watch_fleet", "save_watch", "look_at_folders",
+    }
+)  # fmt: skip
+_MEANS = {
+    "switch_server": ("server", V2),
+    "restore_server": ("server", V1),
+    "switch_core_agent": ("agent", V2),
+    "restore_core_agent": ("agent", V1),
+    "stop_core": ("core", DOWN),
+    "write_core_files": ("files", V2),
+    "restore_core_files": ("files", V1),
+    "restore_database": ("base", V1),
+    "downgrade_database": ("base", V1),
+}
+"""What a step changes, and to what; after one that failed it is HALF."""
+
+
+class World(Doubles):
+    """One fleet that begins on v1."""
+
+    def __init__(self, *servers: str) -> None:
+        super().__init__()
+        self.server = dict.fromkeys(servers, V1)
+        self.agent = self.files = self.base = self.core_runs = V1
+        self.wrong: list[str] = []
+        self.switched: list[tuple[str, int, datetime]] = []
+        """Server, attempt, and when: one line for each attempt."""
+        self.touched: list[str] = []
+        self.dumped: set[str] = set()
+        self.number = 0
+        self.meanwhile: dict[int, Callable[[], Awaitable[None]]] = {}
+        """What people do while the n-th step runs."""
+
+    async def _do(self, name: str, given: Any, usual: Callable[[Any], Any]) -> Any:
+        target, attempt = _target(given)
+        self._may(name, target, attempt, given)
+        self.number += 1
+        if act := self.meanwhile.pop(self.number, None):
+            await act()
+        try:
+            answer = await super()._do(name, given, usual)
+        except (Exception, asyncio.CancelledError):
+            self._failed(name, target)
+            raise
+        self._done(name, target, given)
+        return answer
+
+    # --- what a step may rest on --------------------------------------------------------------------------------------
+
+    def _may(self, name: str, target: str, attempt: int, given: Any) -> None:
+        if name not in READS and target not in self.touched:
+            self.touched.append(target)
+        if isinstance(given, ServerStep) and name == "switch_server":
+            if (target, attempt) not in [(n, a) for n, a, _ in self.switched]:
+                self.switched.append((target, attempt, datetime.now(UTC)))
+            self._require(given.backup is not None, f"{target} is switched without a backup")
+            self._require(self.core_runs == V2, f"{target} is switched while Core is {self.core_runs}")
+        if name == "back_up_server":
+            self._require(self.server[target] == V1, f"a backup of {target} is made where {self.server[target]} lies")
+        if name == "back_up_core":
+            self._require(self.files == V1, f"a backup of Core is made where its files are {self.files}")
+        if isinstance(given, CoreStep):
+            self._core_may(name, given)
+
+    def _core_may(self, name: str, step: CoreStep) -> None:
+        if name == "dump_database" and step.label in ("final", "pre_rollback"):
+            self._require(self.core_runs in (DOWN, HALF), f"dump {step.label} while Core {self.core_runs} runs")
+        if name == "dump_database" and step.label == "final":
+            self._require(self.base == V1, "a final dump of a database that v2 has touched")
+        if name == "write_core_files":
+            self._require("final" in self.dumped, "Core's files are written without a final dump")
+        if name == "start_core":
+            self._require(self.files == V2, f"v2 is started with files {self.files}")
+        if name in ("restore_database", "downgrade_database"):
+            self._require("pre_rollback" in self.dumped, "a database is given up that nobody has dumped")
+            self._require(self.core_runs == DOWN, f"a database is restored under a Core that is {self.core_runs}")
+        if name == "restore_database" and step.dump:
+            self._require(step.dump.label == "final", f"{step.dump.label} is restored as v1's database")
+        if name == "start_old_core":
+            self._require((self.files, self.base) == (V1, V1), f"v1 starts: files {self.files}, data {self.base}")
+
+    def _require(self, right: bool, words: str) -> None:
+        if not right:
+            self.wrong.append(words)
+
+    # --- what it has done ---------------------------------------------------------------------------------------------
+
+    def _failed(self, name: str, target: str) -> None:
+        what, _ = _MEANS.get(name, ("", ""))
+        if what:
+            self._set(what, target, HALF)
+        if name == "start_core":
+            self.base, self.core_runs = V2, HALF
+        if name == "start_old_core":
+            self.core_runs = HALF
+        if name == "return_to_new_core":
+            self.files = self.base = self.core_runs = HALF
+
+    def _done(self, name: str, target: str, given: Any) -> None:
+        what, becomes = _MEANS.get(name, ("", ""))
+        if what:
+            self._set(what, target, becomes)
+        if name == "dump_database":
+            self.dumped.add(given.label)
+        if name == "start_core":
+            self.base = self.core_runs = V2
+        if name == "start_old_core":
+            self.core_runs = V1
+        if name == "return_to_new_core":
+            self.files = self.base = self.core_runs = V2
+
+    def _set(self, what: str, target: str, becomes: str) -> None:
+        if what == "server":
+            self.server[target] = becomes
+        else:
+            setattr(self, {"core": "core_runs"}.get(what, what), becomes)
