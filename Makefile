@@ -79,3 +79,12 @@ SWEEP ?=
 
 crash-sweep: setup ## Prints the table; fails if any cell does
 	SWEEP="$(SWEEP)" $(BIN)/python -m tests.sweep -j $(NIGHTS)
+
+# Random nights: what breaks, what people say and when, workers that forget everything. On the workflows with doubles, and
+# one in twenty on the sandbox with its files. A night that fails prints itself; pin it as an @example.
+.PHONY: invariants
+KU_NIGHTS ?= 300
+
+invariants: setup ## Other nights each time
+	KU_NIGHTS=$(KU_NIGHTS) $(BIN)/python -m pytest tests/workflows/test_invariants.py tests/fleet/test_random_nights.py -n 2 \
+	  -p no:logging $(PYTEST_ARGS)

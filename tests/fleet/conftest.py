@@ -201,7 +201,13 @@ async def until(
 @pytest.fixture
 async def fleet(tmp_path: Path, temporal: Client, request: pytest.FixtureRequest) -> AsyncIterator[Fleet]:
     """A simulated fleet of three servers (change by `@pytest.mark.parametrize("fleet", [5], indirect=True)`)."""
-    servers = getattr(request, "param", 3)
+    async with serving(tmp_path, temporal, getattr(request, "param", 3)) as one:
+        yield one
+
+
+@contextlib.asynccontextmanager
+async def serving(tmp_path: Path, temporal: Client, servers: int) -> AsyncIterator[Fleet]:
+    """A simulated fleet, its workers ended with it."""
     sandbox = await Sandbox.start(tmp_path / "fleet", servers=servers, speed=10)
     spec = await asyncio.to_thread(load, sandbox.fleet_file)
     # A killed worker is noticed, and its step begun again, in 4 s instead of 11: most of what a crash test waited for.

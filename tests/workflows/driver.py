@@ -93,7 +93,7 @@ class Driver:
     async def plain(
         cls, env: WorkflowEnvironment, doubles: Doubles, *, forgetful: bool = False
     ) -> AsyncIterator[Driver]:
-        """Without the sandbox, to be quick. `forgetful`: the whole history is replayed at every task, as after a crash."""
+        """Without the sandbox, to be quick. `forgetful`: all history is replayed at every task, as after a crash."""
         worker = Worker(
             env.client,
             task_queue=QUEUE,
