@@ -141,3 +141,27 @@ async def test_a_queue_for_a_download_ends_with_the_lock() -> None:
     held.release()
     await asyncio.wait_for(waiting, 5)
     assert held.locked()
+
+
+@pytest.mark.parametrize(
+    ("why", "over"), [({"cancel_requested": True}, True), ({"timed_out": True}, False), ({"not_found": True}, False)]
+)
+async def test_a_try_that_is_over_is_no_step_that_is_given_up(why: dict[str, bool], over: bool) -> None:
+    """Its successor may be at work already: what it finds must not be taken away from it."""
+    begun = asyncio.Event()
+
+    @activity.defn
+    async def step() -> bool:
+        try:
+            begun.set()
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            return signs.given_up()
+        return False
+
+    environment = ActivityEnvironment()
+    running = asyncio.ensure_future(environment.run(step))
+    await begun.wait()
+    environment.cancel(activity.ActivityCancellationDetails(**why))
+    assert await running is over
+    assert signs.given_up(), "outside of Temporal a cancel is a cancel"
