@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import Any
 
+from komodo.core_api import ServerView
 from komodo.core_settings import address_problem, agent_of
 from komodo.project import Container
 from model.facts import Finding, KnownServer, Severity
@@ -25,6 +27,34 @@ def find_agent_server(known: Iterable[KnownServer], agent: Container | None, por
         if not server.address and server.name == connect_as:
             return server.name
     return ""
+
+
+def known_servers(views: tuple[ServerView, ...], documents: tuple[Mapping[str, Any], ...]) -> tuple[KnownServer, ...]:
+    """Core's own list where there is one; the collection's addresses where the list has none (v2: null)."""
+    configs = {str(d.get("name", "")): d.get("config") or {} for d in documents}
+    if views:
+        return tuple(
+            KnownServer(
+                name=v.name,
+                id=v.id,
+                address=v.address or str(configs.get(v.name, {}).get("address") or ""),
+                enabled=v.enabled,
+                state=v.state,
+                version=v.version,
+            )
+            for v in views
+        )
+    return tuple(
+        KnownServer(
+            name=str(d.get("name", "")),
+            id=str(d.get("_id", "")),
+            address=str((d.get("config") or {}).get("address") or ""),
+            enabled=bool((d.get("config") or {}).get("enabled")),
+            state="",
+            version="",
+        )
+        for d in sorted(documents, key=lambda d: str(d.get("name", "")))
+    )
 
 
 def fate_findings(fleet: FleetSpec, known: tuple[KnownServer, ...], agent_server: str) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +16,7 @@ from activities.core_access import core_api, log_of, open_database
 from activities.core_drift import drifted_containers, drifted_files, in_progress, update_words
 from activities.core_key import pair_findings
 from activities.core_survey import Ended, Look
-from activities.fates import fate_findings, find_agent_server
+from activities.fates import fate_findings, find_agent_server, known_servers
 from hosts.host import Host
 from hosts.pool import Hosts
 from komodo.actions import old_calls
@@ -33,7 +34,7 @@ from model.errors import (
     SecretMissing,
     UpgradeError,
 )
-from model.facts import CoreFacts, Finding, KnownServer, ServiceFacts
+from model.facts import CoreFacts, Finding, KnownServer, ServiceFacts, Severity
 from model.steps import CoreStep, Recheck, SurveyCore
 
 _SOON = timedelta(hours=12)
@@ -41,6 +42,10 @@ _NO_KEY_CURE = (
     "make one as an admin in Komodo (Settings, API Keys) and name it: [core] api_key_env, api_secret_env; it is used "
     "for reading only"
 )
+
+
+_MAY_PASS = ("unreachable", "survey-failed", "api", "core-not-answering", "database-unreachable")
+"""What is found also where the line broke while it was looked at: looked at once more before that is believed."""
 
 
 class PreflightCore:
@@ -52,6 +57,14 @@ class PreflightCore:
     @activity.defn
     async def survey_core(self, ask: SurveyCore) -> CoreFacts:
         """Everything the plan needs to know of Core, with findings for all that is wrong."""
+        facts = await self._survey(ask)
+        if any(f.severity is Severity.REFUSE and f.code in _MAY_PASS for f in facts.findings):
+            # A line that is cut in the middle of a look is no reason to refuse an upgrade.
+            await asyncio.sleep(ask.fleet.clocks.poll.total_seconds())
+            facts = await self._survey(ask)
+        return facts
+
+    async def _survey(self, ask: SurveyCore) -> CoreFacts:
         try:
             host = await self._hosts.get(ask.fleet.core.host)
         except UpgradeError as error:
@@ -100,7 +113,7 @@ class PreflightCore:
                 look.findings.append(refuse(code, error.what, error.cure))
                 servers = ()
         facts = replace(facts, version=look.version)
-        known = _merge(servers, documents.get("servers", ()))
+        known = known_servers(servers, documents.get("servers", ()))
         agent_server = find_agent_server(known, look.agent)
         facts = replace(facts, servers=known, agent_server=agent_server)
         busy = facts.busy or tuple(update_words(u) for u in documents.get("updates", ()))
@@ -266,34 +279,6 @@ async def _documents(opened: Database) -> Mapping[str, tuple[Mapping[str, Any], 
         "stacks": await opened.stacks(),
         "updates": await opened.open_updates(),
     }
-
-
-def _merge(views: tuple[ServerView, ...], documents: tuple[Mapping[str, Any], ...]) -> tuple[KnownServer, ...]:
-    """Core's own list where there is one; the collection's addresses where the list has none (v2: null)."""
-    configs = {str(d.get("name", "")): d.get("config") or {} for d in documents}
-    if views:
-        return tuple(
-            KnownServer(
-                name=v.name,
-                id=v.id,
-                address=v.address or str(configs.get(v.name, {}).get("address") or ""),
-                enabled=v.enabled,
-                state=v.state,
-                version=v.version,
-            )
-            for v in views
-        )
-    return tuple(
-        KnownServer(
-            name=str(d.get("name", "")),
-            id=str(d.get("_id", "")),
-            address=str((d.get("config") or {}).get("address") or ""),
-            enabled=bool((d.get("config") or {}).get("enabled")),
-            state="",
-            version="",
-        )
-        for d in sorted(documents, key=lambda d: str(d.get("name", "")))
-    )
 
 
 def _document_findings(documents: Mapping[str, tuple[Mapping[str, Any], ...]], look: Look) -> list[Finding]:

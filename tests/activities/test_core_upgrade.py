@@ -409,3 +409,10 @@ async def test_a_report_lies_in_the_run_folder(b: Bench) -> None:
     assert sent.facts[1] == "handed to the notify command"
     failed = await b.report.notify(Notice(fleet="f", subject="s", text="t", command="exit 3"))
     assert "exit code 3" in failed.facts[1]
+
+
+async def test_a_line_that_breaks_in_a_survey_is_no_reason_to_refuse(b: Bench) -> None:
+    before = [f.code for f in (await b.survey()).findings]
+    b.sandbox.fault("connection-drop", "core", at=3, times=1)
+    assert [f.code for f in (await b.survey()).findings] == before
+    assert not b.sandbox.world.faults.on("connection-drop", "core"), "it was cut"

@@ -27,6 +27,8 @@ HOWS = {KILL: "worker killed", CUT: "connection cut", SERVER: "Temporal killed"}
 ROUNDS = 4
 """Nights for the same cells: one that did not get its turn (too much died beside it) is tried again."""
 LONGEST = 900
+MOST = 12
+"""Problems told of one night: the first ones say what happened."""
 
 
 @dataclass
@@ -166,10 +168,10 @@ class Sweep:
             cell.met, cell.late, cell.seconds = True, hit["late"], hit["back_after"]
             cell.problems += told["problems"]
         if told["problems"]:
-            self.say(f"{told['folder']}: " + "\n    ".join(told["problems"]))
+            self.say(f"{told['folder']}: " + "\n    ".join(told["problems"][:MOST]))
             names = ", ".join(cell.name for cell in met)
             self.broken += [f"{cells[0].scenario}, {HOWS[cells[0].how]} ({told['folder']}; {names}):\n    {p}"
-                            for p in told["problems"]]  # fmt: skip
+                            for p in told["problems"][:MOST]]  # fmt: skip
         return len(met)
 
 
