@@ -9,7 +9,7 @@ uri=$4
 database=$5
 login=$6
 dump_begins "$1" "$2" archive.gz
-stall=$7
+stall=${7:-300}
 
 # ends_when_it_hangs PID: looks at the dump every second; in the background.
 ends_when_it_hangs() {

@@ -40,7 +40,11 @@ write_config() {
 # note_mark INVOCATION: this run was there until now. An empty mark, of a call that was killed here, counts as none.
 note_mark() {
   uptime
-  printf '%s %s\n' "$1" "$now" >"$mark"
+  # Half of a mark would be read by the next call.
+  printf '%s %s\n' "$1" "$now" >"$mark" || {
+    rm -f -- "$mark"
+    die 1 "$mark could not be written; nothing was switched"
+  }
 }
 
 # remember: sets $before and $stopped; kept when the script is run again
