@@ -115,7 +115,7 @@ async def test_a_dump_that_hangs_is_ended_and_core_may_start_again(b: Bench, how
     """Core is stopped meanwhile: it is waited for once, not once per retry."""
     limit = timedelta(seconds=3)
     b.clocks(**({"dump_stall": limit} if how == "stalls" else {"dump": limit}))
-    await b.staged()
+    await b.backed_up()
     await b.core.stop_core(b.step)
     b.sandbox.fault("dump-hangs", "core", times=1)
     with pytest.raises(CommandFailed, match=r"mongodump hung: for 3 s|did not end within 0:00:03") as caught:

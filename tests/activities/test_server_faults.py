@@ -44,15 +44,16 @@ async def test_a_read_only_file_system_changes_nothing_and_is_told(fleet: Fleet)
     assert (await fleet.switch(step)).version == NEW
 
 
-@pytest.mark.parametrize("seconds", [86_400, -86_400])
-async def test_a_clock_that_jumps_moves_nothing(fleet: Fleet, seconds: int) -> None:
+async def test_a_clock_that_jumps_moves_nothing(fleet: Fleet) -> None:
+    """A day ahead at the switch, a day behind at the way back."""
     before = installed(fleet)
     step = await fleet.ready("web-1")
-    fleet.sandbox.fault("clock-jump", "web-1", seconds=seconds)
+    fleet.sandbox.fault("clock-jump", "web-1", seconds=86_400)
     switched = await fleet.switch(step)
     assert switched.version == NEW
     assert (await fleet.verify(step, switched)).by_core
     fleet.sandbox.heal()
+    fleet.sandbox.fault("clock-jump", "web-1", seconds=-86_400)
     assert (await run(Periphery(fleet.hosts).restore_server, step)).version == OLD
     assert installed(fleet) == before
 

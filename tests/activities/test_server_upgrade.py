@@ -21,7 +21,6 @@ from hosts.script import Script, parse
 from model.errors import (
     AgentNotStarted,
     ConfigNotLoaded,
-    DiskFull,
     JobLost,
     KeyRejected,
     PlanChanged,
@@ -219,22 +218,6 @@ async def test_an_agent_that_leaves_out_its_config_is_found(fleet: Fleet) -> Non
     assert "core_public_keys" in str(caught.value)
     fleet.sandbox.heal()
     assert (await run(Periphery(fleet.hosts).restore_server, step)).version == OLD
-
-
-async def test_a_full_disk_leaves_nothing_half_written(fleet: Fleet) -> None:
-    step = await fleet.ready("web-1")
-    before = fleet.config("web-1").read_bytes()
-    binary = (fleet.root("web-1") / "usr/local/bin/periphery").read_bytes()
-    fleet.sandbox.fault("disk-full", "web-1", path="etc/komodo")
-    with pytest.raises(DiskFull):
-        await fleet.switch(step)
-    assert [p.name for p in fleet.config("web-1").parent.iterdir() if "komodo-upgrade" in p.name] == []
-    assert fleet.config("web-1").read_bytes() == before
-    assert (fleet.root("web-1") / "usr/local/bin/periphery").read_bytes() == binary
-    assert [p.name for p in (fleet.root("web-1") / "usr/local/bin").iterdir()] == ["periphery"]
-    assert fleet.sandbox.agent_version("web-1") == OLD
-    fleet.sandbox.heal()
-    assert (await fleet.switch(step)).version == NEW
 
 
 async def test_what_changed_since_the_plan_is_not_touched(fleet: Fleet) -> None:

@@ -31,7 +31,7 @@ async def temporal() -> AsyncIterator[WorkflowEnvironment]:
 
 
 @settings(
-    max_examples=NIGHTS or 5,
+    max_examples=NIGHTS or 2,
     derandomize=not NIGHTS,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
