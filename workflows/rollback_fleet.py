@@ -46,6 +46,8 @@ class RollbackFleet(Conversation):
         self._end = await until_end(self._told(), self._on_cancel)
         if request.approved is None and self._back.begun:
             await finish(self._report_and_release())
+        elif request.approved is None and self._back.held:
+            await finish(self._give_core_back())
         await finish(self.desk.told())
         self._enter(Phase.DONE)
         await workflow.wait_condition(workflow.all_handlers_finished)
@@ -118,6 +120,14 @@ class RollbackFleet(Conversation):
             self._back.warn("report", CORE, f"the report could not be saved: {trouble(error).text}")
         for name, kept in (await each((CORE, *self._request.servers), self._release)).items():
             self._back.warn("not-released", name, f"the host was not given back: {trouble(kept).text}")
+
+    async def _give_core_back(self) -> None:
+        """Nothing was changed, so all that leads back stays."""
+        release = ReleaseHosts(op=self._op(CORE), core=self._request.fleet.core)
+        try:
+            await steps.release_host(release, self._request.fleet.clocks)
+        except FailureError as error:
+            self._back.warn("not-released", CORE, f"the host was not given back: {trouble(error).text}")
 
     async def _release(self, name: str) -> None:
         core = name == CORE

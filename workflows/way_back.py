@@ -33,6 +33,8 @@ class WayBack:
         self.desk = desk
         self.begun = False
         """Something was changed: from here on it is finished, whatever is cancelled."""
+        self.held = False
+        """Core's host may be locked for the proof of the final dump, also where nothing is changed in the end."""
         self.core_state = ServerState.PENDING if request.core else ServerState.ALREADY_CURRENT
         self.core_version = request.plan.core.version if request.core_is_back else request.fleet.target
         self.core_agent: ServerOutcome | None = None
@@ -61,6 +63,7 @@ class WayBack:
                 drift += (await steps.check_rollback(self._step(dump=self._final))).drift
                 if self._final and not drift:
                     self._core("proving the final dump")
+                    self.held = True
                     self._final = await proving.prove(self._step(), self._final)
                     self.dumps = (self._final,)
             except FailureError as error:

@@ -46,6 +46,7 @@ async def temporal() -> AsyncIterator[WorkflowEnvironment]:
 )
 @example(Night(servers=3, answers=("unknown gate", "first", "nobody", "rollback", "not taken", "first")))
 @example(Night(faults=(Fault("start_core", "core", "CommandFailed", 1),), answers=("first", "second")))
+@example(Night(servers=1, faults=(Fault("prove_dump", "core", "CommandFailed", 2, after=1),), back=True))
 @example(Night(meanwhile=((13, "cancel"),), forgetful=True))
 @example(Night(faults=(Fault("restore_database", "core", "CommandFailed", 1), RETURN), answers=("first", "rollback")))
 async def test_a_night(temporal: WorkflowEnvironment, night: Night) -> None:
