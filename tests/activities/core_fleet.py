@@ -87,8 +87,8 @@ class Bench:
         """The same, with the backup made already."""
         self.results.append(await self.core.stage_core(self.step))
         final = await self._quiet()
-        self.results.append(await self.core.write_core_files(self.step))
-        self.results.append(await self.core.start_core(replace(self.step, dump=final)))
+        self.results.append(await self.core.write_core_files(replace(self.step, dump=final)))
+        self.results.append(await self.core.start_core(self.step))
         key = await self.core.read_core_key(self.step)
         self.step = replace(self.step, key=key.public_key)
         self.results += [key, await self.core.switch_core_agent(self.step)]
