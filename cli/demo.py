@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 SANDBOX_PATIENCE = 60.0
 KEPT = ("report.md", "report.json")
 MOST = 200
-CRASHES = 5
-"""Enough that the first attempt is given up and undone; the second one comes up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +96,7 @@ def _failures(servers: int, wanted: tuple[str, ...]) -> tuple[int, tuple[str, ..
         if position is None:
             raise click.UsageError(f"{text} is neither a fault (`--fail list`) nor a server such as {server_name(0)}")
         servers = max(servers, position + 1)
-        named.append(f"crash-loop@{text}:{CRASHES}")
+        named.append(f"crash-loop@{text}:put-back")
     return servers, tuple(named)
 
 

@@ -42,8 +42,8 @@ async def _run(options: argparse.Namespace) -> None:
     ) as sandbox:
         for text in options.fault:
             name, _, where = text.partition("@")
-            host, _, times = where.partition(":")
-            sandbox.fault(name, host, **({"times": int(times)} if times else {}))
+            host, _, end = where.partition(":")
+            sandbox.fault(name, host, **({"times": int(end)} if end.isdigit() else {"until": end} if end else {}))
         sys.stdout.write(f"{sandbox.fleet_file}\n")
         sys.stdout.flush()
         _follow_parent(stop)
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--speed", type=float, default=4.0, help="how many times faster than a real Core's clocks")
     parser.add_argument("--interval", default="1-sec", help="Core's monitoring interval")
     parser.add_argument(
-        "--fault", action="append", default=[], metavar="NAME@HOST[:TIMES]", help="see sandbox/faults.py"
+        "--fault", action="append", default=[], metavar="NAME@HOST[:TIMES|:put-back]", help="see sandbox/faults.py"
     )
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_run(parser.parse_args()))

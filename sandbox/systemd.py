@@ -203,7 +203,11 @@ class Systemd:
 
     def _crashes(self, version: str) -> Fault | None:
         fault = self.host.world.faults.on("crash-loop", self.host.name)
-        if fault is None or not fault.covers(version):
+        if fault is None:
+            return None
+        if not fault.covers(version):
+            if fault.struck and fault.options.get("until") == "put-back":
+                self.host.world.faults.heal(fault.name, fault.host)
             return None
         return self.host.world.faults.strike("crash-loop", self.host.name)
 

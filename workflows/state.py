@@ -289,6 +289,10 @@ class Run:
 
     def show(self) -> None:
         """The same as a table in Temporal's UI."""
+        if not workflow.in_workflow():
+            # What waited at a gate is collected after its workflow was terminated: its `finally` runs outside of it, in
+            # the middle of whatever the interpreter is at.
+            return
         workflow.set_current_details(board.markdown(self.progress()))
 
 
