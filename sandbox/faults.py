@@ -37,8 +37,8 @@
 | up-keeps-old | core | | `docker compose up` ends well and starts the old container: nothing was pulled |
 | up-does-nothing | core | | `docker compose up` fails without having done anything |
 
-Options of every fault: times=N (it heals itself after N strikes). crash-loop on a server: until="put-back" (it heals itself
-once another version was started there).
+Options of every fault: times=N (it heals itself after N strikes). Of crash-loop on a server: until="put-back" (it heals
+itself once another version was started there).
 """
 
 from __future__ import annotations
