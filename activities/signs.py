@@ -26,10 +26,13 @@ where a whole dump is read through for its digest)."""
 class _Pulse:
     """Of one running step."""
 
-    def __init__(self) -> None:
+    def __init__(self, silence: float) -> None:
         self.jobs = 0
         """That have given a sign themselves."""
         self.since = time.monotonic()
+        self.first = self.since + silence
+        """No sign is needed before: the start was one. Most steps end by then, and each sign costs Temporal a
+        transaction."""
 
     def on_its_own(self) -> bool:
         """The worker may vouch for the step."""
@@ -43,6 +46,8 @@ def beat() -> None:
     """Tell Temporal that the step lives; nothing outside of an activity."""
     if pulse := _pulse.get():
         pulse.since = time.monotonic()
+        if pulse.since < pulse.first:
+            return
     if activity.in_activity():
         activity.heartbeat()
 
@@ -56,7 +61,7 @@ async def beating(limit: timedelta | None) -> AsyncIterator[None]:
     if not limit:
         yield
         return
-    pulse = _Pulse()
+    pulse = _Pulse(limit.total_seconds() / 4)
     token = _pulse.set(pulse)
     task = asyncio.create_task(_vouch(pulse, limit / 4))
     try:
@@ -70,7 +75,6 @@ async def beating(limit: timedelta | None) -> AsyncIterator[None]:
 
 async def _vouch(pulse: _Pulse, pause: timedelta) -> None:
     while True:
-        # The start was a sign of life; most steps end before they need another.
         await asyncio.sleep(pause.total_seconds())
         if pulse.on_its_own():
             activity.heartbeat()
