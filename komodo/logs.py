@@ -14,6 +14,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from komodo.public_key import understood
+
 ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 MASK = "***"
 LONGEST = 400
@@ -91,7 +93,7 @@ class LoadedConfig:
     """The settings a process says it runs with: of the line `PeripheryConfig {…}` or `CoreConfig {…}`."""
 
     core_public_keys: tuple[str, ...] | None = None
-    """None: not set (v1 never has it). Empty: set to nothing, which accepts any Core."""
+    """None: not set (v1 never has it). Empty: set to nothing, which accepts any Core. In one-line form."""
     passkeys: int | None = None
     """How many; None: not set. Never the values."""
     core_addresses: tuple[str, ...] = ()
@@ -281,8 +283,9 @@ _STRINGS = re.compile(r'"((?:[^"\\]|\\.)*)"')
 def _loaded(text: str) -> LoadedConfig:
     """From Rust's Debug form, `{:?}` or `{:#?}` (pretty_startup_config = true)."""
     port = re.search(r"\bport: (\d+)", text)
+    keys = _strings(text, "core_public_keys")
     return LoadedConfig(
-        core_public_keys=_strings(text, "core_public_keys"),
+        core_public_keys=None if keys is None else tuple(understood(key) or key for key in keys),
         passkeys=None if (found := _strings(text, "passkeys")) is None else len(found),
         core_addresses=_strings(text, "core_addresses") or (),
         port=int(port.group(1)) if port else 0,
@@ -294,7 +297,12 @@ def _strings(text: str, field: str) -> tuple[str, ...] | None:
     match = re.search(rf"\b{field}: (None|(?:Some\(\s*)?\[((?:\s*\"(?:[^\"\\]|\\.)*\",?)*)\s*\])", text)
     if match is None or match.group(1) == "None":
         return None
-    return tuple(_STRINGS.findall(match.group(2)))
+    return tuple(_unescaped(written) for written in _STRINGS.findall(match.group(2)))
+
+
+def _unescaped(written: str) -> str:
+    """A key in PEM form is shown on one line."""
+    return re.sub(r"\\([nrt\"'\\])", lambda m: {"n": "\n", "r": "\r", "t": "\t"}.get(m[1], m[1]), written)
 
 
 def _unwrapped(line: str) -> str:

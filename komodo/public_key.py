@@ -99,8 +99,14 @@ def pinnable(text: str) -> str:
 
 
 def understood(entry: str) -> str:
-    """The key of one entry of `core_public_keys`: a key, or one in PEM form; empty where it is neither."""
+    """The key of one entry of `core_public_keys`: a key, or one in PEM form; empty where it is neither.
+
+    An entry is taken as it stands: with blanks around it, or in front of a PEM's lines, it is no key to v2, which does
+    not start then (moghtech/lib crates/pki/src/key/public.rs).
+    """
     try:
-        return from_pem(entry) if entry.strip().startswith("-----BEGIN") else validate(entry)
+        if entry.startswith("-----BEGIN"):
+            return "" if re.search(r"^[ \t]", entry, re.MULTILINE) else from_pem(entry)
+        return validate(entry) if PATTERN.fullmatch(entry) else ""
     except KeyRejected:
         return ""

@@ -69,6 +69,11 @@ def edit(text: str, key: str = KEY) -> str:
         (f'core_public_keys = ["{ED25519}"]\n', f"{LINE}\n"),
         (f'core_public_keys = ["{OTHER}", "{ED25519}"]\n', f'core_public_keys = ["{OTHER}", "{KEY}"]\n'),
         (f'core_public_keys = ["{KEY}", "x"]\n', f"{LINE}\n"),
+        (f'core_public_keys = ["", "{KEY}"]\n', f"{LINE}\n"),
+        (f'core_public_keys = [" {KEY} "]\n', f"{LINE}\n"),
+        (f'core_public_keys = ["{KEY}\\n"]\n', f"{LINE}\n"),
+        (f'core_public_keys = ["{OTHER} ", "{KEY}"]\n', f"{LINE}\n"),
+        ('core_public_keys = ["""\n  ' + PEM.replace("\n", "\n  ") + '"""]\n', f"{LINE}\n"),
     ],
 )  # fmt: skip
 def test_the_key_stands_where_the_agent_reads_it(before: str, after: str) -> None:

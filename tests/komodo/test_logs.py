@@ -196,3 +196,11 @@ def test_only_the_last_run_of_a_containers_log_counts(captures: Path) -> None:
     assert not log.passkeys_used
     assert log.unparsed
     assert not logs.parse_run(logs.last_run(new + old)).unparsed
+
+
+def test_a_pinned_key_in_pem_form_is_that_key() -> None:
+    pem = f"-----BEGIN PUBLIC KEY-----\\n{KEY}\\n-----END PUBLIC KEY-----\\n"
+    line = f' INFO PeripheryStartup: PeripheryConfig {{ private_key: None, core_public_keys: Some(["{pem}"]) }}'
+    log = logs.parse_run(f" INFO PeripheryStartup: Komodo Periphery version: v2.3.2\n{line}\n")
+    assert log.config is not None
+    assert log.config.core_public_keys == (KEY,)
