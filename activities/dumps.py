@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from temporalio import activity
 
-from activities import dump_tools
+from activities import dump_tools, replaced
 from activities.core_access import (
     container,
     database,
@@ -72,8 +72,26 @@ class Dumps:
         For `final` and `pre_rollback` Core is stopped, and the counts before, in and after the dump must be equal; the
         fingerprint is taken beside the dump, since nothing writes. `before` is of a database in use: it is
         fingerprinted before and after. Raises DumpRejected for a dump that proves nothing; DatabaseError; DiskFull.
+
+        `pre_rollback` is what leads forward again. Where an earlier way back had begun to replace the database, that is
+        the dump that was made before it; what is there now is dumped too, if it is anything.
         """
         host = await self._hosts.get(step.fleet.core.host)
+        if step.label != replaced.LABEL:
+            return await self._made(host, step)
+        earlier = await replaced.kept(host, step)
+        try:
+            dumped = await self._made(host, step)
+        except DumpRejected:
+            if earlier is None:
+                raise
+        else:
+            if earlier is None:
+                await replaced.keep(host, step, dumped)
+                return dumped
+        return earlier
+
+    async def _made(self, host: Host, step: CoreStep) -> DumpFacts:
         quiet = step.label != "before"
         if quiet:
             await _require_stopped(host, step)

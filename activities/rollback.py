@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from temporalio import activity
 
-from activities import dump_tools
+from activities import dump_tools, replaced
 from activities.core_access import (
     compose_words,
     core_api,
@@ -107,6 +107,7 @@ class CoreRollback:
         await _require_stopped(host, need(step.facts.core).container)
         async with database(self._hosts, step.fleet.core, step.facts) as (opened, login):
             tool = await dump_tools.downgrade(host, step, login)
+            await replaced.begin(host, step, "downgrade_database")
             try:
                 done = await job(host, step, "downgrade_database", tool.script, *tool.args, data=tool.data)
             except CommandFailed as error:
@@ -178,7 +179,8 @@ class CoreRollback:
     async def return_to_new_core(self, step: CoreStep) -> CoreStarted:
         """After a way back that failed before the agents: the new Core with its data, as before.
 
-        `step.dump` (pre_rollback) is restored where the database was touched; None: it was not.
+        `step.dump` (pre_rollback) is restored where the database was touched; None: it was not, by this way back. Where
+        an earlier one did, what that one had dumped is. Raises DatabaseError where nobody has dumped it.
         """
         host = await self._hosts.get(step.fleet.core.host)
         facts, folder = step.facts, folder_of(step)
@@ -187,8 +189,11 @@ class CoreRollback:
         names += ["note_old_core", "dump_pre_rollback", "note_pre_rollback"]
         await self._void(host, step, *names)
         await job(host, step, "return_stop", "stop_core.sh", folder, directory, service.service, *words)
-        if step.dump:
-            await self._restore_once(host, step, step.dump)
+        dump = step.dump or await replaced.kept(host, step)
+        if dump:
+            await self._restore_once(host, step, dump)
+        elif await replaced.begun(host, step):
+            raise _not_v2s(host, folder)
         pin = planned_pin(facts)
         args: list[str] = []
         for edit in planned_files(facts):
@@ -227,6 +232,7 @@ class CoreRollback:
             mark = await host.read(f"{folder_of(step)}/database-restored")
             done = mark is not None and mark.data.decode().strip() == dump.path
             if not done:
+                await replaced.begin(host, step, name)
                 await dump_tools.settle(host, step.facts)
                 await opened.drop()
                 beat()
@@ -268,6 +274,16 @@ class CoreRollback:
     async def _time_in(self, host: Host, path: str) -> datetime | None:
         file = await host.read(path)
         return moment(file.data.decode()) if file else None
+
+
+def _not_v2s(host: Host, folder: str) -> DatabaseError:
+    return DatabaseError(
+        "an earlier way back had begun to replace Core's database, and no dump of what the new version had written is "
+        "there: the new Core is not started on what is left",
+        host=host.spec.name,
+        left="Core is stopped",
+        cure=f"finish the way back by hand: sudo sh {folder}/restore.sh",
+    )
 
 
 async def _require_stopped(host: Host, core: str) -> None:

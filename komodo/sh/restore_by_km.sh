@@ -50,6 +50,7 @@ restore_by_km() {
     km_unpack "$dump" "$km_work"
     environment=$(km_environment)
     km_end
+    replacing
     [ "${KU_DROPPED:-no}" = yes ] || drop_for_km
     code=0
     printf '%s\n' "$environment" |

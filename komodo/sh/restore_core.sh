@@ -179,6 +179,8 @@ drop_everything() {
     fi
     drop_by_mongosh || tell "mongosh could not drop the database; going on with mongorestore --drop"
 }
+# Until Core is back: what is in the database is the new version's no more. (The tool looks for this mark.)
+replacing() { : >"$here/database-replaced"; }
 do_database() {
     if [ ! -e "$here/core-v2-started" ]; then
         tell "the new version was never started: the database is as it was"
@@ -204,6 +206,7 @@ do_database() {
     rm -f "$here/database-restored"
     ! running "$core" || fail "Core is still running: stop it first (restore.sh stop)"
     running "$db" || run docker start "$db"
+    replacing
     [ "${KU_DROPPED:-no}" = yes ] || drop_everything
     docker cp "$dump" "$db:$inside"
     code=0
@@ -333,6 +336,7 @@ do_agent() {
 }
 do_done() {
     [ "$dry" = no ] || return 0
+    rm -f "$here/database-replaced"
     later=
     for folder in "$(dirname "$here")"/*/; do
         folder=${folder%/}

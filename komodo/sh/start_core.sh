@@ -13,7 +13,7 @@ id_of() {
 before=$(id_of "$database")
 # From here on the database may hold what v1 cannot read: restore.sh looks for this mark.
 : >"$folder/core-v2-started"
-rm -f "$folder/database-restored" "$folder/rolled-back-at"
+rm -f "$folder/database-restored" "$folder/database-replaced" "$folder/rolled-back-at"
 fsync_file "$folder"
 now=$(date -u +%Y-%m-%dT%H:%M:%SZ)
 cd "$directory" || die 1 "there is no $directory"
