@@ -11,6 +11,8 @@ from model.fleet import FleetSpec, Watch
 
 QUERY_WATCH = "watch"
 """The WatchReport as it stands."""
+BACKUP_FINDINGS = ("no-backup-procedure", "backup-failed", "backup-not-run")
+"""Codes of what only a look for the automatic backup can find, or find cured."""
 EXIT_FOUND = 8
 """Exit code of `status` where the upgrade went well and the watch has found something."""
 

@@ -13,6 +13,7 @@ with workflow.unsafe.imports_passed_through():
     from model.facts import Finding, Severity
     from model.steps import Notice
     from model.watch import (
+        BACKUP_FINDINGS,
         QUERY_WATCH,
         SaveWatch,
         Seen,
@@ -30,6 +31,10 @@ with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNo
 
 _MOST = 200
 """Findings that are kept apart. A fleet in flames needs no list."""
+_SHORTEST = timedelta(seconds=1)
+_NOT_LOOKED_AT = "not-looked-at"
+_TRIES = 6
+"""Looks for the backup, one after the other: Core's host may be away at just that moment of the next day."""
 
 
 @workflow.defn(name="WatchFleet")
@@ -72,17 +77,33 @@ class WatchFleet:
         return self._report
 
     async def _watch(self) -> None:
-        for at, backup in self._moments:
+        tries = 1
+        while self._moments:
+            at, backup = self._moments.pop(0)
             self._report = replace(self._report, next_look=at)
             if at > workflow.now():
                 await workflow.sleep(at - workflow.now(), summary="next look")
+            if not backup and self._moments and self._moments[0][0] <= workflow.now():
+                continue  # slept through, with the worker: several looks at once see no more than one
             look = await self._look(backup=backup)
             if look.superseded:
                 self._report = replace(self._report, state=WatchState.ENDED, detail=look.superseded)
                 return
             if self._note(look, backup=backup):
                 await self._save()
+            if backup and not _looked(look) and tries < _TRIES:
+                tries += 1
+                self._again()
         self._report = replace(self._report, state=WatchState.OVER)
+
+    def _again(self) -> None:
+        """The look for the backup once more: this one could not be made."""
+        self._moments = sorted([*self._moments, (workflow.now() + self._pause, True)])
+        self._report = replace(self._report, until=self._moments[-1][0])
+
+    @property
+    def _pause(self) -> timedelta:
+        return max(self._request.watch.every, _SHORTEST)
 
     async def _look(self, *, backup: bool) -> WatchLook:
         request = self._request
@@ -93,7 +114,8 @@ class WatchFleet:
             servers=request.servers,
             since=request.since,
             backup=backup,
-            before=self._stats,
+            # Core makes new ones once in a while only.
+            before=self._stats if workflow.now() - self._report.at >= self._pause / 2 else (),
         )
         try:
             return await steps.watch_fleet(step)
@@ -101,13 +123,18 @@ class WatchFleet:
             if is_cancelled_exception(error):
                 raise
             text = f"it could not be looked at: {trouble(error).text}"
-            finding = Finding(code="not-looked-at", severity=Severity.WARN, subject="core", text=text)
+            finding = Finding(code=_NOT_LOOKED_AT, severity=Severity.WARN, subject="core", text=text)
             return WatchLook(findings=(finding,), stats=self._stats)
 
     def _note(self, look: WatchLook, *, backup: bool) -> bool:
         """True: there is something that people do not know yet."""
         now, self._stats = workflow.now(), look.stats
-        seen = {(s.finding.code, s.finding.subject): replace(s, open=False) for s in self._report.found}
+        # What only a look for the backup finds stays open until the next of these.
+        unseen = () if backup and _looked(look) else BACKUP_FINDINGS
+        seen = {
+            (s.finding.code, s.finding.subject): replace(s, open=s.open and s.finding.code in unseen)
+            for s in self._report.found
+        }
         fresh = []
         for finding in look.findings:
             key = (finding.code, finding.subject)
@@ -122,7 +149,7 @@ class WatchFleet:
             at=now,
             looks=self._report.looks + 1,
             found=tuple(seen.values())[:_MOST],
-            backup_seen=self._report.backup_seen or backup,
+            backup_seen=self._report.backup_seen or (backup and _looked(look)),
         )
         if fresh:
             self._tell(fresh)
@@ -159,11 +186,15 @@ class WatchFleet:
             self._report = replace(self._report, detail=text)
 
 
+def _looked(look: WatchLook) -> bool:
+    return all(finding.code != _NOT_LOOKED_AT for finding in look.findings)
+
+
 def moments(request: WatchRequest) -> list[tuple[datetime, bool]]:
     """When to look, and whether the backup is looked for then."""
     watch, at = request.watch, request.since
     found: list[tuple[datetime, bool]] = []
-    step = max(watch.every, timedelta(seconds=1))
+    step = max(watch.every, _SHORTEST)
     while watch.lasts and at + step <= request.since + watch.lasts:
         at += step
         found.append((at, False))

@@ -15,7 +15,7 @@ from model.decisions import ControlVerb
 from model.facts import Finding, Severity
 from model.fleet import FleetSpec, Watch
 from model.progress import FleetState
-from model.watch import StatsAt, WatchLook, WatchReport, WatchState, watch_id
+from model.watch import BACKUP_FINDINGS, StatsAt, WatchLook, WatchReport, WatchState, watch_id
 from tests.workflows.doubles import CHANGE, NOW, Doubles, broken, core_facts, fleet
 from tests.workflows.driver import Driver
 
@@ -133,3 +133,41 @@ async def test_the_stats_of_the_last_look_are_given_to_the_next(run: Driver, dou
     watch = await upgraded(run, watched(fleet(1), Watch(lasts=2 * HOUR, every=HOUR)))
     await over(run, watch)
     assert [look.before for look in doubles.inputs("watch_fleet")] == [(), stats]
+
+
+async def test_looks_that_were_slept_through_are_one_and_compare_nothing_a_moment_old(
+    run: Driver, doubles: Doubles
+) -> None:
+    """A laptop that was closed for hours: stats that Core had no time to renew do not stand still."""
+    second, stats = timedelta(seconds=1), (StatsAt(server="web-1", at=NOW),)
+    doubles.play("watch_fleet", "core", WatchLook(stats=stats), WatchLook(stats=stats))
+    slow = doubles.hold("watch_fleet", "core")
+    watch = await upgraded(run, watched(fleet(1), Watch(lasts=3 * second, every=second, backup_within=HOUR)))
+    await asyncio.wait_for(slow.begun.wait(), 20)
+    await asyncio.sleep(2.5)  # the looks of the second and third second are due by now
+    slow.go.set()
+    report = await over(run, watch)
+    assert [look.backup for look in doubles.inputs("watch_fleet")] == [False, False, True]
+    assert [look.before for look in doubles.inputs("watch_fleet")] == [(), (), stats]
+    assert (report.state, report.looks) == (WatchState.OVER, 3)
+
+
+async def test_what_became_of_the_backup_is_asked_until_it_is_known_and_kept(run: Driver, doubles: Doubles) -> None:
+    failed = Finding(code="backup-failed", severity=Severity.WARN, subject="core", text="ran, and failed")
+    assert failed.code in BACKUP_FINDINGS
+    away = broken("Unreachable", "no route")
+    doubles.play("watch_fleet", "core", None, None, away, None, WatchLook(findings=(failed,)))
+    half = timedelta(minutes=30)
+    watch = await upgraded(run, watched(fleet(1), Watch(lasts=4 * HOUR, every=HOUR, backup_within=2 * HOUR + half)))
+    report = await over(run, watch)
+    assert [look.backup for look in doubles.inputs("watch_fleet")] == [False, False, True, False, True, False]
+    assert [(s.finding.code, s.open) for s in report.found] == [("not-looked-at", False), ("backup-failed", True)]
+    assert report.backup_seen
+
+
+async def test_a_backup_that_can_never_be_looked_for_is_not_said_to_be_seen(run: Driver, doubles: Doubles) -> None:
+    doubles.play("watch_fleet", "core", *(broken("Unreachable", "no route") for _ in range(9)))
+    watch = await upgraded(run, watched(fleet(1), Watch(every=HOUR, backup_within=HOUR)))
+    report = await over(run, watch)
+    assert (report.looks, report.backup_seen, (report.until - report.since) // HOUR) == (6, False, 6)
+    assert [(s.finding.code, s.open) for s in report.found] == [("not-looked-at", True)]
