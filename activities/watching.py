@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from temporalio import activity
 
-from activities.core_access import core_api, facts_in, inspect, script
+from activities.core_access import core_api, facts_in, inspect, moment, script
 from activities.signs import beat
 from hosts.host import Host
 from hosts.pool import Hosts
@@ -52,6 +52,11 @@ class Watching:
             version = await api.open_version()
             if version and version != step.fleet.target:
                 return WatchLook(superseded=f"Core is on {version} now, not on {step.fleet.target} any more")
+            if not version and await api.flavour() == 1:
+                # Nobody rolled it back, by this tool or by restore.sh: its servers' states would only repeat it.
+                text = f"Core answers as v1, not as {step.fleet.target}"
+                found.append(warn("core-version", text, "who put it back? A bot that pins images, perhaps"))
+                return WatchLook(findings=tuple(found), stats=step.before)
             if not api.has_key:
                 return WatchLook(findings=tuple(found))
             found += _not_ok(step, await api.list_servers())
@@ -81,7 +86,11 @@ class Watching:
 
 
 async def _superseded(host: Host, step: WatchStep) -> str:
-    """Somebody else's upgrade or rollback is on: what it does is not to be reported as trouble."""
+    """An upgrade or a rollback is on, or was meanwhile: what it does is not to be reported as trouble."""
+    folder = Operation(change=step.change, fleet=step.fleet.name, target="core").folder(host.spec.state_dir)
+    # By restore.sh, whoever ran it; the lock of this upgrade's own rollback has this upgrade's name.
+    if back := await host.read(f"{folder}/rolled-back-at"):
+        return f"Core was rolled back at {moment(back.data.decode()):%Y-%m-%d %H:%M:%S} UTC"
     lock = await host.read(f"{host.spec.state_dir}/lock/owner")
     owner = lock.data.decode().split("\n", 1)[0] if lock else ""
     fleet, _, change = owner.partition(" ")

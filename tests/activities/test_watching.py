@@ -92,6 +92,7 @@ async def test_a_look_at_an_upgraded_fleet(tmp_path: Path, monkeypatch: pytest.M
         await made.upgraded()
         await _looks(made, monkeypatch)
         await _saves(made)
+        await _after_a_way_back(made)
 
 
 async def _looks(made: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,3 +154,21 @@ async def _saves(made: Bench) -> None:
     assert json.loads((folder / "watch.json").read_text())["watch"]["looks"] == 2
     assert not (Path(made.fleet.core.host.state_dir) / "lock").exists(), "the next upgrade's lock is left alone"
     assert not leftovers(folder)
+
+
+async def _after_a_way_back(made: Bench) -> None:
+    """Begun elsewhere, under this upgrade's own name: no lock, and no version of v2's, tells of it."""
+    step = WatchStep(
+        fleet=made.fleet,
+        change=CHANGE,
+        core=made.step.facts,
+        servers=("Local", "web-1"),
+        since=datetime.now(UTC) - timedelta(hours=1),
+    )
+    done = await made.by_hand(f"sudo sh {made.folder}/restore.sh")
+    assert done.exit_status == 0, done.stderr
+    assert "Core was rolled back at 2" in (await run(Watching(made.hosts).watch_fleet, step)).superseded
+    (made.folder / "rolled-back-at").unlink()
+    alone = await run(Watching(made.hosts).watch_fleet, step)
+    told = {f.code: f.text for f in alone.findings if f.code != "zombies"}
+    assert told == {"core-version": "Core answers as v1, not as 2.3.2"}
