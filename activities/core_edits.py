@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import posixpath
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import Any
-
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from activities.core_access import project_of
 from hosts.host import Host, RemoteFile
 from komodo.compose import ComposeEdit, edit_compose, pin_agent_key
+from komodo.compose_beside import NOTHING, besides
+from komodo.compose_services import NOTHING_HERE, env_files, service_names
+from komodo.compose_text import load
 from komodo.diff import masked_diff
 from komodo.environment import FIRST_SERVER, edit_env, values
 from komodo.project import Container
@@ -119,17 +120,10 @@ def env_file_paths(texts: Mapping[str, str], project: ComposeProject, service: s
     """What `env_file:` of a service names in any of the project's compose files, absolute. Unreadable YAML: nothing."""
     found: list[str] = []
     for path in project.files:
-        try:
-            loaded: Any = YAML(typ="safe", pure=True).load(texts.get(path, ""))
-        except YAMLError:
-            continue
-        body = ((loaded or {}).get("services") or {}).get(service) if isinstance(loaded, dict) else None
-        entry = body.get("env_file") if isinstance(body, dict) else None
-        for item in entry if isinstance(entry, list) else [entry]:
-            name = item.get("path") if isinstance(item, dict) else item
-            if isinstance(name, str) and "$" not in name:
-                found.append(str(PurePosixPath(project.directory) / name.removeprefix("./")))
-    return tuple(dict.fromkeys(found))
+        with contextlib.suppress(EditRefused):
+            found += env_files(load(texts.get(path, ""), snippet=""), service)
+    here = PurePosixPath(project.directory)
+    return tuple(dict.fromkeys(str(here / name.removeprefix("./")) for name in found if "$" not in name))
 
 
 def interpolation_file(project: ComposeProject) -> str:
@@ -155,13 +149,13 @@ def compute(
     chosen = [p for p in project.files if _KOMODO_IMAGE.search(compose[p])] or list(project.files)
     edits: dict[str, ComposeEdit] = {}
     for path in chosen:
-        edits[path] = _edit_one(path, compose[path], target, filled, keys_mount)
+        edits[path] = _edit_one(path, compose, project, envs, target, filled, keys_mount)
     with_core = [p for p, e in edits.items() if e.core_service]
     if len(with_core) != 1:
         named = ", ".join(with_core) or "none"
         raise EditRefused(
             f"Core's service must be in exactly one of the project's compose files; found in: {named}",
-            cure="merge the files, or name the one that counts: [core] compose_files",
+            cure="leave the image of Core's service in one of them and take it out of the others",
         )
     core_path = with_core[0]
     core = edits[core_path]
@@ -186,7 +180,9 @@ def compute(
         known: dict[str, str] = {}
         for path in service_env_files:
             known |= values(envs.get(path, ""))
-        done = pin_agent_key(agent.text, service=agent.agent_service or "", key=PLACEHOLDER, env=known)
+        name = agent.agent_service or ""
+        others = besides({p: compose[p] for p in project.files}, agent_path).get(name, NOTHING)
+        done = pin_agent_key(agent.text, service=name, key=PLACEHOLDER, env=known, beside=others)
         pin = FileEdit(path=agent_path, kind="compose", before=agent.text, after=done.text, reasons=done.reasons)
     return CoreEdits(
         files=tuple(files),
@@ -200,18 +196,44 @@ def compute(
     )
 
 
-def _edit_one(path: str, text: str, target: str, filled: Mapping[str, str], keys_mount: str) -> ComposeEdit:
+def _edit_one(
+    path: str,
+    compose: Mapping[str, str],
+    project: ComposeProject,
+    envs: Mapping[str, str],
+    target: str,
+    filled: Mapping[str, str],
+    keys_mount: str,
+) -> ComposeEdit:
+    others = besides({p: compose[p] for p in project.files}, path)
+    text = compose[path]
+    given = {name: _given(compose, project, envs, name) for name in service_names(load(text, snippet=""))}
     try:
-        return edit_compose(text, target=target, env=filled, keys_mount=keys_mount)
+        return edit_compose(
+            text, target=target, env=filled, keys_mount=keys_mount, others=others, env_files=given
+        )  # fmt: skip
     except EditRefused as error:
-        raise EditRefused(f"{path}: {error.what}", snippet=error.snippet, cure=error.cure) from None
+        what, cure = error.what, error.cure
+        if what == NOTHING_HERE and re.search(r"^[\"']?include[\"']?\s*:", text, re.MULTILINE):
+            what = f"{what}; files that it includes are not edited"
+            cure = "name them with -f (or COMPOSE_FILE) instead of `include`, `up -d` once, then try again"
+        raise EditRefused(f"{path}: {what}", snippet=error.snippet, cure=cure) from None
+
+
+def _given(
+    compose: Mapping[str, str], project: ComposeProject, envs: Mapping[str, str], service: str
+) -> dict[str, str]:
+    """What `env_file:` of a service gives it; files that nobody has read are left out."""
+    found: dict[str, str] = {}
+    for path in env_file_paths(compose, project, service):
+        found |= values(envs.get(path, ""))
+    return found
 
 
 def _keys_dir(edit: ComposeEdit, project: ComposeProject) -> str:
     if edit.keys_named or not edit.keys_source:
         return ""
-    source = edit.keys_source.removeprefix("./")
-    folder = str(PurePosixPath(project.directory) / source)
+    folder = posixpath.normpath(PurePosixPath(project.directory) / edit.keys_source)
     return folder if edit.keys_target == "/config/keys" else f"{folder}/keys"
 
 

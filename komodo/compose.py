@@ -7,14 +7,15 @@ edits are made on the text; then both texts are read and compared as data, so th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ruamel.yaml.nodes import Node, ScalarNode
 
+from komodo.compose_beside import Beside
 from komodo.compose_environment import comment_first_server, refuse_alias_pairs
 from komodo.compose_image import ImagePlan, plan_image
 from komodo.compose_insert import add_item, add_key, declare_volume
-from komodo.compose_mounts import KEYS, declared, keys_mount, list_indent, users_of
+from komodo.compose_mounts import KEYS, Mount, declared, keys_mount, list_indent, mounts, users_of
 from komodo.compose_pin import pin_agent_key
 from komodo.compose_prove import prove
 from komodo.compose_services import Found, Service, find
@@ -68,6 +69,18 @@ class ComposeEdit:
     """Service → the image it has after all edits."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given:
+    """What was asked for, and what is known of the project beside this file."""
+
+    env: Mapping[str, str]
+    target: str
+    keys: str
+    others: Mapping[str, Beside]
+    env_files: Mapping[str, Mapping[str, str]] | None
+    snippet: str
+
+
 @dataclass(slots=True)
 class _Plan:
     changes: Changes
@@ -77,21 +90,31 @@ class _Plan:
     mount: tuple[str, str, bool] = ("", KEYS, False)
 
 
-def edit_compose(text: str, *, target: str, env: Mapping[str, str], keys_mount: str = "bind") -> ComposeEdit:
+def edit_compose(
+    text: str,
+    *,
+    target: str,
+    env: Mapping[str, str],
+    keys_mount: str = "bind",
+    others: Mapping[str, Beside] | None = None,
+    env_files: Mapping[str, Mapping[str, str]] | None = None,
+) -> ComposeEdit:
     """Bring Komodo's services to `target` (exact: "2.3.2"). `env` is what Compose fills in: the env file's values.
 
-    Raises EditRefused, with the lines to paste, where it cannot be done with certainty.
+    `others`: the same services in the project's other files (`besides`). `env_files`: what each service's `env_file:`
+    holds; None: what is in `env`. Raises EditRefused, with the lines to paste, where it cannot be done with certainty.
     """
     snippet = snippet_for(text, target, keys_mount)
     if EXACT.fullmatch(target) is None or target.startswith(("0.", "1.")):
         raise EditRefused(f"{target} is no exact version from 2.0.0 on", cure='give one like "2.3.2"')
     refuse_unreadable(text, snippet=snippet)
     documents = load(text, snippet=snippet)
+    given = _Given(env=env, target=target, keys=keys_mount, others=others or {}, env_files=env_files, snippet=snippet)
     try:
-        plan = _plan(documents, text, env, target, keys_mount, snippet)
+        plan = _plan(documents, text, given)
         result = apply(text, plan.changes.splices)
         prove(text, result, documents, plan.changes, snippet)
-        _prove_done(result, plan, env, target, keys_mount, snippet)
+        _prove_done(result, plan, given)
     except EditRefused as error:
         error.snippet = error.snippet or snippet
         raise
@@ -117,13 +140,14 @@ def _result(text: str, plan: _Plan) -> ComposeEdit:
     )
 
 
-def _plan(documents: list[Node], text: str, env: Mapping[str, str], target: str, keys: str, snippet: str) -> _Plan:
-    found = find(documents, text, env, snippet)
+def _plan(documents: list[Node], text: str, given: _Given) -> _Plan:
+    env, keys = given.env, given.keys
+    found = find(documents, text, env, given.snippet, given.others)
     elsewhere = _used_by(found)
     plan = _Plan(changes=Changes(), found=found, images={}, notes=[])
     for service in found.services:
-        refuse_alias_pairs(service, env)
-        image = plan_image(service.image.value, env, target, elsewhere=elsewhere, snippet=snippet)
+        refuse_alias_pairs(service, env if given.env_files is None else given.env_files.get(service.name, {}))
+        image = plan_image(service.image.value, env, given.target, elsewhere=elsewhere, snippet=given.snippet)
         plan.images[service.name] = image
         _plan_image(text, service, image, plan)
         _plan_init(text, service, env, plan)
@@ -164,6 +188,14 @@ def _plan_image(text: str, service: Service, image: ImagePlan, plan: _Plan) -> N
 
 
 def _plan_init(text: str, service: Service, env: Mapping[str, str], plan: _Plan) -> None:
+    over = service.beside.over("init")
+    if over is not None:
+        if isinstance(over[1], ScalarNode) and resolve(over[1].value, env).strip().lower() in _TRUE:
+            return
+        raise EditRefused(
+            f"{over[0]} sets init of {service.name} to something else than true, and counts more than this file",
+            cure=f"set init: true in {over[0]}, then try again",
+        )
     own = service.own("init")
     value = own[2] if own else service.inherited("init")
     if isinstance(value, ScalarNode) and resolve(value.value, env).strip().lower() in _TRUE:
@@ -208,7 +240,10 @@ def _plan_keys(
     documents: list[Node], text: str, service: Service, env: Mapping[str, str], keys: str, plan: _Plan
 ) -> None:
     existing = keys_mount(service, env)
+    if existing is None or not any(existing == m for m in mounts(service.beside.all_later("volumes"), env)):
+        service.beside.refuse_replaced(service.name, "volumes")
     if existing is not None:
+        _refuse_lost(service, existing)
         if existing.read_only and plan.images[service.name].from_v1:
             raise EditRefused(f"{service.name} mounts {existing.target} read-only: v2 must write its key there")
         where = existing.source or "a volume"
@@ -221,6 +256,17 @@ def _plan_keys(
     _refuse_unseen(service, "keys mount")
     _add_mount(documents, text, service, f"{source}:{KEYS}", plan)
     _note_mount(service, source, KEYS, keys == "volume", plan)
+
+
+def _refuse_lost(service: Service, existing: Mount) -> None:
+    """A mount of /config/keys that loses the key pair with the container, or of which nobody knows where it is."""
+    mend = f'write "./keys:{KEYS}" instead, then try again'
+    if not existing.keeps:
+        what = "in memory" if existing.type == "tmpfs" else "in a volume without a name"
+        raise EditRefused(f"{service.name} has {existing.target} {what}: its keys would be lost there", cure=mend)
+    if existing.unset or existing.source.startswith("~"):
+        what = f"${existing.unset}, which is not set here" if existing.unset else "~, the home of whoever runs Compose"
+        raise EditRefused(f"{service.name} mounts {existing.target} from {what}", cure="write the whole path there")
 
 
 def _note_mount(service: Service, source: str, target: str, named: bool, plan: _Plan) -> None:
@@ -242,15 +288,15 @@ def _add_mount(documents: list[Node], text: str, service: Service, item: str, pl
     changes.reasons.append(f"{service.name}: {item} mounted (v2 keeps its key pair there)")
 
 
-def _prove_done(result: str, plan: _Plan, env: Mapping[str, str], target: str, keys: str, snippet: str) -> None:
+def _prove_done(result: str, plan: _Plan, given: _Given) -> None:
     """Plan once more on the result: the same services, the target's image, and nothing left to do."""
-    settled = {**env}
+    settled = {**given.env}
     for image in plan.images.values():
         settled.update(image.env)
-    again = _plan(load(result, snippet=snippet), result, settled, target, keys, snippet)
+    again = _plan(load(result, snippet=given.snippet), result, replace(given, env=settled))
     same = {n: i.after for n, i in plan.images.items()} == {n: i.before for n, i in again.images.items()}
     if again.changes.splices or not same:
-        raise EditRefused("the edited file would not mean what was planned", snippet=snippet)
+        raise EditRefused("the edited file would not mean what was planned", snippet=given.snippet)
 
 
 def snippet_for(text: str, target: str, keys: str = "bind") -> str:

@@ -63,12 +63,14 @@ def _settings(value: Node) -> Iterator[Setting]:
 
 
 def refuse_alias_pairs(service: Service, env: Mapping[str, str]) -> None:
-    """Raise EditRefused where v2 would not start: two names of one setting in what the container gets."""
+    """Raise EditRefused where v2 would not start: two names of one setting in what the container gets.
+
+    `env`: what its `env_file:` holds, if it has one.
+    """
     given = {s.name for s in settings(service.node)}
-    inherited = service.inherited("environment")
-    if inherited is not None:
-        given |= {s.name for s in _settings(inherited)}
-    if service.own("env_file") or service.inherited("env_file"):
+    for value in service.everywhere("environment"):
+        given |= {s.name for s in _settings(value)}
+    if service.everywhere("env_file"):
         given |= set(env)
     for first, second in ALIAS_PAIRS[service.kind]:
         if {first, second} <= given:

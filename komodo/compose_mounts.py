@@ -14,7 +14,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from komodo.compose_services import Service
 from komodo.compose_text import SEQ, effective, pair
-from komodo.interpolation import resolve
+from komodo.interpolation import resolve, variables
 
 KEYS = "/config/keys"
 _SHORT = re.compile(r"^(?:(?P<source>.+?):)?(?P<target>/[^:]*)(?::(?P<options>[A-Za-z,=_-]+))?$")
@@ -29,6 +29,13 @@ class Mount:
     read_only: bool = False
     type: str = ""
     """bind | volume | tmpfs | … where the long form says so."""
+    unset: str = ""
+    """A variable in its source that has no value here: the shell that starts Compose would have to set it."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether what is written there outlives the container."""
+        return self.type in ("", "bind", "volume") and bool(self.source)
 
     @property
     def named(self) -> bool:
@@ -54,9 +61,10 @@ def _mount(item: Node, env: Mapping[str, str]) -> Mount | None:
         options = (found["options"] or "").split(",")
         return Mount(
             source=found["source"] or "", target=_plain(found["target"]), read_only="ro" in options,
+            unset=_unset(item.value, env),
         )  # fmt: skip
     if isinstance(item, MappingNode):
-        target = effective(item, "target")
+        target, source = effective(item, "target"), effective(item, "source")
         if target is None or not isinstance(target[2], ScalarNode):
             return None
         return Mount(
@@ -64,8 +72,13 @@ def _mount(item: Node, env: Mapping[str, str]) -> Mount | None:
             target=_plain(resolve(target[2].value, env)),
             read_only=_text(item, "read_only", env).lower() == "true",
             type=_text(item, "type", env),
+            unset=_unset(source[2].value, env) if source and isinstance(source[2], ScalarNode) else "",
         )
     return None
+
+
+def _unset(text: str, env: Mapping[str, str]) -> str:
+    return next((v.name for v in variables(text) if not v.operator and v.name not in env), "")
 
 
 def _text(item: MappingNode, key: str, env: Mapping[str, str]) -> str:
@@ -79,12 +92,10 @@ def _plain(path: str) -> str:
 
 def keys_mount(service: Service, env: Mapping[str, str]) -> Mount | None:
     """The mount that already holds /config/keys, or a folder above it; the nearest one."""
-    own = service.own("volumes")
-    inherited = service.inherited("volumes")
     found = [
         m
-        for m in mounts([n for n in (own[2] if own else None, inherited) if n is not None], env)
-        if m.target == KEYS or KEYS.startswith(m.target.rstrip("/") + "/")
+        for m in mounts(service.everywhere("volumes"), env)
+        if m.target == KEYS or (m.keeps and KEYS.startswith(m.target.rstrip("/") + "/"))
     ]
     return max(found, key=lambda m: len(m.target), default=None)
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from komodo.compose_beside import NOTHING, Beside
 from komodo.compose_environment import Setting, set_value, settings
 from komodo.compose_insert import add_item, add_key, in_front, prefix
 from komodo.compose_mounts import list_indent
@@ -28,8 +29,17 @@ NAME = "PERIPHERY_CORE_PUBLIC_KEYS"
 ALIAS = "PERIPHERY_CORE_PUBLIC_KEY"
 
 
-def pin_agent_key(text: str, *, service: str, key: str, env: Mapping[str, str] | None = None) -> Edited:
+def pin_agent_key(
+    text: str,
+    *,
+    service: str,
+    key: str,
+    env: Mapping[str, str] | None = None,
+    beside: Beside = NOTHING,
+) -> Edited:
     """Pin Core's key (or a plan's placeholder) in a service. `env` holds the values of the service's env file.
+
+    `beside`: the same service in the project's other files.
 
     Raises KeyRejected for a key that is none, EditRefused with the lines to paste where the file is not understood.
     """
@@ -43,6 +53,7 @@ def pin_agent_key(text: str, *, service: str, key: str, env: Mapping[str, str] |
         raise EditRefused(f"this file has no service {service}", snippet=snippet)
     changes = Changes()
     try:
+        _refuse_later(service, beside)
         _plan(text, documents, node, service, key, known, changes)
         result = apply(text, changes.splices)
         prove(text, result, documents, changes, snippet)
@@ -50,6 +61,17 @@ def pin_agent_key(text: str, *, service: str, key: str, env: Mapping[str, str] |
         error.snippet = error.snippet or snippet
         raise
     return Edited(text=result, reasons=tuple(changes.reasons))
+
+
+def _refuse_later(service: str, beside: Beside) -> None:
+    beside.refuse_replaced(service, "environment")
+    for path, later in beside.later:
+        for setting in settings(later):
+            if setting.name.upper() in (NAME, ALIAS):
+                raise EditRefused(
+                    f"{path} sets {setting.name} of {service} too, and counts more than this file",
+                    cure=f"remove {setting.name} from {path}, then try again",
+                )
 
 
 def _plan(

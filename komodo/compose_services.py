@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from komodo.compose_beside import NOTHING, Beside
 from komodo.compose_text import effective, pair, walk
 from komodo.image import Kind, komodo_kind, looks_like_komodo
 from komodo.interpolation import names, resolve
@@ -34,18 +35,26 @@ class Service:
     """What it `extends` inside the same file, the nearest first."""
     extends_elsewhere: bool = False
     """It extends a service of another file, which nobody sees here."""
+    beside: Beside = NOTHING
+    """The same service in the project's other files."""
 
     def own(self, key: str) -> tuple[MappingNode, ScalarNode, Node] | None:
         """A key of the service with `<<`, not what it extends."""
         return effective(self.node, key)
 
     def inherited(self, key: str) -> Node | None:
-        """The value of a key in what it extends."""
-        for base in self.bases:
-            found = effective(base, key)
-            if found is not None:
-                return found[2]
-        return None
+        """The value of a key in what it extends, else in the files before this one."""
+        return next(iter(self.all_inherited(key)), None)
+
+    def all_inherited(self, key: str) -> tuple[Node, ...]:
+        """All of these, the nearest first: Compose joins lists and maps."""
+        found = (effective(base, key) for base in (*self.bases, *self.beside.earlier))
+        return tuple(f[2] for f in found if f is not None)
+
+    def everywhere(self, key: str) -> tuple[Node, ...]:
+        """The values of a key in all files, what counts most first."""
+        own = self.own(key)
+        return (*self.beside.all_later(key), *((own[2],) if own else ()), *self.all_inherited(key))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,24 +78,30 @@ class Found:
         return self.owners.get(id(node), frozenset()) <= {s.name for s in self.services}
 
 
-def find(documents: Sequence[Node], text: str, env: Mapping[str, str], snippet: str) -> Found:
+def find(
+    documents: Sequence[Node],
+    text: str,
+    env: Mapping[str, str],
+    snippet: str,
+    others: Mapping[str, Beside] | None = None,
+) -> Found:
     """Komodo's services, by image. Raises EditRefused where there is none, more than one of a kind, or a built one."""
     every = [(key.value, value) for d in documents for key, value in services_in(d)]
     komodo: list[Service] = []
-    others: list[MappingNode] = []
+    foreign: list[MappingNode] = []
     for name, node in every:
         service = _komodo_service(name, node, dict(every), text, env, snippet)
         if service is None:
-            others.append(node)
+            foreign.append(node)
         else:
-            komodo.append(service)
+            komodo.append(replace(service, beside=(others or {}).get(name, NOTHING)))
     if not komodo:
         raise EditRefused(_nothing(text), snippet=snippet, cure="give the compose file whose services run Komodo")
     return Found(
         core=_one("core", komodo, snippet),
         agent=_one("periphery", komodo, snippet),
         owners=owners_of(documents),
-        others=tuple(others),
+        others=tuple(foreign),
     )
 
 
@@ -96,6 +111,32 @@ def services_in(document: Node) -> list[tuple[ScalarNode, MappingNode]]:
     if found is None or not isinstance(found[1], MappingNode):
         return []
     return [(key, value) for key, value in found[1].value if isinstance(value, MappingNode)]
+
+
+def service_names(documents: Sequence[Node]) -> tuple[str, ...]:
+    """Every service of a file."""
+    return tuple(str(key.value) for document in documents for key, _ in services_in(document))
+
+
+def env_files(documents: Sequence[Node], service: str) -> tuple[str, ...]:
+    """What `env_file:` of a service, and of what it extends in this file, names: a string, a list, a list of maps.
+
+    A file in `format: raw` is left out: it is no env file in the usual form.
+    """
+    every = {key.value: node for document in documents for key, node in services_in(document)}
+    if service not in every:
+        return ()
+    bases, _ = _bases(every[service], every)
+    found: list[str] = []
+    for node in (*reversed(bases), every[service]):
+        named = effective(node, "env_file")
+        items = named[2].value if named and isinstance(named[2], SequenceNode) else [named[2]] if named else []
+        for item in items:
+            path = item if isinstance(item, ScalarNode) else (effective(item, "path") or (None, None, None))[2]
+            form = effective(item, "format")
+            if isinstance(path, ScalarNode) and not (form and form[2].value == "raw"):
+                found.append(str(path.value))
+    return tuple(dict.fromkeys(found))
 
 
 def _nothing(text: str) -> str:

@@ -134,6 +134,17 @@ CASES: dict[str, Case] = {
     ),
     "keys by variable": one(CORE + ":latest", "volumes:\n  - ${KEYS:-./keys}:/config/keys\n", lines=2),
     "keys windows": one(CORE + ":latest", 'volumes:\n  - "C:\\\\komodo\\\\keys:/config/keys"\n', lines=2),
+    "keys in memory": one(
+        CORE + ":latest", "volumes:\n  - {type: tmpfs, target: /config/keys}\n", refused="would be lost"
+    ),
+    "keys without a name": one(CORE + ":latest", "volumes:\n  - /config/keys\n", refused="would be lost"),
+    "config in memory": one(
+        CORE + ":latest", "volumes:\n  - {type: tmpfs, target: /config}\n", contains=("- ./keys:/config/keys\n",)
+    ),
+    "keys at home": one(CORE + ":latest", "volumes:\n  - ~/keys:/config/keys\n", refused="whoever runs Compose"),
+    "keys in a shell's variable": one(
+        CORE + ":latest", "volumes:\n  - ${HOME}/keys:/config/keys\n", refused="$HOME, which is not set here"
+    ),
     "keys read-only": one(CORE + ":latest", "volumes:\n  - ./keys:/config/keys:ro\n", refused="read-only"),
     "config mounted": one(CORE + ":latest", "volumes:\n  - ./config:/config\n", lines=2),
     "config file mounted": one(CORE + ":latest", "volumes:\n  - ./core.config.toml:/config/config.toml:ro\n", lines=3),

@@ -1,0 +1,103 @@
+"""A project of several compose and env files: what counts is what Compose makes of all of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from activities.core_edits import CoreEdits, compute, env_file_paths
+from model.errors import EditRefused
+from model.facts import ComposeProject
+
+CORE = "ghcr.io/moghtech/komodo-core"
+BASE = (
+    f"services:\n  core:\n    image: {CORE}:latest\n    volumes:\n      - ./backups:/backups\n"
+    "  periphery:\n    image: ghcr.io/moghtech/komodo-periphery:latest\n"
+)
+
+
+def plan(files: dict[str, str], envs: dict[str, str] | None = None) -> CoreEdits:
+    paths = {f"/opt/k/{name}": text for name, text in files.items()}
+    project = ComposeProject(name="k", directory="/opt/k", files=tuple(paths), command=("docker", "compose"))
+    given = {f"/opt/k/{name}": text for name, text in (envs or {}).items()}
+    wanted = tuple(p for service in ("core", "periphery") for p in env_file_paths(paths, project, service))
+    return compute(project, paths, given, target="2.3.2", keys_mount="bind", service_env_files=wanted)
+
+
+def over(*lines: str, service: str = "core") -> dict[str, str]:
+    body = "".join(f"    {line}\n" for line in lines)
+    return {"compose.yaml": BASE, "compose.override.yaml": f"services:\n  {service}:\n{body}"}
+
+
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        (over("init: false"), "compose.override.yaml sets init of core"),
+        (over("init: ${INIT}"), "compose.override.yaml sets init of core"),
+        (over("volumes: !override", "  - ./b:/backups"), "replaces the volumes of core"),
+        (over("volumes: !reset []"), "replaces the volumes of core"),
+        (over("environment: !reset null", service="periphery"), "replaces the environment of periphery"),
+        (over("environment: [PERIPHERY_CORE_PUBLIC_KEYS=]", service="periphery"), "sets PERIPHERY_CORE_PUBLIC_KEYS"),
+        (over(f"image: {CORE}:1.19.5"), "exactly one of the project's compose files"),
+        (over("environment: {TZ: UTC, KOMODO_TIMEZONE: UTC}"), "two names of one setting"),
+        ({"compose.yaml": "include:\n  - core.yaml\n"}, "files that it includes are not edited"),
+        ({"compose.yaml": BASE, "b.yaml": "services:\n  core:\n  - x: [\n"}, "b.yaml: line"),
+    ],
+)
+def test_what_another_file_takes_away_is_refused(files: dict[str, str], why: str) -> None:
+    with pytest.raises(EditRefused) as refused:
+        plan(files)
+    assert why in refused.value.what
+    assert refused.value.cure
+
+
+@pytest.mark.parametrize(
+    ("lines", "folder"),
+    [
+        (("volumes: ['/srv/keys:/config/keys']",), "/srv/keys"),
+        (("volumes: !override", "  - ../keys:/config/keys"), "/opt/keys"),
+        (("volumes:", "  - {type: bind, source: ./c, target: /config}",), "/opt/k/c/keys"),
+        (("volumes: ['keys:/config/keys']",), ""),
+    ],
+)  # fmt: skip
+def test_keys_that_another_file_mounts_are_found_there(lines: tuple[str, ...], folder: str) -> None:
+    for files in (over(*lines), dict(reversed(over(*lines).items())) if "!" not in lines[0] else over(*lines)):
+        edits = plan(files)
+        after = {e.path: e.after for e in edits.files}
+        assert edits.keys_dir == folder
+        assert "      - ./backups:/backups\n  periphery:\n" in after["/opt/k/compose.yaml"]
+
+
+def test_init_of_another_file_is_enough() -> None:
+    after = {e.path: e.after for e in plan(over("init: true")).files}
+    assert after["/opt/k/compose.yaml"].count("init: true") == 1  # the agent's
+
+
+@pytest.mark.parametrize(
+    "compose",
+    [
+        f"services:\n  core:\n    image: {CORE}:latest\t# tabbed\n    env_file: core.env\t# tabbed\n",
+        f"services:\n  core:\n    image: {CORE}:latest\n    env_file: [core.env]\n    ports: !override ['1:1']\n",
+        f"services:\n  core:\n    image: {CORE}:1\n    env_file: core.env\n---\nservices: {{}}\n",
+        f"x-e: &e\n  env_file:\n    - path: core.env\nservices:\n  core:\n    <<: *e\n    image: {CORE}:latest\n",
+        f"services:\n  b:\n    env_file: core.env\n    image: x\n  core:\n    extends: b\n    image: {CORE}:1\n",
+    ],
+)
+def test_env_files_are_found_in_every_spelling(compose: str) -> None:
+    edits = plan({"compose.yaml": compose}, {"core.env": "KOMODO_FIRST_SERVER=x\n"})
+    assert edits.first_server_gone == ("KOMODO_FIRST_SERVER",)
+
+
+def test_a_raw_env_file_is_not_read_as_an_ordinary_one() -> None:
+    compose = f"services:\n  core:\n    image: {CORE}:latest\n    env_file: [{{path: raw.env, format: raw}}]\n"
+    assert [e.path for e in plan({"compose.yaml": compose}, {"raw.env": "A='open\n"}).files] == ["/opt/k/compose.yaml"]
+
+
+def test_variables_of_another_file_are_no_pair() -> None:
+    """TZ fills in KOMODO_TIMEZONE here; Core itself is given one name only."""
+    compose = (
+        f"services:\n  core:\n    image: {CORE}:latest\n    env_file: core.env\n"
+        "    environment:\n      KOMODO_TIMEZONE: ${TZ}\n"
+    )
+    assert plan({"compose.yaml": compose}, {".env": "TZ=UTC\n", "core.env": "KOMODO_HOST=x\n"}).planned()
+    with pytest.raises(EditRefused, match="two names"):
+        plan({"compose.yaml": compose}, {".env": "A=b\n", "core.env": "TZ=UTC\n"})
