@@ -22,6 +22,8 @@ AWAY = "unreachable"
 """Code of the finding of a server without a connection (the error's name)."""
 OFFLINE = "offline"
 """The same, once the server was set aside for it."""
+NOT_PROVEN = "not-proven"
+"""Code of the finding that Core on the target does not see an agent which has all that it needs."""
 
 
 async def survey(fleet: FleetSpec, names: Iterable[str]) -> tuple[CoreFacts, dict[str, ServerFacts]]:
@@ -88,6 +90,7 @@ def assemble(
     set aside already.
     """
     left = tuple(skipped)
+    core = _agent_seen_by_core(core)
     facts = apart(core, tuple(judged(core, servers[s.name]) for s in fleet.servers if s.name in servers))
     facts, offline = _set_aside(fleet, facts, left, tuple(away))
     wanted = tuple(s.name for s in facts if not s.current and s.name not in (*left, *offline))
@@ -137,7 +140,7 @@ def judged(core: CoreFacts, facts: ServerFacts) -> ServerFacts:
     if not pinned:
         return facts
     if key in pinned or (facts.current and _core_logs_in(core, facts)):
-        return replace(facts, edits=())
+        return _seen_by_core(core, replace(facts, edits=()))
     if key:
         return _pins_another(facts)
     if core.current and facts.current:
@@ -172,6 +175,30 @@ def _core_logs_in(core: CoreFacts, facts: ServerFacts) -> bool:
     known = next((s for s in core.servers if s.name == facts.name), None)
     seen = known is not None and known.state == "Ok" and known.version == facts.version
     return core.current and seen and any(k.startswith("file:") for k in facts.pinned_keys)
+
+
+def _not_ok(core: CoreFacts, name: str) -> str:
+    """What Core on the target says of this Server, where that is not `Ok`; nothing where it cannot be asked."""
+    known = next((s for s in core.servers if s.name == name), None)
+    return known.state if core.current and known and known.enabled and known.state not in ("", "Ok") else ""
+
+
+def _seen_by_core(core: CoreFacts, facts: ServerFacts) -> ServerFacts:
+    """With all that it needs, but not `Ok`: as an earlier run leaves one that is unproven. Now it is to be proven."""
+    if not facts.current or not (state := _not_ok(core, facts.name)):
+        return facts
+    text = f"its agent {facts.version} has Core's key, but Core says {state}: it counts as upgraded once it is proven"
+    return _noted(replace(facts, current=False), NOT_PROVEN, Severity.WARN, text, "the upgrade restarts and proves it")
+
+
+def _agent_seen_by_core(core: CoreFacts) -> CoreFacts:
+    """The agent in Core's project is not made anew for that, but it is said."""
+    if core.agent is None or not (state := _not_ok(core, core.agent_server)):
+        return core
+    text = f"Core says {state} of its own project's agent"
+    cure = f"`docker logs {core.agent.container}` on Core's host"
+    finding = Finding(code=NOT_PROVEN, severity=Severity.WARN, subject=core.agent_server, text=text, cure=cure)
+    return replace(core, findings=(*(f for f in core.findings if f.code != finding.code), finding))
 
 
 def _pins_another(facts: ServerFacts) -> ServerFacts:

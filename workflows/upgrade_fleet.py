@@ -12,7 +12,7 @@ with workflow.unsafe.imports_passed_through():
 with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
     from workflows import all_at_once, approval, closing, core_upgrade, offline, rolling_back, rollout, staging, texts
     from workflows.conversation import Conversation
-    from workflows.preflight import all_current, survey
+    from workflows.preflight import NOT_PROVEN, all_current, survey
     from workflows.results import result_of
     from workflows.saga import finish
     from workflows.state import Ended, Run
@@ -68,7 +68,9 @@ class UpgradeFleet(Conversation):
             lines = "\n".join(texts.finding_lines(plan.refusals))
             raise Ended(FleetState.REFUSED, f"preflight refused, nothing was changed:\n{lines}")
         if all_current(plan):
-            raise Ended(FleetState.ALREADY_CURRENT, f"{plan.fleet} is on {plan.target} already: nothing to do")
+            text = f"{plan.fleet} is on {plan.target} already: nothing to do"
+            unseen = texts.finding_lines(f for f in plan.warnings if f.code == NOT_PROVEN)
+            raise Ended(FleetState.ALREADY_CURRENT, "\n".join((text, *unseen)))
         await run.desk.safe_point()
 
     def _on_cancel(self, story: asyncio.Task[Ended]) -> None:
