@@ -19,7 +19,7 @@ from hosts.clean import clean
 from hosts.connection import Link
 from hosts.failures import connection_lost, no_session, script_failed
 from hosts.jobs import is_part, job_place, parse_result, void_place
-from hosts.script import Script, parse, together
+from hosts.script import Script, packaged, parse, together
 from hosts.secrets import resolve
 from hosts.session import Exchange, Reply, new_marker
 from hosts.tunnel import tunnel
@@ -112,7 +112,7 @@ class Host:
         """
         marker = new_marker()
         head = call(marker, script, args, limit=math.ceil((timeout + _WATCHDOG).total_seconds()))
-        reply = await self._exchange(script.name, marker, lambda: _pieces(head, data), timeout, root)
+        reply = await self._exchange(script.name, marker, head, lambda: _pieces(data), timeout, root)
         return self._completed(script.name, reply, check=check)
 
     async def read(self, path: str, *, limit: int = 4 * 1024 * 1024) -> RemoteFile | None:
@@ -150,11 +150,12 @@ class Host:
         place = job_place(op, folder, change)
         marker = new_marker()
         starter = Script.load("hosts.sh", "job.sh")
-        words = (self.spec.state_dir, place.fleet, change, place.path, marker)
+        runner = packaged("hosts.sh", "run.sh")
+        frame = job_frame(script, args, data, change)
+        words = (self.spec.state_dir, place.fleet, change, place.path, marker, runner, frame)
         own = call(marker, *(together((starter, words), then) if then else (starter, words)))
-        frame = job_frame(marker, script, args, data, change)
         try:
-            reply = await self._exchange(script.name, marker, lambda: _pieces(own, frame), timeout, root, on_progress)
+            reply = await self._exchange(script.name, marker, own, _pieces, timeout, root, on_progress)
         except CommandTimedOut as error:
             raise CommandTimedOut(
                 error.what,
@@ -210,7 +211,6 @@ class Host:
         head = call(marker, script, (remote, sha256, mode))
 
         async def feed() -> AsyncIterator[bytes]:
-            yield head
             with await asyncio.to_thread(local.open, "rb") as file:
                 while chunk := await asyncio.to_thread(file.read, 4 * _CHUNK):
                     if on_progress:
@@ -220,7 +220,7 @@ class Host:
         # At 64 KiB/s, the slowest line we wait for.
         size = (await asyncio.to_thread(local.stat)).st_size
         patience = _MINUTE + timedelta(seconds=size / 65536)
-        reply = await self._exchange(f"push of {remote}", marker, feed, patience, root=True)
+        reply = await self._exchange(f"push of {remote}", marker, head, feed, patience, root=True)
         self._completed(f"push of {remote}", reply, check=True)
 
     async def void(
@@ -242,7 +242,7 @@ class Host:
         paths = [place.path for place in places]
         args = (self.spec.state_dir, places[0].fleet, change, str(int(patience.total_seconds())), *paths)
         head = call(marker, script, args)
-        reply = await self._exchange(script.name, marker, lambda: _pieces(head), patience + _MINUTE, root, on_progress)
+        reply = await self._exchange(script.name, marker, head, _pieces, patience + _MINUTE, root, on_progress)
         self._completed(script.name, reply, check=True)
 
     async def discard(self, fleet: str, *changes: str, change: str) -> tuple[str, ...]:
@@ -306,6 +306,7 @@ class Host:
         self,
         name: str,
         marker: str,
+        program: bytes,
         feed: Callable[[], AsyncIterator[bytes]],
         timeout: timedelta,
         root: bool,
@@ -313,19 +314,19 @@ class Host:
     ) -> Reply:
         become = await self._how_to_become(root)
         if become is None or become.password is None or self._sudo_good:
-            return await self._on_session(name, marker, become, feed, timeout, on_life)
+            return await self._on_session(name, marker, program, become, feed, timeout, on_life)
         async with self._sudo_once:
             # The first use of a password is one at a time: six wrong ones at once would lock an account.
             self._raise_known_refusal(become.password)
             if not self._sudo_good:
                 await self._try_password(become)
-        return await self._on_session(name, marker, become, feed, timeout, on_life)
+        return await self._on_session(name, marker, program, become, feed, timeout, on_life)
 
     async def _try_password(self, become: Become) -> None:
         marker = new_marker()
         head = call(marker, Script("sudo", ":"), ())
         try:
-            await self._on_session("sudo", marker, become, lambda: _pieces(head), _MINUTE, None)
+            await self._on_session("sudo", marker, head, become, _pieces, _MINUTE, None)
         except SudoFailed as error:
             self._refused = (time.monotonic(), become.password or "", error)
             self._password = None
@@ -343,6 +344,7 @@ class Host:
         self,
         name: str,
         marker: str,
+        program: bytes,
         become: Become | None,
         feed: Callable[[], AsyncIterator[bytes]],
         timeout: timedelta,
@@ -352,7 +354,8 @@ class Host:
         while True:
             async with self._link.session() as connection:
                 try:
-                    return await Exchange(self.spec, name, marker, become).run(connection, feed(), timeout, on_life)
+                    exchange = Exchange(self.spec, name, marker, become, program)
+                    return await exchange.run(connection, feed(), timeout, on_life)
                 except SudoFailed:
                     self._sudo_good = False
                     raise

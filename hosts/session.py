@@ -36,13 +36,14 @@ def new_marker() -> str:
 
 
 class Exchange:
-    """A script's run on an open connection. `feed` gives what follows the opening on its standard input."""
+    """A script's run on an open connection. `feed` gives what the program reads from its standard input."""
 
-    def __init__(self, spec: HostSpec, name: str, marker: str, become: Become | None) -> None:
+    def __init__(self, spec: HostSpec, name: str, marker: str, become: Become | None, program: bytes) -> None:
         self._spec = spec
         self._name = name
         self._marker = marker
         self._become = become
+        self._program = program
         self._out = Answer(marker, _OUT_LIMIT)
         self._err = Answer(marker, _ERR_LIMIT)
 
@@ -97,7 +98,7 @@ class Exchange:
 
     async def _write(self, process: asyncssh.SSHClientProcess[bytes], feed: AsyncIterator[bytes]) -> None:
         try:
-            async for chunk in _after(opening(self._marker, self._become), feed):
+            async for chunk in _after(opening(self._marker, self._become, self._program), feed):
                 try:
                     process.stdin.write(chunk)
                     await process.stdin.drain()

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hosts.script import Script, packaged
 
 COMMAND = (
-    'exec sh -c \'IFS= read -r n && ku_code=$(dd bs="$n" count=1 iflag=fullblock 2>/dev/null) && eval "$ku_code"\''
+    'exec sh -c \'IFS= read -r n || exit 74; ku_code=$(dd bs="$n" count=1 iflag=fullblock 2>/dev/null); '
+    'case $ku_code in *"#end") eval "$ku_code" ;; *) exit 74 ;; esac\''
 )
 """Reads the size of some code as a line, then exactly that code, and runs it with the rest of standard input."""
 
@@ -30,38 +32,48 @@ class Become:
         return "Become(password)" if self.password is not None else "Become()"
 
 
-def opening(marker: str, become: Become | None) -> bytes:
-    """What comes before the call itself: the code that receives it, as root if `become`."""
-    run = packaged("hosts.sh", "run.sh").encode()
+def opening(marker: str, become: Become | None, program: bytes) -> bytes:
+    """All that comes before the script's own standard input: `program` (see `call`), received as root if `become`."""
     if become is None:
-        return b"%d\n%s" % (len(run), run)
-    sudo = packaged("hosts.sh", "become.sh").encode()
+        return b"%d\n%s" % (len(program), program)
+    sudo = f"{packaged('hosts.sh', 'become.sh')}\n{_END}".encode()
     way = "passwordless" if become.password is None else "password"
     secret = (become.password or "").encode()
     if b"\n" in secret or b"\0" in secret:
         raise ValueError("a sudo password cannot hold a line break")
     lead = b"%d\n%s%s\n%s\n%s\n" % (len(sudo), sudo, marker.encode(), way.encode(), secret)
-    return lead + b"%s %d\n%s" % (marker.encode(), len(run), run)
+    return lead + b"%s %d\n%s" % (marker.encode(), len(program), program)
 
 
-def call(marker: str, script: Script, args: tuple[str, ...], stamp: str = "", limit: int = 0) -> bytes:
-    """The call: marker, stamp, limit, arguments, script. What follows on standard input is the script's own.
+def call(marker: str, script: Script, args: Sequence[str], stamp: str = "", limit: int = 0) -> bytes:
+    """A call as one piece of sh code: values, arguments and script, and what runs them (call.sh).
 
-    `limit` in seconds: after it the host itself ends the script, whether or not anybody is still there; 0: never.
+    In braces, so that none of it runs unless all of it is there. `limit` in seconds: after it the host itself ends the
+    script, whether or not anybody is still there; 0: never.
     """
-    lines = [marker, stamp, str(limit), str(len(args))]
-    for arg in args:
-        if "\0" in arg:
-            raise ValueError("an argument cannot hold a NUL")
-        lines += [str(arg.count("\n") + 1), arg]
-    text = f"{script.text}\n{_END}".encode()
-    return "\n".join([*lines, str(len(text)), ""]).encode() + text
+    values = {"ku_marker": marker, "ku_limit": str(limit)}
+    return f"{{\n{_values(script, args, stamp, values)}\n{packaged('hosts.sh', 'call.sh')}\n}}\n{_END}".encode()
 
 
-def job_frame(marker: str, script: Script, args: tuple[str, ...], data: bytes, stamp: str) -> bytes:
-    """A call for a detached job: the data comes along, as text, so that a shell can hand it on without a file."""
-    encoded = base64.b64encode(data)
-    return b"%s%d\n%s\n%s end" % (call(marker, script, args, stamp), len(encoded), encoded, marker.encode())
+def job_frame(script: Script, args: Sequence[str], data: bytes, stamp: str) -> str:
+    """A call for a detached job (run.sh): the data comes along, as text, so that a shell hands it on without a file."""
+    plain = data.isascii() and b"\0" not in data
+    text = data.decode() if plain else base64.b64encode(data).decode()
+    values = {"ku_data": text, "ku_encoded": "" if plain else "yes"}
+    code = f"{{\n{_values(script, args, stamp, values)}\n}}\n{_END}"
+    return f"{len(code.encode())}\n{code}"
+
+
+def _values(script: Script, args: Sequence[str], stamp: str, values: Mapping[str, str]) -> str:
+    lines = [f"{name}={_quoted(value)}" for name, value in {**values, "KU_STAMP": stamp}.items()]
+    words = " ".join(map(_quoted, args))
+    return "\n".join([*lines, f"set -- {words}", f"ku_script() {{\n:\n{script.text}\n}}"])
+
+
+def _quoted(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("an argument cannot hold a NUL")
+    return "'" + text.replace("'", "'\\''") + "'"
 
 
 class Answer:

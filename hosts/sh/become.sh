@@ -14,7 +14,8 @@ printf '\n%s become\n' "$ku_marker" >&2
 # shellcheck disable=SC2016
 ku_next='IFS= read -r n || exit 74
 case $n in "$1 "*) n=${n#"$1 "} ;; *) exit 74 ;; esac
-ku_code=$(dd bs="$n" count=1 iflag=fullblock 2>/dev/null) && shift && eval "$ku_code"'
+ku_code=$(dd bs="$n" count=1 iflag=fullblock 2>/dev/null)
+case $ku_code in *"#end") shift && eval "$ku_code" ;; *) exit 74 ;; esac'
 
 if ! command -v sudo >/dev/null 2>&1; then
     if [ "$(id -u)" = 0 ]; then

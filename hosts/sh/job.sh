@@ -1,20 +1,15 @@
 # shellcheck shell=sh
 # needs: jobs.sh
-# job.sh STATE FLEET CHANGE JOB NONCE, frame on standard input: starts the job, or attaches to it, and waits for its end.
-# Prints `life` now and then, and at the end `result<TAB>rc`, out, the line `NONCE err`, err, the line `NONCE done`.
-# 75: the job was lost.
+# job.sh STATE FLEET CHANGE JOB NONCE RUNNER FRAME: starts the job, or attaches to it, and waits for its end. RUNNER is the
+# text of run.sh, FRAME what it reads. Prints `life` now and then, and at the end `result<TAB>rc`, out, the line
+# `NONCE err`, err, the line `NONCE done`. 75: the job was lost.
 ku_base=$1
 ku_fleet=$2
 ku_change=$3
 ku_job_folder=$4
 ku_nonce=$5
-
-# All of it, before anything is made: a cut connection leaves nothing behind. It is text without NUL.
-ku_frame=$(cat)
-case $ku_frame in
-"$ku_nonce"*"$ku_nonce end") ;;
-*) die 74 "the input from the worker was incomplete; nothing was started" ;;
-esac
+ku_runner=$6
+ku_frame=$7
 
 [ -d "$ku_base" ] || mkdir -p "$ku_base"
 ku_lock "$ku_base" "$ku_fleet" "$ku_change"
@@ -24,39 +19,50 @@ ku_lock "$ku_base" "$ku_fleet" "$ku_change"
 ku_launch() { # systemd | setsid
     [ ! -e "$ku_job_folder/in" ] || rm -f "$ku_job_folder/in" "$ku_job_folder/living"
     mkfifo -m 600 "$ku_job_folder/in" "$ku_job_folder/living" || return 1
+    # Both ends are held here until the runner has read all: neither it nor what feeds it waits for one that is gone.
+    exec 6<>"$ku_job_folder/in"
     if [ "$1" = systemd ]; then
         systemd-run --quiet --collect --no-block --unit="komodo-upgrade-$ku_nonce" \
             --description="komodo-upgrade job ${ku_job_folder#"$ku_base"/}" \
             --setenv=PATH="$PATH" --setenv=HOME="${HOME:-/}" \
-            sh "$ku_job_folder/run.sh" </dev/null >/dev/null 2>&1 || return 1
+            sh "$ku_job_folder/run.sh" </dev/null >/dev/null 2>&1 6>&- || {
+            exec 6>&-
+            return 1
+        }
     elif command -v setsid >/dev/null 2>&1; then
-        setsid sh "$ku_job_folder/run.sh" </dev/null >/dev/null 2>&1 &
+        setsid sh "$ku_job_folder/run.sh" </dev/null >/dev/null 2>&1 6>&- &
     else
-        nohup sh "$ku_job_folder/run.sh" </dev/null >/dev/null 2>&1 &
+        nohup sh "$ku_job_folder/run.sh" </dev/null >/dev/null 2>&1 6>&- &
     fi
     (
         trap '' HUP PIPE
         # Never into a file.
         [ -p "$ku_job_folder/in" ] || exit 0
-        printf '%s\n' "$ku_frame" >"$ku_job_folder/in"
+        exec 7>"$ku_job_folder/in"
+        exec 6>&-
+        printf '%s\n' "$ku_frame" >&7
     ) </dev/null >/dev/null 2>&1 &
     ku_feeder=$!
     ku_wait=0
-    while [ ! -d "$ku_job_folder/claim" ]; do
+    while [ ! -e "$ku_job_folder/fed" ] && ! ku_finished "$ku_job_folder"; do
         ku_wait=$((ku_wait + 1))
         if [ "$ku_wait" -gt 120 ]; then
+            # One that has begun is looked at like any other.
+            [ ! -e "$ku_job_folder/claim" ] || return 0
             kill "$ku_feeder" 2>/dev/null || :
+            exec 6>&-
             return 1
         fi
-        if [ "$ku_wait" -le 20 ]; then ku_pause=0.01; else ku_pause=0.05; fi
+        if [ "$ku_wait" -le 20 ]; then ku_pause=0.02; else ku_pause=0.05; fi
         sleep "$ku_pause" 2>/dev/null || sleep 1
     done
+    exec 6>&-
 }
 
 ku_start_job() {
     ku_own_start
     # shellcheck disable=SC2154
-    if ! { printf '%s\n' "$$ $ku_start" >"$ku_job_folder/starter" && printf '%s\n' "$ku_code" >"$ku_job_folder/run.sh"; }; then
+    if ! { printf '%s\n' "$$ $ku_start" >"$ku_job_folder/starter" && printf '%s\n' "$ku_runner" >"$ku_job_folder/run.sh"; }; then
         rm -rf "$ku_job_folder"
         die 1 "could not write to $ku_job_folder; nothing was started"
     fi

@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # What is known about jobs and about the host's lock. In front of job.sh, void.sh and unlock.sh.
 #
-# JOB/ holds living (a FIFO that its runner keeps open: its end is the runner's), starter (pid, start time), claim/ (made by the one runner), pid (pid, start time, boot id, start time of PID 1, process group), out,
+# JOB/ holds living (a FIFO that its runner keeps open: its end is the runner's), starter (pid, start time), claim (made by the one runner), pid (pid, start time, boot id, start time of PID 1, process group), out,
 # err, and at the end rc.<exit code>. STATE/lock/owner holds "<fleet> <change>" and since when.
 
 # Sets ku_leader (the process started at the given time, still there) and for a zombie ku_zombie.
@@ -42,7 +42,7 @@ ku_starter_died() { # JOB
     ku_pid=
     { read -r ku_pid ku_start <"$1/starter"; } 2>/dev/null || return 1
     ku_look_at "$ku_pid" "$ku_start"
-    [ -z "$ku_leader" ] && [ ! -d "$1/claim" ]
+    [ -z "$ku_leader" ] && [ ! -e "$1/claim" ]
 }
 
 # Is a process of this group still there? Only asked when its leader is gone.
@@ -76,7 +76,12 @@ ku_state_of() { # JOB
     ku_start=
     ku_boot=
     ku_init=
-    { read -r ku_pid ku_start ku_boot ku_init ku_pgid <"$1/pid"; } 2>/dev/null || :
+    if ! { read -r ku_pid ku_start ku_boot ku_init ku_pgid <"$1/pid"; } 2>/dev/null; then
+        # Being written right now.
+        ku_pid=
+        ku_state=starting
+        return 0
+    fi
     ku_state=gone
     ku_here=
     [ ! -r /proc/sys/kernel/random/boot_id ] || IFS= read -r ku_here </proc/sys/kernel/random/boot_id
@@ -227,7 +232,7 @@ ku_release() { # STATE OWNER
 ku_await() { # JOB
     if [ -p "$1/living" ]; then
         (
-            trap 'kill "$ku_sleep" 2>/dev/null; exit 0' TERM
+            trap 'kill -s KILL "$ku_sleep" 2>/dev/null; exit 0' TERM
             while :; do
                 sleep 1 &
                 ku_sleep=$!

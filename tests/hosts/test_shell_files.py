@@ -17,7 +17,7 @@ from hosts.wire import COMMAND, call, job_frame, opening
 ROOT = Path(__file__).parents[2]
 FILES = sorted([*(ROOT / "hosts" / "sh").glob("*.sh"), *(ROOT / "komodo" / "sh").glob("*.sh")])
 # These run without the prelude: the first code on a host, and what a person runs without us.
-ALONE = {"become.sh", "run.sh", "prelude.sh", "restore.sh"}
+ALONE = {"become.sh", "call.sh", "run.sh", "prelude.sh", "restore.sh"}
 # Libraries are checked as part of what needs them.
 LIBRARIES = {name for path in FILES for name in re.findall(r"^# needs: (\S+)$", path.read_text(), re.MULTILINE)}
 SHELLS = [shell.split() for shell in ("dash", "bash --posix", "busybox sh") if shutil.which(shell.split()[0])]
@@ -69,7 +69,7 @@ def test_a_call_without_ssh(shell: list[str], tmp_path: Path) -> None:
     data = bytes(range(256)) * 300
     done = subprocess.run(
         [*shell, "-c", COMMAND.replace("exec sh", f"exec {' '.join(shell)}")],
-        input=opening(marker, None) + call(marker, script, args, "stamp") + data,
+        input=opening(marker, None, call(marker, script, args, "stamp")) + data,
         capture_output=True,
         check=False,
         timeout=20,
@@ -83,8 +83,8 @@ def test_a_call_without_ssh(shell: list[str], tmp_path: Path) -> None:
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda words: words[0])
 def test_every_cut_of_a_call_ends_in_74_and_runs_nothing(shell: list[str], tmp_path: Path) -> None:
     mark = tmp_path / "ran"
-    run = packaged("hosts.sh", "run.sh")
-    frame = call("ku-test", Script("t", ': >"$1"'), (str(mark), "two\nlines"))
+    run = COMMAND.replace("exec sh", f"exec {' '.join(shell)}")
+    frame = opening("ku-test", None, call("ku-test", Script("t", ': >"$1"'), (str(mark), "two\nlines")))
     for cut in [*range(0, len(frame) - 1, 7), len(frame) - 1]:
         done = subprocess.run(
             [*shell, "-c", run], input=frame[:cut], capture_output=True, check=False, timeout=20, cwd=tmp_path
@@ -112,15 +112,12 @@ def test_a_job_without_ssh(shell: list[str], tmp_path: Path) -> None:
     marker = "ku-test"
     data = bytes(range(256)) * 50
     for _ in range(2):
-        starter = call(
-            marker,
-            Script.load("hosts.sh", "job.sh"),
-            (str(state), "prod", "20261123T221500Z", str(place), marker),
-        )
-        frame = job_frame(marker, Script("t", 'echo run >>"$1"; cat'), (str(tmp_path / "count"),), data, "stamp")
+        frame = job_frame(Script("t", 'echo run >>"$1"; cat'), (str(tmp_path / "count"),), data, "stamp")
+        words = (str(state), "prod", "20261123T221500Z", str(place), marker, packaged("hosts.sh", "run.sh"), frame)
+        starter = call(marker, Script.load("hosts.sh", "job.sh"), words)
         done = subprocess.run(
             [*shell, "-c", COMMAND.replace("exec sh", f"exec {bin_}/sh")],
-            input=opening(marker, None) + starter + frame,
+            input=opening(marker, None, starter),
             capture_output=True,
             check=False,
             timeout=30,
