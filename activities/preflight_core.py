@@ -11,7 +11,7 @@ from typing import Any
 
 from temporalio import activity
 
-from activities import core_judgement, core_survey
+from activities import core_judgement, core_resolved, core_survey
 from activities.core_access import core_api, log_of, open_database
 from activities.core_drift import drifted_containers, drifted_files, in_progress, update_words
 from activities.core_key import pair_findings
@@ -77,6 +77,7 @@ class PreflightCore:
             await core_survey.containers(look)
             await core_survey.settings(look)
             await core_survey.prove_project(look)
+            await core_resolved.compare(look)
             facts = _facts(look)
             facts, known = await self._ask_core(look, facts)
         except Ended:
