@@ -8,7 +8,9 @@ from activities.core_survey import Look
 from komodo.core_settings import AGENT_ALIASES, CORE_ALIASES, alias_findings, host_findings, setting_findings
 from komodo.project import refuse, warn
 from komodo.releases import version_of
+from komodo.v1_documents import why_not_kept
 from model.fleet import TOGETHER
+from model.steps import KEEP
 
 OLDEST_CORE = (1, 15, 0)
 """The oldest release whose files and settings are known."""
@@ -22,6 +24,7 @@ def judge(look: Look, core_key: str) -> None:
     """All of it. `core_key`: Core's public key, where it is v2 already."""
     judge_settings(look)
     judge_version(look)
+    judge_policy(look)
     judge_space(look)
     judge_together(look, core_key)
 
@@ -91,6 +94,14 @@ def judge_together(look: Look, core_key: str) -> None:
     if look.edits is not None and not look.edits.keys_dir:
         text = "Core's keys will be in a named volume: a key pair cannot be laid there before v2 runs"
         look.findings.append(refuse("together-keys-volume", text, f"mount a folder at /config/keys; or {waves}"))
+
+
+def judge_policy(look: Look) -> None:
+    """Whether the way back can be the one that the fleet file wants."""
+    wanted = look.fleet.database.rollback == KEEP and look.version not in ("", look.fleet.target)
+    if wanted and (why := why_not_kept(look.version)):
+        text = f"a rollback as the fleet file wants it will be refused: {why}"
+        look.findings.append(warn("rollback-not-kept", text, 'rollback = "restore" in [database]'))
 
 
 def judge_space(look: Look) -> None:

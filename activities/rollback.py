@@ -36,10 +36,12 @@ from komodo import fingerprint, logs
 from komodo.database import differences
 from komodo.project import Container
 from komodo.releases import version_of
-from komodo.v1_documents import OLDEST_KEPT, forget
+from komodo.v1_documents import OLDEST_KEPT, forget, why_not_kept
 from model.errors import AgentNotStarted, CommandFailed, DatabaseError, HostError
 from model.facts import DumpFacts
-from model.steps import CoreStarted, CoreStep, Done, Recheck, Restored
+from model.steps import KEEP, CoreStarted, CoreStep, Done, Recheck, Restored
+
+_RESTORE = "roll back with --database restore"
 
 
 class CoreRollback:
@@ -50,7 +52,10 @@ class CoreRollback:
 
     @activity.defn
     async def check_rollback(self, step: CoreStep) -> Recheck:
-        """What makes the way back impossible: a dump, a saved file or an old image that is gone or different."""
+        """What makes the way back impossible: a dump, a saved file or an old image that is gone or different.
+
+        `step.label` KEEP: the database is to be kept, and that is not possible.
+        """
         host = await self._hosts.get(step.fleet.core.host)
         folder = folder_of(step)
         pairs: list[str] = [f"{folder}/restore.sh", "", f"{folder}/restore.list", ""]
@@ -69,6 +74,8 @@ class CoreRollback:
             for s in services
             if s.image_id not in have
         ]
+        if step.label == KEEP:
+            drift += await _not_to_be_kept(host, step)
         return Recheck(drift=tuple(drift))
 
     @activity.defn
@@ -96,14 +103,8 @@ class CoreRollback:
         Core must be stopped. Raises DatabaseError where the old version is too old for that.
         """
         host = await self._hosts.get(step.fleet.core.host)
-        old = version_of(step.facts.version) or (0, 0, 0)
-        if old < OLDEST_KEPT:
-            raise DatabaseError(
-                f"what was written since cannot be kept: Core {step.facts.version} is older than 1.19.0, which is the "
-                "oldest whose documents are known",
-                host=host.spec.name,
-                cure="roll back with --database restore",
-            )
+        if why := why_not_kept(step.facts.version):
+            raise DatabaseError(why, host=host.spec.name, cure=_RESTORE)
         await _require_stopped(host, need(step.facts.core).container)
         async with database(self._hosts, step.fleet.core, step.facts) as (opened, login):
             tool = await dump_tools.downgrade(host, step, login)
@@ -117,7 +118,7 @@ class CoreRollback:
                     left="Core is stopped; the dump `pre_rollback` holds the database as v2 left it",
                     cure="retry, or roll back with --database restore",
                 ) from None
-            removed = await forget(opened, old)
+            removed = await forget(opened, version_of(step.facts.version) or OLDEST_KEPT)
         return Done(facts=(*facts_in(done).get("said", []), *removed))
 
     @activity.defn
@@ -274,6 +275,15 @@ class CoreRollback:
     async def _time_in(self, host: Host, path: str) -> datetime | None:
         file = await host.read(path)
         return moment(file.data.decode()) if file else None
+
+
+async def _not_to_be_kept(host: Host, step: CoreStep) -> list[str]:
+    if why := why_not_kept(step.facts.version):
+        return [f"{why}: {_RESTORE}"]
+    image = need(step.facts.core).target_image
+    if json.loads((await host.run(script("images.sh"), image)).text or "[]"):
+        return []
+    return [f"{image}, whose km keeps what was written since, is not on the host any more: {_RESTORE}"]
 
 
 def _not_v2s(host: Host, folder: str) -> DatabaseError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from komodo.database import Database
+from komodo.releases import FIRST_V2, version_of
 
 OLDEST_KEPT = (1, 19, 0)
 """Older releases know fewer operations, and their database was never seen downgraded."""
@@ -36,6 +37,19 @@ OPERATIONS = frozenset(_V1_19_5.split())
 SINCE_1_19_1 = frozenset({"RunStackService", "SendAlert"})
 _SWARM = "Swarm"
 """The one kind of resource that v1 does not know."""
+
+
+def why_not_kept(version: str) -> str:
+    """What forbids keeping what was written since, on the way back to this version of Core; empty: nothing."""
+    old = version_of(version) or (0, 0, 0)
+    if old >= FIRST_V2:
+        return f"what was written since cannot be kept: km takes a database to v1's form only, not to that of {version}"
+    if old < OLDEST_KEPT:
+        return (
+            f"what was written since cannot be kept: Core {version} is older than 1.19.0, which is the oldest whose "
+            "documents are known"
+        )
+    return ""
 
 
 async def forget(database: Database, version: tuple[int, int, int]) -> tuple[str, ...]:

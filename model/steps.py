@@ -76,6 +76,10 @@ class Recheck:
 # --- Core -------------------------------------------------------------------------------------------------------------
 
 
+KEEP = "keep"
+"""Label of a way back that keeps what was written since (`[database] rollback`)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoreStep:
     """Input of every step on the Core host."""
@@ -87,7 +91,7 @@ class CoreStep:
     dump: DumpFacts | None = None
     """The dump this step rests on (counts to equal, or what to restore)."""
     label: str = ""
-    """For dumps: before | final | pre_rollback."""
+    """For dumps: before | final | pre_rollback. For a look at what a way back needs: KEEP, or nothing."""
     key: str = ""
     """Core's public key, once known."""
 

@@ -12,7 +12,7 @@ with workflow.unsafe.imports_passed_through():
     from model.fleet import TOGETHER, FleetSpec
     from model.plan import Plan, Wave
     from model.progress import RollbackRequest, ServerOutcome, ServerState
-    from model.steps import Operation
+    from model.steps import KEEP, Operation
 
 _MOST_LINES = 12
 """Of one kind at a gate; the plan and the report have them all."""
@@ -71,7 +71,10 @@ def _paths(edits: tuple[PlannedEdit, ...]) -> str:
 def way_back(fleet: FleetSpec, plan: Plan, change: str) -> tuple[str, ...]:
     """How all of it is undone, by the tool and by hand."""
     op = Operation(change=change, fleet=fleet.name, target="core")
-    lines = ["komodo-upgrade rollback: stop Core, restore the final dump, v1 Core, then every agent in parallel"]
+    data = "take the database to v1's form (what was written since is kept)"
+    if fleet.database.rollback != KEEP:
+        data = "restore the final dump"
+    lines = [f"komodo-upgrade rollback: stop Core, {data}, v1 Core, then every agent in parallel"]
     if not plan.core.current:
         folder = op.folder(fleet.core.host.state_dir)
         lines.append(f"by hand on {fleet.core.host.address}: sh {folder}/restore.sh (first with --dry-run)")

@@ -13,7 +13,7 @@ from temporalio.exceptions import FailureError
 with workflow.unsafe.imports_passed_through():
     from model.facts import Backup, DatabasePrint, DumpFacts, Finding, Severity
     from model.progress import FleetState, RollbackRequest, ServerOutcome, ServerProgress, ServerState
-    from model.steps import CoreStep, Operation, Proof, Restored, ServerStep, Switched, VerifyServer
+    from model.steps import KEEP, CoreStep, Operation, Proof, Restored, ServerStep, Switched, VerifyServer
 with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
     from workflows import proving, steps
     from workflows.gates import Desk
@@ -60,7 +60,8 @@ class WayBack:
         if self.request.core:
             self._core("checking that all is there for the way back", state=ServerState.PREPARING)
             try:
-                drift += (await steps.check_rollback(self._step(dump=self._final))).drift
+                kept = KEEP if request.dump and self._final is None else ""
+                drift += (await steps.check_rollback(self._step(dump=self._final, label=kept))).drift
                 if self._final and not drift:
                     self._core("proving the final dump")
                     self.held = True

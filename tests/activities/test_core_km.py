@@ -11,6 +11,7 @@ import pytest
 
 from komodo.database import Database
 from model.errors import CommandFailed, DatabaseError, DumpRejected
+from model.steps import KEEP
 from tests.activities.core_fleet import Bench, bench, refusals
 
 
@@ -128,6 +129,25 @@ async def test_what_was_written_since_is_kept(tmp_path: Path) -> None:
         operations = {d["operation"] for d in store.find("komodo", "Update")}
         assert ("UpdateServerKey" in operations, "DeployStack" in operations) == (False, True)
         assert refusals(await b.survey()) == []
-        old = replace(b.step, facts=replace(b.step.facts, version="1.18.4"))
-        with pytest.raises(DatabaseError, match=r"older than 1\.19\.0"):
-            await b.back.downgrade_database(old)
+        for version, why in (("1.18.4", r"older than 1\.19\.0"), ("2.0.0", "to v1's form only, not to that of 2")):
+            old = replace(b.step, facts=replace(b.step.facts, version=version))
+            with pytest.raises(DatabaseError, match=why):
+                await b.back.downgrade_database(old)
+
+
+async def test_that_nothing_can_be_kept_is_known_before_core_is_stopped(tmp_path: Path) -> None:
+    async with bench(tmp_path, core_version="1.18.4") as b:
+        b.fleet = replace(b.fleet, database=replace(b.fleet.database, rollback=KEEP))
+        told = [f.text for f in (await b.survey()).findings if f.code == "rollback-not-kept"]
+        assert [text.split(": ")[1] for text in told] == ["what was written since cannot be kept"]
+        await b.backed_up()
+        way = replace(b.step, label=KEEP)
+        [drift] = (await b.back.check_rollback(way)).drift
+        assert "older than 1.19.0" in drift
+        assert "--database restore" in drift
+        assert (await b.back.check_rollback(b.step)).drift == ()
+        facts = replace(b.step.facts, version="1.19.5")
+        [drift] = (await b.back.check_rollback(replace(way, facts=facts))).drift
+        assert "whose km keeps what was written since, is not on the host" in drift
+        await b.core.stage_core(b.step)
+        assert (await b.back.check_rollback(replace(way, facts=facts))).drift == ()

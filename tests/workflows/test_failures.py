@@ -308,3 +308,5 @@ async def test_a_final_dump_that_is_none_is_told_and_never_restored(run: Driver,
     assert (done.state, done.core_version) == (FleetState.ROLLED_BACK, OLD)
     assert (doubles.count("downgrade_database"), doubles.count("restore_database")) == (1, 0)
     assert [p.moment for p in done.fingerprints] == ["after the rollback"]
+    asked = [step.label for step in doubles.inputs("check_rollback")]
+    assert asked == ["", "keep", "keep"], "whether that is possible is known before anything is stopped"
