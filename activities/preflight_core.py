@@ -11,7 +11,7 @@ from typing import Any
 
 from temporalio import activity
 
-from activities import core_judgement, core_resolved, core_survey
+from activities import core_judgement, core_resolved, core_survey, core_user
 from activities.core_access import core_api, log_of, open_database
 from activities.core_drift import drifted_containers, drifted_files, in_progress, update_words
 from activities.core_key import pair_findings
@@ -128,6 +128,7 @@ class PreflightCore:
         core_survey.dump_tool(look)
         core_judgement.judge(look, facts.public_key)
         look.findings += await pair_findings(look)
+        await core_user.look_at_keys(look)
         return replace(facts, busy=busy), known
 
     async def _from_database(self, look: Look) -> Mapping[str, tuple[Mapping[str, Any], ...]]:

@@ -57,6 +57,8 @@ class Container:
     started_at: str = ""
     exit_code: int = 0
     init: bool = False
+    user: str = ""
+    """`user:` as written: "1000:1000"; empty: root."""
     network_mode: str = ""
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -358,6 +360,7 @@ def _container(entry: Mapping[str, Any]) -> Container:
         started_at=str(state.get("StartedAt", "")),
         exit_code=int(state.get("ExitCode") or 0),
         init=bool(host.get("Init")),
+        user=str(config.get("User") or ""),
         network_mode=str(host.get("NetworkMode", "")),
         env=dict(_variable(v) for v in config.get("Env") or []),
         labels=labels,
