@@ -57,7 +57,7 @@ class PreflightServer:
         look, args = together(
             (Script.load("komodo.sh", "file_facts.sh"), tuple(wanted)),
             (Script.load("komodo.sh", "survey_files.sh"), (state_dir, "-", facts.binary)),
-            (Script.load("komodo.sh", "survey_server.sh"), (facts.unit,)),
+            (Script.load("komodo.sh", "survey_server.sh"), (facts.unit, "unit")),
         )
         said = parse((await host.run(look, *args, timeout=READ)).text)
         seen = facts_of(said)

@@ -53,9 +53,15 @@ def together(*calls: tuple[Script, Sequence[str]]) -> tuple[Script, tuple[str, .
 
 
 def parse(text: str) -> dict[str, list[str]]:
-    """What `say KEY VALUE` printed: every value of each key, in order. Other lines are left out."""
+    """What `say KEY VALUE` printed: every value of each key, in order. Other lines are left out.
+
+    What follows a line `lines:` is the value of `line`, as it is.
+    """
     found: dict[str, list[str]] = {}
-    for line in text.splitlines():
+    said, mark, rest = f"\n{text}".partition("\nlines:\n")
+    if mark:
+        found["line"] = rest.splitlines()
+    for line in said.splitlines():
         key, tab, value = line.partition("\t")
         if tab:
             found.setdefault(key, []).append(value)

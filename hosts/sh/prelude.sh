@@ -57,6 +57,19 @@ digest() {
     fi
 }
 
+# digests FILE…: sets $sums, a line `sha256  name` for each of these files; one process for all.
+digests() {
+    sums=$(sha256sum -- "$@") || die 71 "cannot read all of $*"
+}
+
+# next_sum: takes the first line off $sums and sets $sha256 to its digest (sha256sum puts \ before a name it quotes).
+next_sum() {
+    sha256=${sums%%"$ku_line_break"*}
+    sums=${sums#*"$ku_line_break"}
+    sha256=${sha256%% *}
+    sha256=${sha256#\\}
+}
+
 # sha256_of FILE: the same, printed: one process more.
 sha256_of() {
     digest "$1"
@@ -92,12 +105,14 @@ replace_file() {
         cp -p "$1" "$ku_temp" || ku_undo_temp "$2"
     fi
     fsync_file "$ku_temp"
-    digest "$ku_temp"
+    if [ -e "$ku_dest" ]; then digests "$ku_temp" "$ku_dest"; else digests "$ku_temp"; fi
+    next_sum
     if [ "$sha256" != "$4" ]; then
         rm -f "$ku_temp"
         die 74 "the new content for $2 did not arrive whole; the file is left as it is"
     fi
-    digest "$ku_dest"
+    sha256=
+    if [ -e "$ku_dest" ]; then next_sum; fi
     if [ "$sha256" != "$3" ]; then
         rm -f "$ku_temp"
         die 72 "$2 was changed by somebody else just now; left as it is"
@@ -118,7 +133,13 @@ ku_undo_temp() {
 # then the copy is DEST.<stamp>.
 keep_copy() {
     digest "$1"
-    ku_want=$sha256
+    copy_of "$1" "$2" "$sha256"
+    printf '%s\n' "$ku_copy"
+}
+
+# copy_of SRC DEST SHA256: the same where the digest of SRC is known; sets $ku_copy to the copy's name.
+copy_of() {
+    ku_want=$3
     [ -n "$ku_want" ] || die 1 "there is no $1 to keep a copy of"
     ku_stamp=${KU_STAMP:-}
     [ -n "$ku_stamp" ] || ku_stamp=$(date -u +%Y%m%dT%H%M%SZ)
@@ -126,10 +147,7 @@ keep_copy() {
     ku_more=0
     while [ -e "$ku_copy" ]; do
         digest "$ku_copy"
-        if [ "$sha256" = "$ku_want" ]; then
-            printf '%s\n' "$ku_copy"
-            return 0
-        fi
+        if [ "$sha256" = "$ku_want" ]; then return 0; fi
         ku_more=$((ku_more + 1))
         ku_copy=$2.$ku_stamp
         [ "$ku_more" -eq 1 ] || ku_copy=$ku_copy.$ku_more
@@ -141,5 +159,4 @@ keep_copy() {
     digest "$ku_temp"
     [ "$sha256" = "$ku_want" ] || ku_undo_temp "$ku_copy"
     mv "$ku_temp" "$ku_copy" || ku_undo_temp "$ku_copy"
-    printf '%s\n' "$ku_copy"
 }

@@ -11,7 +11,9 @@ umask 077
 mkdir -p "$folder/files" "$incoming/files" "$incoming/texts"
 
 guides=
+wanted=
 sizes=
+programs=
 texts=
 mark=
 set --
@@ -23,17 +25,16 @@ while IFS="$tab" read -r record first second third path; do
       if [ "$sha256" != "$first" ]; then
         [ -f "$path" ] || die 72 "$path is not any more what was planned"
         cp -p -- "$path" "$incoming/files/$second"
-        digest "$incoming/files/$second"
-        [ "$sha256" = "$first" ] || die 72 "$path is not any more what was planned"
         set -- "$@" "$incoming/files/$second"
+        wanted="$wanted$first$tab$path$ku_line_break"
       fi
-      [ "$third" = - ] || guides="$guides$second$tab$path.$third$ku_line_break"
+      [ "$third" = - ] || guides="$guides$first$tab$second$tab$path.$third$ku_line_break"
       say saved "$second$tab$first$tab$path"
       ;;
     text)
       # Exactly these bytes at once: a shell would read them one by one.
       said=$(dd bs="$second" count=1 iflag=fullblock 2>&1 >"$incoming/texts/$third") || die 1 "$said"
-      [ "$first" = 0600 ] || chmod "$first" "$incoming/texts/$third"
+      [ "$first" = 0600 ] || programs="$programs $third"
       sizes="$sizes$second$ku_line_break"
       texts="$texts $third"
       mark=$third
@@ -43,14 +44,27 @@ while IFS="$tab" read -r record first second third path; do
 done
 
 if [ $# -gt 0 ]; then
+  digests "$@"
+  while IFS="$tab" read -r first path; do
+    [ -n "$first" ] || continue
+    next_sum
+    [ "$sha256" = "$first" ] || die 72 "$path is not any more what was planned"
+  done <<END
+$wanted
+END
   fsync_file "$@"
   mv -f -- "$@" "$folder/files/"
 fi
-printf %s "$guides" | while IFS="$tab" read -r name path; do
-  kept=$(keep_copy "$folder/files/$name" "$path")
-  say guide "$name$tab$kept"
-done
+while IFS="$tab" read -r first name path; do
+  [ -n "$first" ] || continue
+  copy_of "$folder/files/$name" "$path" "$first"
+  say guide "$name$tab$ku_copy"
+done <<END
+$guides
+END
 cd "$incoming/texts"
+# shellcheck disable=SC2086
+[ -z "$programs" ] || chmod 0700 $programs
 # shellcheck disable=SC2086 # one word per text
 set -- $texts
 [ "$(stat -c %s "$@")$ku_line_break" = "$sizes" ] || die 74 "the input ended inside $mark, or before it"

@@ -19,21 +19,22 @@ lay_beside() {
     digest "$beside"
     [ "$sha256" = "$3" ] || die 70 "$beside was not written whole"
   fi
-  like=$(stat -L -c '%u:%g %a' "$2")
-  if [ "$(stat -c '%u:%g %a' "$beside")" != "$like" ]; then
+  both=$(stat -L -c '%u:%g %a' "$2" "$beside")
+  like=${both%%"$ku_line_break"*}
+  if [ "$both" != "$like$ku_line_break$like" ]; then
     chown "${like% *}" "$beside" 2>/dev/null || [ "$(id -u)" != 0 ] || die 71 "cannot chown $beside"
     chmod "${like#* }" "$beside"
   fi
-  if command -v chcon >/dev/null 2>&1; then chcon --reference="$2" "$beside" 2>/dev/null || :; fi
+  if [ -e /sys/fs/selinux/enforce ] && command -v chcon >/dev/null 2>&1; then chcon --reference="$2" "$beside" 2>/dev/null || :; fi
   fsync_file "$beside"
 }
 
-# both_files BINARY: what shows that neither the binary nor the file beside it was touched: inode, size, owner, times.
-both_files() { stat -L -c '%d:%i %s %u:%g %a %y %z' "$1" "$beside" 2>/dev/null; }
+# both_files BINARY: sets $ku_both to what shows that neither the binary nor the file beside it was touched: inode, size, owner, times.
+both_files() { ku_both=$(stat -L -c '%d:%i %s %u:%g %a %y %z' "$1" "$beside" 2>/dev/null) || return 1; }
 
 # seal STAGED BINARY OLD_SHA NEW_SHA: notes both files, once their digests were compared.
 seal() {
-  ku_both=$(both_files "$2")
+  both_files "$2"
   digest "$2"
   [ "$sha256" != "$3" ] || printf '%s\n%s\n' "$3 $4" "$ku_both" >"${1%/*}/seal"
 }
@@ -42,5 +43,5 @@ seal() {
 sealed() {
   ku_seal=
   { IFS= read -r ku_seal && IFS= read -r ku_first && IFS= read -r ku_second; } 2>/dev/null <"${1%/*}/seal" || return 1
-  [ "$ku_seal" = "$3 $4" ] && [ -e "$beside" ] && [ "$(both_files "$2")" = "$ku_first$ku_line_break$ku_second" ]
+  [ "$ku_seal" = "$3 $4" ] && [ -e "$beside" ] && both_files "$2" && [ "$ku_both" = "$ku_first$ku_line_break$ku_second" ]
 }

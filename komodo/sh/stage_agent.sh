@@ -41,8 +41,13 @@ fi
 [ -f "$file" ] || die 74 "$file is missing"
 
 # Looked at before it is run: a shell would execute a saved HTML page line by line.
-bytes=$(($(wc -c <"$file")))
-head=$(od -An -tx1 -N 20 "$file" | tr -d ' \n')
+bytes=$(stat -L -c %s "$file")
+# One word for each byte.
+# shellcheck disable=SC2046
+set -- $(od -An -tx1 -N 20 "$file")
+IFS=
+head=$*
+unset IFS
 digest "$file"
 now=$sha256
 case $head in

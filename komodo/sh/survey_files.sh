@@ -33,12 +33,13 @@ if [ -n "$binary" ]; then
     say binary_real "$(readlink -f "$binary")"
     digest "$binary"
     say binary_sha256 "$sha256"
-    say binary_bytes "$(($(wc -c <"$binary")))"
+    say binary_bytes "$(stat -L -c %s "$binary")"
     in_one_line "$("$binary" --version 2>&1 </dev/null | head -n 3 || :)"
     say binary_version "$line "
   fi
 fi
 room free_state "$frees"
+[ "$suffix" != - ] || exit 0
 # Which folder of which machine that is: the same for two names of one machine.
 boot=
 read -r boot 2>/dev/null </proc/sys/kernel/random/boot_id || :
@@ -46,7 +47,7 @@ say state_place "$boot $(stat -c %d:%i "$above") ${state#"$above"}"
 
 # one ORIGIN PATH
 one() {
-  real=$(readlink -f "$2" 2>/dev/null || printf '%s' "$2")
+  real=$(readlink -f "$2" 2>/dev/null) || real=$2
   digest "$2"
   mine=$sha256
   digest "$real.$suffix"

@@ -1,27 +1,30 @@
 # shellcheck shell=sh
-# survey_server.sh UNIT: what this machine is and what its agent's unit says. Changes nothing.
+# survey_server.sh UNIT [unit]: what this machine is (not with `unit`) and what its agent's unit says. Changes nothing.
 # Of settings in files and of the running process, only harmless ones are reported with their values.
 unit=$1
 
-say machine "$(uname -m)"
-os=
-while IFS='=' read -r name text; do
-  if [ "$name" = PRETTY_NAME ]; then os=${text#\"} && os=${os%\"}; fi
-done 2>/dev/null </etc/os-release || :
-say os "$os"
-glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null || :)
-say glibc "${glibc#glibc }"
-say now "$(date -u +%s)"
-say uid "$(id -u)"
-libssl=no
-for file in /lib/libssl.so.3 /lib64/libssl.so.3 /usr/lib/libssl.so.3 /usr/lib64/libssl.so.3 /lib/*/libssl.so.3 \
-  /usr/lib/*/libssl.so.3 /usr/local/lib*/libssl.so.3; do
-  if [ -e "$file" ]; then libssl=yes; fi
-done
-say openssl3 "$libssl"
-for tool in systemctl journalctl sha256sum curl wget python3; do
-  if command -v "$tool" >/dev/null 2>&1; then say tool "$tool"; fi
-done
+machine() {
+  say machine "$(uname -m)"
+  os=
+  while IFS='=' read -r name text; do
+    if [ "$name" = PRETTY_NAME ]; then os=${text#\"} && os=${os%\"}; fi
+  done 2>/dev/null </etc/os-release || :
+  say os "$os"
+  glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null) || :
+  say glibc "${glibc#glibc }"
+  say now "$(date -u +%s)"
+  say uid "$(id -u)"
+  libssl=no
+  for file in /lib/libssl.so.3 /lib64/libssl.so.3 /usr/lib/libssl.so.3 /usr/lib64/libssl.so.3 /lib/*/libssl.so.3 \
+    /usr/lib/*/libssl.so.3 /usr/local/lib*/libssl.so.3; do
+    if [ -e "$file" ]; then libssl=yes; fi
+  done
+  say openssl3 "$libssl"
+  for tool in systemctl journalctl sha256sum curl wget python3; do
+    if command -v "$tool" >/dev/null 2>&1; then say tool "$tool"; fi
+  done
+}
+if [ -z "${2:-}" ]; then machine; fi
 
 # settings SOURCE: lines setting<TAB>SOURCE<TAB>NAME<TAB>VALUE from assignments on standard input
 settings() {
@@ -73,7 +76,7 @@ if ! command -v systemctl >/dev/null 2>&1; then
 fi
 properties=Id,LoadState,ActiveState,SubState,UnitFileState,FragmentPath,DropInPaths,ExecStart,Environment
 properties=$properties,EnvironmentFiles,MainPID,InvocationID,NRestarts,User,Group,WorkingDirectory
-shown=$(systemctl show --no-pager -p "$properties" "$unit" 2>/dev/null || :)
+shown=$(systemctl show --no-pager -p "$properties" "$unit" 2>/dev/null) || :
 say show "$shown"
 
 value_of FragmentPath "$shown"

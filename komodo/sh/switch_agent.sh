@@ -39,6 +39,8 @@ if [ -z "$switched" ]; then
   stopping
   systemctl stop "$unit"
   mv -f -- "$beside" "$binary"
+  new_run stopped
+else
+  new_run
 fi
-new_run
 await_run "$wait"

@@ -11,7 +11,7 @@ uptime() {
 # look: sets $active, $invocation and $restarts as they are at this moment
 look() {
   active='' invocation='' restarts=''
-  shown=$(systemctl show --no-pager -p ActiveState,InvocationID,NRestarts "$unit" || :)
+  shown=$(systemctl show --no-pager -p ActiveState,InvocationID,NRestarts "$unit") || :
   while IFS='=' read -r key value; do
     case $key in
       ActiveState) active=$value ;;
@@ -64,9 +64,10 @@ stopping() {
   stopped=$now
 }
 
-# new_run: starts the unit unless a run younger than the remembered one is there already
+# new_run [stopped]: starts the unit unless a run younger than the remembered one is there already; `stopped`: this call has
+# just stopped it, so none is
 new_run() {
-  look
+  if [ -n "${1:-}" ]; then active=inactive invocation=; else look; fi
   if [ "$active" != active ] || [ "${invocation:-none}" = "$before" ]; then
     case $active in inactive | failed) ;; *) systemctl stop "$unit" || : ;; esac
     # Starts that an earlier attempt used up must not count against this one: systemd allows five in ten seconds.
@@ -86,7 +87,7 @@ await_run() {
   while :; do
     look
     if [ -n "$invocation" ] && [ "$invocation" != "$before" ]; then
-      journal=$(journalctl -u "$unit" --no-pager -o cat "_SYSTEMD_INVOCATION_ID=$invocation" 2>/dev/null || :)
+      journal=$(journalctl -u "$unit" --no-pager -o cat "_SYSTEMD_INVOCATION_ID=$invocation" 2>/dev/null) || :
       case $journal in
         # Colours may stand between any two words.
         *"Komodo Periphery version:"*"v$version"*"PeripheryConfig"*"starting on "*)
