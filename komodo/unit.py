@@ -7,9 +7,10 @@ command line before environment before nothing). What is not understood is said,
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 SHOW = (
@@ -17,6 +18,10 @@ SHOW = (
     "MainPID,InvocationID,NRestarts,User,Group,WorkingDirectory,Restart,ExecMainStartTimestamp"
 )
 """Properties to ask `systemctl show` for."""
+
+_ROOT_HOME = {"": "/root", "root": "/root"}
+_KEYWORDS = {"PERIPHERY_CONFIG_KEYWORD", "PERIPHERY_CONFIG_KEYWORDS"}
+"""They choose files of a folder by name; without them it is `*config.*` (v2.3.2:…/entities/config/mod.rs)."""
 
 SHELLS = ("sh", "bash", "dash", "ash", "busybox", "zsh")
 ALIASES = (
@@ -79,14 +84,23 @@ def parse_unit(text: str, *, name: str = "periphery.service") -> Unit:
     if one("LoadState") in {"not-found", "", "masked"} and not one("FragmentPath"):
         return Unit(name=name, exists=False, active=False)
     environment = assignments(one("Environment"))
+    folder, home = (
+        one("WorkingDirectory").lstrip("-!") or "/",
+        environment.get("HOME") or _ROOT_HOME.get(one("User"), ""),
+    )
     argv, refused = _argv(shown.get("ExecStart", []))
     binary = ""
-    configs: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
     if not refused:
-        binary, configs, refused = _agent(argv, environment)
+        binary, options, refused = _agent(argv, environment, home)
+    configs = _values(options, "--config-path", "-c")
     source = "ExecStart" if configs else ""
     if not configs and not refused and (listed := _from_environment(environment)):
         configs, source = listed, "Environment"
+    configs = tuple(posixpath.join(folder, path) for path in configs)
+    if not refused and (_values(options, "--config-keyword", "-m") or _KEYWORDS & {n.upper() for n in environment}):
+        folders = [path for path in configs if not posixpath.splitext(path)[1]]
+        refused = f"which files of {folders[0]} it reads is said by keywords" if folders else ""
     return Unit(
         name=one("Id") or name,
         exists=True,
@@ -99,7 +113,7 @@ def parse_unit(text: str, *, name: str = "periphery.service") -> Unit:
         invocation=one("InvocationID"),
         restarts=_number(one("NRestarts")),
         user=one("User"),
-        folder=one("WorkingDirectory").lstrip("-!") or "/",
+        folder=folder,
         environment=environment,
         environment_files=tuple(_environment_file(v) for v in shown.get("EnvironmentFiles", []) if v),
         command=argv,
@@ -140,16 +154,24 @@ def alias_pairs(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 
 
 def _argv(values: list[str]) -> tuple[tuple[str, ...], str]:
-    """The words of the only ExecStart. systemd prints them joined by blanks, quotes gone."""
-    commands = [m.group(1) for v in values if (m := re.search(r"argv\[\]=(.*?) ; ignore_errors=", v))]
+    """The words of the only ExecStart, the program's path first. systemd prints them joined by blanks, quotes gone."""
+    shown = (re.search(r"path=(.*?) ; argv\[\]=(.*?) ; ignore_errors=", v) for v in values)
+    commands = [(m.group(1), m.group(2)) for m in shown if m]
     if not commands:
         return (), "systemd names no ExecStart"
     if len(commands) > 1:
         return (), f"it has {len(commands)} ExecStart lines"
-    return tuple(commands[0].split(" ")), ""
+    path, line = commands[0]
+    if line.startswith(path):
+        return (path, *line.removeprefix(path).strip().split(" ")), ""
+    if line.startswith("/"):
+        return tuple(line.split(" ")), ""
+    # With `@` the first word is only what the process is called.
+    return (path, *line.split(" ")[1:]), ""
 
 
-def _agent(argv: tuple[str, ...], environment: Mapping[str, str]) -> tuple[str, tuple[str, ...], str]:
+def _agent(argv: tuple[str, ...], environment: Mapping[str, str], home: str) -> tuple[str, tuple[str, ...], str]:
+    """The binary, its options, and why it is not understood."""
     words = [w for w in argv if w]
     if not words:
         return "", (), "its ExecStart is empty"
@@ -166,28 +188,47 @@ def _agent(argv: tuple[str, ...], environment: Mapping[str, str]) -> tuple[str, 
             return "", (), "its shell command has an open quote"
         if words[:1] == ["exec"]:
             words = words[1:]
+        words = [home + w[1:] if w.startswith("~/") and home else w for w in words]
+        if any(w.startswith("~") for w in words):
+            return "", (), "its shell command names somebody's home (~)"
     else:
-        words = [_expanded(w, environment) for w in words]
+        words = [words[0], *_joined(words[1:], environment)]
     if not words or not words[0].startswith("/"):
         return "", (), f"its command is no absolute path: {words[0] if words else '(nothing)'}"
     if not re.fullmatch(r"(komodo-)?periphery([-_.](?!sh$|py$).*)?", words[0].rsplit("/", 1)[-1]):
         return "", (), f"it starts the agent through {words[0]}"
     if any("$" in w for w in words):
         return "", (), "its command holds a variable that the unit does not set"
-    return words[0], _configs(words[1:]), ""
+    return words[0], tuple(words[1:]), ""
 
 
-def _configs(words: list[str]) -> tuple[str, ...]:
+def _joined(words: list[str], environment: Mapping[str, str]) -> list[str]:
+    """Variables filled in as systemd does: `$VAR` alone becomes words. An option's value gets its blanks back."""
+    filled: list[str] = []
+    for word in words:
+        alone = re.fullmatch(r"\$\w+", word)
+        filled += _expanded(word, environment).split() if alone else [_expanded(word, environment)]
+    found: list[str] = []
+    for number, word in enumerate(filled):
+        if number and not word.startswith("-") and not filled[number - 1].startswith("-"):
+            found[-1] += f" {word}"
+        else:
+            found.append(word)
+    return found
+
+
+def _values(words: Sequence[str], name: str, short: str) -> tuple[str, ...]:
+    """What an option is given, each time it is there."""
     found = []
     rest = iter(words)
     for word in rest:
-        if word in {"--config-path", "-c"}:
+        if word in {name, short}:
             found.append(next(rest, ""))
-        elif word.startswith("--config-path="):
+        elif word.startswith(f"{name}="):
             found.append(word.partition("=")[2])
-        elif re.match(r"-c.", word):
+        elif re.match(rf"{short}.", word):
             found.append(word[2:].removeprefix("="))
-    return tuple(path for path in found if path)
+    return tuple(value for value in found if value)
 
 
 def _from_environment(environment: Mapping[str, str]) -> tuple[str, ...]:

@@ -25,8 +25,8 @@ InvocationID=0123456789abcdef0123456789abcdef
 """
 
 
-def show(argv: str, environment: str = "HOME=/root") -> unit.Unit:
-    return unit.parse_unit(TEMPLATE.format(path=argv.split(" ")[0], argv=argv, environment=environment))
+def show(argv: str, environment: str = "HOME=/root", path: str = "") -> unit.Unit:
+    return unit.parse_unit(TEMPLATE.format(path=path or argv.split(" ")[0], argv=argv, environment=environment))
 
 
 CONFIG = "/etc/komodo/periphery.config.toml"
@@ -51,6 +51,9 @@ CONFIG = "/etc/komodo/periphery.config.toml"
             ("/etc/komodo",),
         ),
         ("/opt/komodo/periphery-x86_64", "/opt/komodo/periphery-x86_64", ()),
+        ("/usr/local/bin/periphery -c komodo/p.toml", "/usr/local/bin/periphery", ("/komodo/p.toml",)),
+        ("/bin/sh -lc /usr/local/bin/periphery -c ~/p.toml", "/usr/local/bin/periphery", ("/root/p.toml",)),
+        (f"/usr/local/bin/periphery -m none -c {CONFIG}", "/usr/local/bin/periphery", (CONFIG,)),
         (
             "/bin/sh -lc $HOME/.local/bin/periphery --config-path ${HOME}/.config/komodo/p.toml",
             "/root/.local/bin/periphery",
@@ -75,6 +78,7 @@ def test_commands_that_are_understood(argv: str, binary: str, configs: tuple[str
         "/usr/bin/nice -n 5 /usr/local/bin/periphery",
         "/bin/sh -lc '/usr/local/bin/periphery",
         "/bin/sh -lc periphery",
+        "/bin/sh -lc /usr/local/bin/periphery -c ~komodo/p.toml",
         "",
     ],
 )
@@ -82,6 +86,24 @@ def test_other_commands_are_refused_with_a_reason(argv: str) -> None:
     found = show(argv)
     assert found.refused
     assert not found.binary
+
+
+@pytest.mark.parametrize("words", ["--config-keyword periphery", "--config-keyword=*.toml", "-m *.toml"])
+def test_files_of_a_folder_that_keywords_choose_are_not_guessed(words: str) -> None:
+    assert "keywords" in show(f"/usr/local/bin/periphery -c /etc/komodo {words}").refused
+    assert "keywords" in show("/usr/local/bin/periphery -c /etc/komodo", "PERIPHERY_CONFIG_KEYWORDS=*.toml").refused
+
+
+def test_words_as_systemd_makes_them() -> None:
+    """It prints the words joined by blanks, and splits a variable that stands alone."""
+    spaced = show("/opt/my dir/periphery -c /etc/my dir/p.toml --log-level info", path="/opt/my dir/periphery")
+    assert (spaced.binary, spaced.config_paths) == ("/opt/my dir/periphery", ("/etc/my dir/p.toml",))
+    named = show(f"komodo-agent -c {CONFIG}", path="/usr/local/bin/periphery")
+    assert (named.binary, named.config_paths) == ("/usr/local/bin/periphery", (CONFIG,))
+    options = show("/usr/local/bin/periphery $OPTIONS", f"'OPTIONS=--log-level info -c {CONFIG}'")
+    assert options.config_paths == (CONFIG,)
+    unset = show("/usr/local/bin/periphery $OPTIONS")
+    assert "variable" in unset.refused
 
 
 def test_paths_from_the_environment_only_where_the_command_names_none() -> None:
