@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from komodo.compose_services import Found, Service
-from komodo.compose_text import Changes, effective, is_flow, is_null, scalar
+from komodo.compose_text import Changes, effective, is_flow, is_null, merged_from, scalar
 from komodo.environment import FIRST_SERVER
 from komodo.image import Kind
 from komodo.interpolation import names
@@ -44,10 +44,20 @@ class Setting:
 
 
 def settings(node: MappingNode) -> Iterator[Setting]:
-    """The service's own entries, those that `<<` brings in included."""
+    """The service's own entries; what `<<` inside of them brings in is left out."""
     found = effective(node, "environment")
     if found is not None:
         yield from _settings(found[2])
+
+
+def merged_settings(value: Node) -> Iterator[Setting]:
+    """Entries that `<<` inside of `environment:` brings in and that are not overwritten there."""
+    own = {s.name for s in _settings(value)}
+    for merged in merged_from(value) if isinstance(value, MappingNode) else ():
+        for setting in (*_settings(merged), *merged_settings(merged)):
+            if setting.name not in own:
+                own.add(setting.name)
+                yield setting
 
 
 def _settings(value: Node) -> Iterator[Setting]:
@@ -69,7 +79,7 @@ def refuse_alias_pairs(service: Service, env: Mapping[str, str]) -> None:
     """
     given = {s.name for s in settings(service.node)}
     for value in service.everywhere("environment"):
-        given |= {s.name for s in _settings(value)}
+        given |= {s.name for s in (*_settings(value), *merged_settings(value))}
     if service.everywhere("env_file"):
         given |= set(env)
     for first, second in ALIAS_PAIRS[service.kind]:
@@ -91,6 +101,7 @@ def refuse_alias_pairs(service: Service, env: Mapping[str, str]) -> None:
 def comment_first_server(text: str, found: Found, service: Service, changes: Changes, notes: list[str]) -> None:
     """Comment KOMODO_FIRST_SERVER* out of the service's own environment, or say why it stays (it is harmless once)."""
     every = list(settings(service.node))
+    _note_merged(service, notes)
     going = [s for s in every if s.name.upper() in FIRST_SERVER]
     if not going or any(id(s.key) in changes.removed for s in going):
         return
@@ -100,6 +111,7 @@ def comment_first_server(text: str, found: Found, service: Service, changes: Cha
         f"{users[0]} is made from it" if users
         else "it is shared with other services" if not found.private(container)
         else "it is written with brackets" if is_flow(container)
+        else "it stands alone at an anchor" if len(going) == len(container.value) and _aliased(service)
         else "its value spans several lines" if any(not _one_line(text, s) for s in going)
         else ""
     )  # fmt: skip
@@ -118,6 +130,26 @@ def comment_first_server(text: str, found: Found, service: Service, changes: Cha
         )
     if len(going) == len(container.value):
         _comment_key(service, changes)
+
+
+def _note_merged(service: Service, notes: list[str]) -> None:
+    """What does not stand in the service's own entries is left alone: others may use it."""
+    own = effective(service.node, "environment")
+    for value in service.everywhere("environment"):
+        found = [(s, "`<<`") for s in merged_settings(value)]
+        if own is None or value is not own[2]:
+            found += [(s, "another service or file") for s in _settings(value)]
+        notes += [
+            f"{service.name}: {s.name} stays, because {by} brings it in; v2 logs one error about it at its first start"
+            for s, by in found
+            if s.name.upper() in FIRST_SERVER
+        ]
+
+
+def _aliased(service: Service) -> bool:
+    """`environment: *name`: its entries stand somewhere else."""
+    own = effective(service.node, "environment")
+    return own is not None and own[2].start_mark.index < own[1].end_mark.index
 
 
 def _comment_key(service: Service, changes: Changes) -> None:

@@ -23,7 +23,7 @@ FIRST_SERVER = ("KOMODO_FIRST_SERVER", "KOMODO_FIRST_SERVER_ADDRESS", "KOMODO_FI
 """v2 fails to make a first server on a v1 database, once, at its first start; the first two together stop it from
 starting at all, because one is the other's alias (v2.3.2:client/core/rs/src/entities/config/core.rs)."""
 
-_NAME = re.compile(r"(?P<export>export[ \t]+)?(?P<name>[A-Za-z_][A-Za-z0-9_.\-\[\]]*)[ \t]*(?:=|:(?=[ \t]))[ \t]*")
+_NAME = re.compile(r"(?P<export>export[ \t]+)?(?P<name>[A-Za-z_][A-Za-z0-9_.\-\[\]]*)[ \t]*[=:][ \t]*")
 _BLANKS = re.compile(r"[ \t]*")
 _INLINE_COMMENT = re.compile(r"(?:^|[ \t])#")
 _SECRET_REFERENCE = re.compile(r"^(?:op|vault|bw|aws-sm|ref\+\w+)://|\{\{|ENC\[")

@@ -280,4 +280,8 @@ def _prove(before: str, after: str, splice: Splice, expected: dict[str, Any], sn
     except tomllib.TOMLDecodeError:
         found = {}
     if found != expected or not untouched_equal(before, after, [splice]) or duplicates(after):
-        raise EditRefused("an edit of this file would change more than was planned", snippet=snippet)
+        raise EditRefused(
+            "an edit of this file would change more than was planned",
+            snippet=snippet,
+            cure=f"write {NAME} by hand, as one line before the first [table]",
+        )

@@ -308,6 +308,23 @@ CASES: dict[str, Case] = {
         "environment:\n  KOMODO_FIRST_SERVER: https://p:8120\nrestart: always\n",
         contains=("    # environment:\n      # KOMODO",),
     ),
+    "first server alone at an anchor": Case(
+        f"x-e: &e\n  KOMODO_FIRST_SERVER: x\nservices:\n  core:\n    environment: *e\n    image: {CORE}:latest\n",
+        contains=("  KOMODO_FIRST_SERVER: x\n",),
+    ),
+    "first server by a merge": Case(
+        f"x-e: &e\n  KOMODO_FIRST_SERVER: x\nservices:\n  core:\n    image: {CORE}:latest\n    environment:\n"
+        "      <<: *e\n      A: b\n",
+        contains=("  KOMODO_FIRST_SERVER: x\n",),
+    ),
+    "timezone pair by a merge": Case(
+        f"x-e: &e\n  TZ: UTC\nservices:\n  core:\n    image: {CORE}:latest\n    environment:\n      <<: *e\n"
+        "      KOMODO_TIMEZONE: UTC\n",
+        refused="two names",
+    ),
+    "anchor on a line of its own": one(
+        CORE + ":latest", "volumes:\n  &v\n  - ./b:/backups\n", refused="more than was planned"
+    ),
     "first server in v2": one(
         CORE + ":2.0.0",
         "environment:\n  KOMODO_FIRST_SERVER_NAME: Local\n",

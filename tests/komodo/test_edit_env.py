@@ -31,6 +31,7 @@ def edit(text: str, *variables: str, **options: bool) -> str:
         (f"export {T}=latest\n", f"export {T}=2.3.2\n"),
         (f"  {T} = latest\n", f"  {T} = 2.3.2\n"),
         (f"{T}: latest\n", f"{T}: 2.3.2\n"),
+        (f"{T}:latest\n", f"{T}:2.3.2\n"),
         (f"{T}=\n", f"{T}=2.3.2\n"),
         (f"{T}= # none\n", f"{T}=2.3.2 # none\n"),
         (f"{T}=2\n", f"{T}=2.3.2\n"),
