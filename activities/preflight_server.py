@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -79,7 +81,7 @@ class PreflightServer:
 
 
 async def read_server(host: Host, survey: SurveyServer) -> Survey:
-    """Two round trips and one for each config file. Raises HostError."""
+    """Two round trips, and one for each config file that is too large to come along. Raises HostError."""
     server = survey.server
     asked = datetime.now(UTC)
     said = parse((await host.run(Script.load("komodo.sh", "survey_server.sh"), server.unit)).text)
@@ -94,7 +96,7 @@ async def read_server(host: Host, survey: SurveyServer) -> Survey:
     lock, state_dir = Script.load("komodo.sh", "lock_owner.sh"), server.host.state_dir
     if unit.exists:
         names = Script.load("komodo.sh", "survey_files.sh")
-        wanted = (state_dir, "bak_v1", unit.binary, *unit.config_paths)
+        wanted = (state_dir, "bak_v1", unit.binary, str(LIMIT), *unit.config_paths)
         journal = Script.load("komodo.sh", "agent_journal.sh")
         look, args = together((names, wanted), (lock, (state_dir,)), (journal, (unit.name, unit.invocation)))
         files = parse((await host.run(look, *args, timeout=READ)).text)
@@ -102,7 +104,7 @@ async def read_server(host: Host, survey: SurveyServer) -> Survey:
         owner = one(files, "lock")
         version = version_said(one(files, "binary_version"))
         if (suffix := guide_suffix(version)) != "bak_v1":
-            done = await host.run(names, state_dir, suffix, unit.binary, *unit.config_paths)
+            done = await host.run(names, state_dir, suffix, unit.binary, str(LIMIT), *unit.config_paths)
             files = parse(done.text)
         configs = await _configs(host, files)
     else:
@@ -138,14 +140,17 @@ def _ahead(now: str, here: datetime) -> timedelta:
 
 async def _configs(host: Host, files: dict[str, list[str]]) -> tuple[ConfigFile, ...]:
     found = []
-    for line in files.get("file", []):
-        _origin, path, sha256, guide = [*line.split("\t"), "", "", ""][:4]
-        read = await host.read(path, limit=LIMIT)
-        if read is None:
+    for number, line in enumerate(files.get("file", []), start=1):
+        _origin, path, _sha256, guide = [*line.split("\t"), "", "", ""][:4]
+        if (lines := files.get(f"text.{number}")) is not None:
+            data = base64.b64decode("".join(lines))
+        elif (read := await host.read(path, limit=LIMIT)) is not None:
+            data = read.data
+        else:
             continue
         try:
-            text: str | None = read.data.decode()
+            text: str | None = data.decode()
         except UnicodeDecodeError:
             text = None
-        found.append(ConfigFile(path, read.sha256 or sha256, text, guide))
+        found.append(ConfigFile(path, hashlib.sha256(data).hexdigest(), text, guide))
     return tuple(found)

@@ -53,7 +53,7 @@ ku_launch() { # systemd | setsid
             exec 6>&-
             return 1
         fi
-        if [ "$ku_wait" -le 20 ]; then ku_pause=0.02; else ku_pause=0.05; fi
+        if [ "$ku_wait" -le 2 ]; then ku_pause=0.02; else ku_pause=0.05; fi
         sleep "$ku_pause" 2>/dev/null || sleep 1
     done
     exec 6>&-

@@ -1,10 +1,14 @@
 # shellcheck shell=sh
-# survey_files.sh STATE_DIR GUIDE_SUFFIX BINARY CONFIG...: the agent's files. Changes nothing.
+# survey_files.sh STATE_DIR GUIDE_SUFFIX BINARY LIMIT CONFIG...: the agent's files. Changes nothing. The n-th config's text
+# comes along as text.n, in base64, unless it has more than LIMIT bytes.
 # GUIDE_SUFFIX "-": only how much room there is. BINARY may be empty; a CONFIG that is a folder is looked into as the agent does (names matching *config.*).
 state=$1
 suffix=$2
 binary=$3
+limit=${4:-0}
+[ $# -lt 4 ] || shift
 shift 3
+number=0
 
 # nearest DIR: sets $at to DIR, or the closest folder above it that exists
 nearest() {
@@ -52,6 +56,8 @@ one() {
   mine=$sha256
   digest "$real.$suffix"
   say file "$1$tab$real$tab$mine$tab$sha256"
+  number=$((number + 1))
+  if [ "$(stat -L -c %s "$2")" -le "$limit" ]; then say "text.$number" "$(base64 <"$2")"; fi
 }
 
 for config in "$@"; do

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,7 @@ def test_survey_of_files(machine: Machine) -> None:
         str(machine.root / "none/yet"),
         "bak_v1",
         str(machine.binary),
+        "100000",
         str(machine.config),
         "/nowhere",
     )
@@ -163,8 +165,10 @@ def test_survey_of_files(machine: Machine) -> None:
     said = parse(done.stdout)
     assert said["missing"] == ["/nowhere"]
     assert said["file"] == [f"{machine.config}\t{machine.config}\t{sha(PLAIN)}\t"]
+    assert base64.b64decode("".join(said["text.1"])).decode() == PLAIN
     assert said["binary_version"] == [f"periphery {OLD} "]
     assert int(said["free_state"][0]) > 0
     (machine.config.parent / f"{machine.config.name}.bak_v1").write_text("not read by the agent")
-    folder = machine.run("survey_files.sh", "/", "bak_v2.0.0", "", str(machine.config.parent))
+    folder = machine.run("survey_files.sh", "/", "bak_v2.0.0", "", "3", str(machine.config.parent))
+    assert "text.1" not in parse(folder.stdout), "larger than what was asked for"
     assert parse(folder.stdout)["file"] == [f"{machine.config.parent}\t{machine.config}\t{sha(PLAIN)}\t"]
