@@ -207,8 +207,8 @@ def _edit_one(
 ) -> ComposeEdit:
     others = besides({p: compose[p] for p in project.files}, path)
     text = compose[path]
-    given = {name: _given(compose, project, envs, name) for name in service_names(load(text, snippet=""))}
     try:
+        given = {name: _given(compose, project, envs, name) for name in service_names(load(text, snippet=""))}
         return edit_compose(
             text, target=target, env=filled, keys_mount=keys_mount, others=others, env_files=given
         )  # fmt: skip

@@ -17,7 +17,7 @@ from komodo.compose_image import ImagePlan, plan_image
 from komodo.compose_insert import add_item, add_key, declare_volume
 from komodo.compose_mounts import KEYS, Mount, declared, keys_mount, list_indent, mounts, users_of
 from komodo.compose_pin import pin_agent_key
-from komodo.compose_prove import prove
+from komodo.compose_prove import BY_HAND, prove
 from komodo.compose_services import Found, Service, find
 from komodo.compose_text import (
     BOOL,
@@ -116,7 +116,7 @@ def edit_compose(
         prove(text, result, documents, plan.changes, snippet)
         _prove_done(result, plan, given)
     except EditRefused as error:
-        error.snippet = error.snippet or snippet
+        error.snippet, error.cure = error.snippet or snippet, error.cure or BY_HAND
         raise
     return _result(result, plan)
 

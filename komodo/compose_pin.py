@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -14,15 +15,15 @@ from komodo.compose_beside import NOTHING, Beside
 from komodo.compose_environment import Setting, set_value, settings
 from komodo.compose_insert import add_item, add_key, in_front, prefix
 from komodo.compose_mounts import list_indent
-from komodo.compose_prove import prove
+from komodo.compose_prove import BY_HAND, prove
 from komodo.compose_services import owners_of, services_in
-from komodo.compose_text import MAP, Changes, effective, is_flow, is_null, load, scalar
+from komodo.compose_text import MAP, MERGE, Changes, effective, is_flow, is_null, load, scalar, tree
 from komodo.edited import Edited
 from komodo.image import komodo_kind
 from komodo.interpolation import resolve
 from komodo.public_key import pinnable
 from komodo.recognise import refuse_unreadable
-from komodo.splice import Splice, apply, lines_after
+from komodo.splice import Splice, apply, lines_after, newline_of
 from model.errors import EditRefused
 
 NAME = "PERIPHERY_CORE_PUBLIC_KEYS"
@@ -58,7 +59,7 @@ def pin_agent_key(
         result = apply(text, changes.splices)
         prove(text, result, documents, changes, snippet)
     except EditRefused as error:
-        error.snippet = error.snippet or snippet
+        error.snippet, error.cure = error.snippet or snippet, error.cure or BY_HAND
         raise
     return Edited(text=result, reasons=tuple(changes.reasons))
 
@@ -99,8 +100,9 @@ def _plan(
     if present:
         _replace(text, documents, service, present[0], key, env, changes)
     else:
-        _refuse_shared(documents, node, service)
-        _add(text, documents, node, key, changes)
+        if not _beside_alias(text, documents, node, service, key, changes):
+            _refuse_shared(documents, node, service)
+            _add(text, documents, node, key, changes)
         changes.reasons.append(f"{service}: {NAME} pinned: the agent accepts only the Core with this key")
 
 
@@ -144,6 +146,30 @@ def _refuse_shared(documents: list[Node], node: MappingNode, service: str) -> No
     grows = found[2] if found else node
     if owners_of(documents).get(id(grows), frozenset()) - _komodo(documents, service):
         raise EditRefused(f"the environment of {service} is shared with other services by an anchor")
+
+
+def _beside_alias(
+    text: str, documents: list[Node], node: MappingNode, service: str, key: str, changes: Changes
+) -> bool:
+    """`environment: *shared`, which other services have too, becomes a map that brings it in and adds the key."""
+    found = effective(node, "environment")
+    if found is None or found[0] is not node or not isinstance(found[2], MappingNode):
+        return False
+    name, value = found[1], found[2]
+    if not owners_of(documents).get(id(value), frozenset()) - _komodo(documents, service):
+        return False
+    alias = re.compile(r":[ \t]+(\*[^\s,\]}]+)").match(text, name.end_mark.index)
+    indent = prefix(text, name.start_mark.index)
+    if alias is None or indent.strip(" "):
+        return False
+    newline = newline_of(text, alias.start())
+    lines = [f"{indent}  <<: {alias[1]}", f'{indent}  {NAME}: "{key}"']
+    place = Splice(start=alias.start() + 1, end=alias.end(), text="".join(newline + line for line in lines))
+    changes.splices.append(place)
+    changes.removed.add(id(name))
+    merged = [(scalar("<<", MERGE), tree(value)), (scalar(NAME), scalar(key))]
+    changes.added[id(node)] = [("environment", ("map", MAP, tuple(sorted(merged, key=repr))))]
+    return True
 
 
 def _add(text: str, documents: list[Node], node: MappingNode, key: str, changes: Changes) -> None:

@@ -10,6 +10,8 @@ from komodo.compose_text import Changes, load, tree
 from komodo.splice import untouched_equal
 from model.errors import EditRefused
 
+BY_HAND = "make these changes by hand: the file is written in a way that is not edited with certainty"
+
 
 def prove(before: str, after: str, documents: Sequence[Node], changes: Changes, snippet: str) -> None:
     """Raise EditRefused unless the difference of the data is exactly the plan and every other character is the same."""
@@ -22,5 +24,5 @@ def prove(before: str, after: str, documents: Sequence[Node], changes: Changes, 
         raise EditRefused(
             "an edit of this file would change more than was planned",
             snippet=snippet,
-            cure="make these changes by hand: the file is written in a way that is not edited with certainty",
+            cure=BY_HAND,
         )

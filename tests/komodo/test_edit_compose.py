@@ -214,11 +214,28 @@ def test_a_pin_that_would_not_hold_is_refused() -> None:
     with pytest.raises(EditRefused, match="env file of p"):
         pin_agent_key(filed, service="p", key=KEY, env={"PERIPHERY_CORE_PUBLIC_KEYS": "other"})
     assert pin_agent_key(filed, service="p", key=KEY, env={"PERIPHERY_CORE_PUBLIC_KEYS": KEY}).text == filed
-    shared = (
-        f"x-e: &e\n  A: b\nservices:\n  web:\n    image: nginx\n    environment: *e\n{AGENT[10:]}    environment: *e\n"
-    )
-    with pytest.raises(EditRefused, match="shared"):
-        pin_agent_key(shared, service="p", key=KEY)
+    for shared in (shared_with_another("[A=b]"), shared_with_another("{A: b}").replace("x-e: &e {A: b}\n", "", 1)):
+        at_the_agent = shared.replace("*e\n", "&e {A: b}\n", 1) if "x-e" not in shared else shared
+        with pytest.raises(EditRefused, match="shared") as refused:
+            pin_agent_key(at_the_agent, service="p", key=KEY)
+        assert refused.value.cure
+
+
+def shared_with_another(environment: str) -> str:
+    return f"x-e: &e {environment}\nservices:\n{AGENT[10:]}    environment: *e\n  web:\n    environment: *e # both\n"
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_an_environment_that_others_share_is_brought_in_beside_the_key(newline: str) -> None:
+    text = shared_with_another("{A: b}").replace("\n", newline)
+    edit = pin_agent_key(text, service="p", key=KEY)
+    own = f"    environment: *e{newline}  web"
+    new = f'    environment:{newline}      <<: *e{newline}      PERIPHERY_CORE_PUBLIC_KEYS: "{KEY}"{newline}  web'
+    assert edit.text == text.replace(own, new)
+    services = oracle.load(edit.text)[0]["services"]
+    assert services["p"]["environment"] == {"A": "b", "PERIPHERY_CORE_PUBLIC_KEYS": KEY}
+    assert services["web"]["environment"] == {"A": "b"}
+    assert pin_agent_key(edit.text, service="p", key=KEY).text == edit.text
 
 
 @pytest.mark.official("services")
