@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -142,23 +143,33 @@ class _Flow:
         from service.connection import actor
 
         if self.only_plan:
-            from cli import rollback_plan
-            from cli.looking_back import fleet_of, result_of
-            from model.way_back import rollback_request
-
-            found = await upgrade.describe()
-            result = await result_of(session.client, found)
-            if result is None or result.plan is None:
-                say("nothing was changed yet: a rollback would only end the upgrade")
-                return 0
-            fleet = self.target.fleet or await fleet_of(session.client, found)
-            rollback_plan.show(rollback_request(result, fleet))
-            return 0
+            return await self._show_running(session, upgrade)
         open_before = (await upgrade.progress()).gate
         control = Control(verb=ControlVerb.ROLLBACK, actor=actor(), reason=self.reason)
         gates.tell(await upgrade.control(control), "rollback: the upgrade turns back at its next safe point")
         # The gate that was open when the rollback was asked for is not the one to answer now.
         return await self._follow(upgrade, known_gate=open_before.id if open_before else "")
+
+    async def _show_running(self, session: Session, upgrade: Upgrade) -> int:
+        """What the running upgrade would undo: its own steps, or all runs' where an earlier one took Core along."""
+        from cli import rollback_plan
+        from cli.looking_back import fleet_of, folders, result_of
+        from model.errors import NoSuchUpgrade
+        from model.way_back import request_from_folders, rollback_request
+
+        found = await upgrade.describe()
+        result = await result_of(session.client, found)
+        if result is None or result.plan is None:
+            say("nothing was changed yet: a rollback would only end the upgrade")
+            return 0
+        fleet = self.target.fleet or await fleet_of(session.client, found)
+        request = rollback_request(result, fleet)
+        if result.plan.core.current:
+            with contextlib.suppress(NoSuchUpgrade):
+                of_all = request_from_folders(fleet, await folders(session.client, fleet))
+                request = of_all if of_all.core else request
+        rollback_plan.show(request)
+        return 0
 
     async def _closed(self, session: Session) -> int:
         """From what lies on the hosts: needs no history, and knows what a person did by hand meanwhile."""

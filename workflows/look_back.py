@@ -5,6 +5,7 @@ from __future__ import annotations
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
+    from model.fleet import FleetSpec
     from model.folders import (
         CORE,
         Cleaned,
@@ -27,18 +28,22 @@ class LookBack:
 
     @workflow.run
     async def run(self, request: LookBackRequest) -> FleetFolders:
-        """Core and these servers, all at the same time. A host that cannot be looked at says why."""
-        fleet = request.fleet
-        found: dict[str, HostFolders] = {}
+        """Core and these servers."""
+        return await look(request.fleet, request.servers, brief=request.brief)
 
-        async def one(name: str) -> None:
-            core, server = (fleet.core, None) if name == CORE else (None, fleet.server(name))
-            ask = LookAtFolders(fleet=fleet.name, core=core, server=server, brief=request.brief)
-            found[name] = await steps.look_at_folders(ask, fleet.clocks)
 
-        for name, error in (await each((CORE, *request.servers), one)).items():
-            found[name] = HostFolders(name=name, problem=trouble(error).text)
-        return FleetFolders(core=found[CORE], servers=tuple(found[name] for name in request.servers))
+async def look(fleet: FleetSpec, servers: tuple[str, ...], *, brief: bool = False) -> FleetFolders:
+    """Core and these servers, all at the same time. A host that cannot be looked at says why."""
+    found: dict[str, HostFolders] = {}
+
+    async def one(name: str) -> None:
+        core, server = (fleet.core, None) if name == CORE else (None, fleet.server(name))
+        ask = LookAtFolders(fleet=fleet.name, core=core, server=server, brief=brief)
+        found[name] = await steps.look_at_folders(ask, fleet.clocks)
+
+    for name, error in (await each((CORE, *servers), one)).items():
+        found[name] = HostFolders(name=name, problem=trouble(error).text)
+    return FleetFolders(core=found[CORE], servers=tuple(found[name] for name in servers))
 
 
 @workflow.defn(name="CleanFleet")

@@ -28,7 +28,7 @@ with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNo
 
 @workflow.defn(name="RollbackFleet")
 class RollbackFleet(Conversation):
-    """With `approved` set it is an upgrade's child: then it asks nothing, and its parent reports and releases."""
+    """With `approved` set it is an upgrade's child: then it asks nothing, and its parent reports."""
 
     @workflow.init
     def __init__(self, request: RollbackRequest) -> None:
@@ -44,9 +44,11 @@ class RollbackFleet(Conversation):
     async def run(self, request: RollbackRequest) -> FleetResult:
         """Roll back, and whatever becomes of it a result; stand-alone also a report, and hosts given back."""
         self._end = await until_end(self._told(), self._on_cancel)
-        if request.approved is None and self._back.begun:
+        # The hosts of an upgrade's child are its parent's, unless earlier runs of the upgrade are undone with it.
+        own = request.approved is None or bool(request.changes)
+        if own and self._back.begun:
             await finish(self._report_and_release())
-        elif request.approved is None and self._back.held:
+        elif own and self._back.held:
             await finish(self._give_core_back())
         await finish(self.desk.told())
         self._enter(Phase.DONE)

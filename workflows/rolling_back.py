@@ -11,14 +11,16 @@ from temporalio.workflow import ParentClosePolicy
 
 with workflow.unsafe.imports_passed_through():
     from model.decisions import SIGNAL_CONTROL, Control, ControlVerb, Gate, GateKind, Recorded, Verdict
+    from model.errors import NoSuchUpgrade, UpgradeError
     from model.progress import FleetResult, FleetState, Phase, RollbackRequest
-    from model.way_back import rollback_request
+    from model.way_back import request_from_folders, rollback_request
 with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
     from workflows import proving, texts
+    from workflows.look_back import look
     from workflows.preflight import slim_plan
     from workflows.results import result_of
     from workflows.saga import trouble
-    from workflows.state import Ended, Run
+    from workflows.state import CORE, Ended, Run
 
 
 def rollback_gate(request: RollbackRequest, name: str, unreachable: Mapping[str, str] = {}) -> Gate:
@@ -38,10 +40,11 @@ def rollback_gate(request: RollbackRequest, name: str, unreachable: Mapping[str,
 
 async def ask_for_rollback(run: Run, asked: Control) -> None:
     """At a safe point after somebody asked. Returns when it was rejected or is not possible."""
-    if not run.begun:
+    request = await _request(run)
+    if request is None:
         text = f"rolled back by {asked.actor} before anything was switched: what was staged is removed, nothing is lost"
         raise Ended(FleetState.ROLLED_BACK, text)
-    gate = rollback_gate(_request(run), run.desk.fresh("rollback"))
+    gate = rollback_gate(request, run.desk.fresh("rollback"))
     recorded = await run.desk.ask(gate, urgent=True)
     if recorded.decision.verdict is Verdict.APPROVE:
         refused = await roll_back(run, recorded)
@@ -55,7 +58,12 @@ async def roll_back(run: Run, approved: Recorded) -> str:
     phase = run.phase
     run.enter(Phase.ROLLBACK)
     await proving.join(run)
-    request = _request(run, approved)
+    request = await _request(run, approved)
+    if request is None:
+        run.enter(phase)
+        return "nothing of this upgrade is in place any more"
+    # Also where only an earlier run has switched anything: a rollback that goes on is not to be cancelled.
+    run.begun = True
     try:
         result = await _child(run, request)
     except FailureError as error:
@@ -92,6 +100,23 @@ async def _child(run: Run, request: RollbackRequest) -> FleetResult:
     return result
 
 
-def _request(run: Run, approved: Recorded | None = None) -> RollbackRequest:
-    request = rollback_request(result_of(run), run.fleet, approved=approved, requested_by=run.request.requested_by)
-    return replace(request, plan=slim_plan(request.plan))
+async def _request(run: Run, approved: Recorded | None = None) -> RollbackRequest | None:
+    """What is undone. None: nothing is in place."""
+    request = await _of_all_runs(run) if run.plan is not None and run.plan.core.current else None
+    if request is None and run.begun:
+        request = rollback_request(result_of(run), run.fleet, requested_by=run.request.requested_by)
+    return request and replace(request, approved=approved, plan=slim_plan(request.plan))
+
+
+async def _of_all_runs(run: Run) -> RollbackRequest | None:
+    """Core was upgraded by an earlier run: its way back, and that of the servers that run took along, lies in the
+    folders on the hosts. None: no folder leads back; then what this run did can be undone alone.
+    """
+    seen = await look(run.fleet, tuple(server.name for server in run.fleet.servers))
+    try:
+        request = request_from_folders(run.fleet, seen, requested_by=run.request.requested_by)
+    except UpgradeError as error:
+        if not isinstance(error, NoSuchUpgrade):
+            run.warn("rollback-of-this-run", CORE, f"only what this run did can be undone now: {error.what}")
+        return None
+    return request if request.core else None

@@ -153,6 +153,7 @@ class Doubles:
         self.notices: list[Notice] = []
         self.core = core_facts()
         self.servers: dict[str, ServerFacts] = {}
+        self.folders: dict[str, HostFolders] = {}
         self._plays: dict[tuple[str, str], list[Any]] = {}
         self._holds: dict[tuple[str, str], Hold] = {}
 
@@ -233,7 +234,7 @@ class Doubles:
             self._make("disarm_dead_man", server, DeadMan, lambda _: DeadMan(state=Armed.DISARMED)),
             self._make("restore_server", server, Restored, lambda _: _restored()),
             self._make("release_host", ReleaseHosts, Done, lambda _: done),
-            self._make("look_at_folders", LookAtFolders, HostFolders, _folders),
+            self._make("look_at_folders", LookAtFolders, HostFolders, self._folders),
             self._make("clean_host", CleanHost, Cleaned, _cleaned),
             self._make("save_report", SaveReport, Done, lambda _: done),
             self._make("watch_fleet", WatchStep, WatchLook, lambda _: WatchLook()),
@@ -251,6 +252,10 @@ class Doubles:
     def _survey(self, survey: SurveyServer) -> ServerFacts:
         name = survey.server.name
         return self.servers.get(name) or server_facts(name)
+
+    def _folders(self, ask: LookAtFolders) -> HostFolders:
+        name = ask.server.name if ask.server else "core"
+        return self.folders.get(name) or HostFolders(name=name)
 
     def _notify(self, notice: Notice) -> Done:
         self.notices.append(notice)
@@ -302,10 +307,6 @@ def _prove(step: CoreStep) -> DumpFacts:
 
 def _print(step: CoreStep) -> DatabasePrint:
     return DatabasePrint(moment=step.label, at=NOW, collections=_dump(step).collections)
-
-
-def _folders(ask: LookAtFolders) -> HostFolders:
-    return HostFolders(name=ask.server.name if ask.server else "core")
 
 
 def _cleaned(ask: CleanHost) -> Cleaned:

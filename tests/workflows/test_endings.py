@@ -15,7 +15,18 @@ from model.facts import Backup, CoreFacts, ServerFacts
 from model.folders import FleetFolders, HostFolders, SavedChange
 from model.progress import FleetResult, FleetState, NotPutBack, ServerState
 from model.way_back import request_from_folders, rollback_request
-from tests.workflows.doubles import CHANGE, NEW, NOW, OLD, Doubles, backup_of, broken, fleet
+from tests.workflows.doubles import (
+    CHANGE,
+    NEW,
+    NOW,
+    OLD,
+    Doubles,
+    backup_of,
+    broken,
+    core_facts,
+    fleet,
+    server_facts,
+)
 from tests.workflows.driver import Driver, Talk
 
 
@@ -232,3 +243,47 @@ async def test_a_server_alone_is_told_what_it_loses_and_one_behind_an_old_core_i
     assert doubles.count("verify_server") == 1
     assert result.core_version == OLD
     assert result.ended_at - result.started_at < timedelta(hours=1)
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_a_later_run_that_turns_back_takes_along_what_earlier_ones_did(
+    run: Driver, doubles: Doubles, begun: bool
+) -> None:
+    """Core and web-1 were upgraded by an earlier run; this one was to do the rest."""
+    later = "20261124T080000Z"
+    doubles.core, doubles.servers["web-1"] = core_facts(current=True), server_facts("web-1", current=True)
+    seen = folders()
+    web_2 = seen.server("web-2") if begun else HostFolders(name="web-2")
+    doubles.folders = {"core": seen.core, "web-1": seen.server("web-1"), "web-2": web_2}
+    talk = await run.upgrade(fleet(3), change=later)
+    if begun:
+        await talk.answer("wave/1")
+        await talk.gate("wave/2")
+    else:
+        await talk.gate("wave/1")
+    await talk.control(ControlVerb.ROLLBACK)
+    gate = await talk.answer("rollback/1")
+    assert f"back to Core {OLD} from {NEW}" in gate.facts[0]
+    result = await talk.result()
+    assert (result.state, result.core_version) == (FleetState.ROLLED_BACK, OLD), result.detail
+    assert {o.name: o.state for o in result.servers} == {
+        "web-1": ServerState.ROLLED_BACK,
+        "web-2": ServerState.ROLLED_BACK if begun else ServerState.STOPPED,
+        "web-3": ServerState.STOPPED,
+    }
+    assert [s.op.change for s in doubles.inputs("start_old_core")] == [CHANGE]
+    given_back = {(r.op.target, r.op.change) for r in doubles.inputs("release_host")}
+    assert {("core", CHANGE), ("core", later), ("web-1", CHANGE), ("web-2", later)} <= given_back
+
+
+async def test_where_no_folder_leads_core_back_a_later_run_undoes_its_own(run: Driver, doubles: Doubles) -> None:
+    """Somebody has upgraded Core by hand."""
+    doubles.core = core_facts(current=True)
+    talk = await run.upgrade(fleet(2))
+    await talk.answer("wave/1")
+    await talk.gate("wave/2")
+    await talk.control(ControlVerb.ROLLBACK)
+    gate = await talk.answer("rollback/1")
+    assert "Core stays as it is" in gate.facts[0]
+    assert (await talk.result()).state is FleetState.ROLLED_BACK
+    assert (doubles.count("restore_server"), doubles.count("stop_core")) == (1, 0)
