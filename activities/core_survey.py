@@ -44,7 +44,7 @@ from komodo.project import (
 )
 from komodo.releases import FIRST_KM, version_of
 from model.errors import DatabaseError, EditRefused
-from model.facts import ComposeProject, DatabaseFacts, Finding
+from model.facts import HELD, ComposeProject, DatabaseFacts, Finding
 from model.fleet import FleetSpec, slug
 
 OLDEST_MONGODB = 5
@@ -88,10 +88,14 @@ class Look:
 
 
 async def lock(look: Look) -> None:
-    """Another fleet's upgrade on this host refuses this one."""
+    """Another fleet's upgrade on this host refuses this one; another one of this fleet is taken over, and told."""
     held, use = await lock_on(look.host)
     fleet, _, change = held.partition(" ")
-    if fleet and fleet != slug(look.fleet.name):
+    if fleet == slug(look.fleet.name):
+        text = f"the upgrade {change} of this fleet holds Core's host, {use}: this run takes its hosts over"
+        cure = "was it terminated? If it runs on (on another machine, by another Temporal), stop it there first"
+        look.findings.append(warn(HELD, text, cure))
+    elif fleet:
         text, cure = locked(fleet, change, use, look.fleet.core.host.state_dir)
         look.findings.append(refuse("host-locked", text, cure))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.options import output_option, reason_option, servers_argument, timeout_option
-from cli.output import data, on_terminal, run, say, wants_json
+from cli.output import careful, data, on_terminal, run, say, wants_json
 from cli.target import Target, resolve
 
 if TYPE_CHECKING:
@@ -196,6 +196,8 @@ class _Flow:
             database=self.database,
             requested_by=actor(),
         )
+        if seen.core.lock:
+            say(careful(f"Core's host is held by {seen.core.lock}: a run that was terminated, or runs on elsewhere"))
         if self.only_plan:
             rollback_plan.show(request)
             return 0

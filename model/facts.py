@@ -15,6 +15,10 @@ class Severity(StrEnum):
     INFO = "info"
 
 
+HELD = "host-held"
+"""Code of the finding that another run of the same fleet has not given Core's host back; its text names the run."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """One thing that preflight (or a later check) has to say."""

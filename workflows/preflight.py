@@ -10,7 +10,7 @@ from temporalio import workflow
 from temporalio.exceptions import FailureError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
-    from model.facts import CoreFacts, Finding, PlannedEdit, ServerFacts, Severity
+    from model.facts import HELD, CoreFacts, Finding, PlannedEdit, ServerFacts, Severity
     from model.fleet import FleetSpec
     from model.plan import Plan, bind, waves
 with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
@@ -90,6 +90,8 @@ def assemble(
     set aside already.
     """
     left = tuple(skipped)
+    # Planned again, the host is held by this very run.
+    core = replace(core, findings=tuple(f for f in core.findings if f.code != HELD or change not in f.text))
     core = _agent_seen_by_core(core)
     facts = apart(core, tuple(judged(core, servers[s.name]) for s in fleet.servers if s.name in servers))
     facts, offline = _set_aside(fleet, facts, left, tuple(away))

@@ -194,7 +194,10 @@ class WayBack:
     async def agents(self) -> None:
         """All of them at once, each for as long as it takes; `stop` gives up on those that do not answer."""
         await self._restore_core_agent()
-        await each(self.request.servers, self._agent)
+        # Not even in a fleet of hundreds does one that may never answer hold up another.
+        names = self.request.servers
+        away = tuple(name for name in names if name in self.unreachable)
+        await each((*(name for name in names if name not in away), *away), self._agent)
 
     async def _restore_core_agent(self) -> None:
         if not self.request.core_agent:

@@ -13,6 +13,7 @@ import pytest
 from activities.folders import Folders
 from activities.periphery import Periphery
 from model.errors import HostLocked
+from model.facts import HELD, Severity
 from model.folders import CleanHost, HostFolders, LookAtFolders, SavedChange, Unwanted
 from tests.activities.core_fleet import CHANGE as CORE_CHANGE
 from tests.activities.core_fleet import Bench, bench
@@ -159,6 +160,9 @@ async def test_folders_go_when_asked_and_not_under_a_running_job_or_another_flee
         assert "none of its jobs runs right now" in refused.text
         assert "thirty days after its last use" in refused.cure
         owner.write_text(mine)
+        [told] = [f for f in (await b.survey()).findings if f.code == HELD]
+        assert f"the upgrade {CORE_CHANGE} of this fleet holds Core's host, since 2" in told.text
+        assert told.severity is Severity.WARN
 
         done = await run(Folders(b.hosts).clean_host, ask)
         assert f"container {found.keepers[0]}" in done.removed

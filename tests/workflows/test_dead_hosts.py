@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 
 from cli.upgrade import Upgrade
@@ -89,3 +90,19 @@ async def test_a_servers_way_back_is_looked_at_before_anything_is_changed(run: D
     result = await talk.result()
     assert result.state is FleetState.ROLLED_BACK
     assert [w.subject for w in result.warnings if w.code == "unreachable"] == ["web-2"]
+
+
+async def test_servers_that_may_never_answer_come_last_on_the_way_back(run: Driver, doubles: Doubles) -> None:
+    """A window of dead ones would hold up all others for as long as they are dead."""
+    spec = fleet(3, approve="core-only")
+    request = rollback_request(await upgraded(run, spec), spec)
+    doubles.play("check_server_rollback", "web-1", *[Recheck(unreachable="no answer on port 22")] * 2)
+    talk = await run.rollback(request)
+    await talk.answer("rollback/1")
+    assert (await talk.result()).state is FleetState.ROLLED_BACK
+    begun = [
+        json.loads(event.activity_task_scheduled_event_attributes.input.payloads[0].data)["server"]["name"]
+        for event in (await talk.handle.fetch_history()).events
+        if event.activity_task_scheduled_event_attributes.activity_type.name == "restore_server"
+    ]
+    assert begun == ["web-2", "web-3", "web-1"]

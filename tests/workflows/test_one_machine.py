@@ -1,4 +1,4 @@
-"""Core and an agent under systemd on one machine: folders of their own, whatever the machine is called."""
+"""Core and an agent under systemd on one machine: folders of their own, whatever the machine is called; its lock."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from model.facts import Severity
+from model.facts import HELD, Finding, Severity
 from model.fleet_file import parse
 from tests.workflows.doubles import CHANGE, core_facts, fleet, server_facts
 from workflows.preflight import assemble
@@ -60,3 +60,10 @@ def test_what_is_not_known_is_not_alike() -> None:
     servers = {n: server_facts(n) for n in ("web-1", "web-2")}
     plan = assemble(fleet(2), CHANGE, core_facts(), servers)
     assert not [f for s in plan.servers for f in s.findings if f.code == "one-folder"]
+
+
+def test_a_lock_of_this_very_run_is_no_other_runs() -> None:
+    """Planned again, a run finds the host held by itself."""
+    held = [Finding(code=HELD, severity=Severity.WARN, subject="core", text=f"the upgrade {c}") for c in (CHANGE, "X")]
+    plan = assemble(fleet(1), CHANGE, replace(core_facts(), findings=tuple(held)), {"web-1": server_facts("web-1")})
+    assert [w.text for w in plan.warnings] == ["the upgrade X"]
