@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
+from ruamel.yaml.nodes import ScalarNode
+
 from activities.core_access import project_of
 from hosts.host import Host, RemoteFile
 from komodo.compose import ComposeEdit, edit_compose, pin_agent_key
 from komodo.compose_beside import NOTHING, besides
-from komodo.compose_services import NOTHING_HERE, env_files, service_names
-from komodo.compose_text import load
+from komodo.compose_services import NOTHING_HERE, env_files, service_names, services_in
+from komodo.compose_text import effective, load
 from komodo.diff import masked_diff
 from komodo.environment import FIRST_SERVER, edit_env, values
 from komodo.project import Container
@@ -124,6 +126,18 @@ def env_file_paths(texts: Mapping[str, str], project: ComposeProject, service: s
             found += env_files(load(texts.get(path, ""), snippet=""), service)
     here = PurePosixPath(project.directory)
     return tuple(dict.fromkeys(str(here / name.removeprefix("./")) for name in found if "$" not in name))
+
+
+def profiles(texts: Mapping[str, str], service: str) -> tuple[str, ...]:
+    """The `profiles:` of a service in any of the project's compose files."""
+    found: list[str] = []
+    for text in texts.values():
+        with contextlib.suppress(EditRefused):
+            for document in load(text, snippet=""):
+                bodies = [node for key, node in services_in(document) if key.value == service]
+                named = [value for node in bodies if (value := effective(node, "profiles"))]
+                found += [str(item.value) for value in named for item in value[2].value if isinstance(item, ScalarNode)]
+    return tuple(dict.fromkeys(found))
 
 
 def interpolation_file(project: ComposeProject) -> str:

@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 from activities.core_access import script
+from activities.core_edits import interpolation_file, profiles, read_texts
 from activities.core_survey import Look
-from komodo.project import compose_command
+from komodo.environment import values
+from komodo.project import compose_command, refuse
 from komodo.resolved import findings, resolved_services
+
+
+async def find_asleep(look: Look) -> None:
+    """Refuses services that compose leaves out: none of their profiles is switched on in the project's own files."""
+    project = look.project
+    assert project is not None  # noqa: S101 - set by `containers`
+    texts = await read_texts(look.host, project.files)
+    path = interpolation_file(project)
+    file = await look.host.read(path)
+    on = values(file.data.decode(errors="replace")).get("COMPOSE_PROFILES", "") if file else ""
+    for container in (look.core, look.agent):
+        named = profiles(texts, container.service) if container else ()
+        if container and named and not {"*", *named} & {p.strip() for p in on.split(",")}:
+            text = f"compose leaves {container.service} out: no file switches its profile on ({', '.join(named)})"
+            raise look.end(refuse("profile", text, f"write COMPOSE_PROFILES={named[0]} into {path}"))
 
 
 async def compare(look: Look) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from activities.core_edits import CoreEdits, compute, env_file_paths
+from activities.core_edits import CoreEdits, compute, env_file_paths, profiles
 from model.errors import EditRefused
 from model.facts import ComposeProject
 
@@ -85,6 +85,16 @@ def test_init_of_another_file_is_enough() -> None:
 def test_env_files_are_found_in_every_spelling(compose: str) -> None:
     edits = plan({"compose.yaml": compose}, {"core.env": "KOMODO_FIRST_SERVER=x\n"})
     assert edits.first_server_gone == ("KOMODO_FIRST_SERVER",)
+
+
+def test_profiles_of_a_service() -> None:
+    texts = {
+        "/a": "services:\n  core:\n    profiles: [k, l]\n  web:\n    profiles: [w]\n",
+        "/b": "a: [",
+        "/c": "services:\n",
+    }
+    assert profiles(texts, "core") == ("k", "l")
+    assert profiles(texts, "mongo") == ()
 
 
 def test_a_raw_env_file_is_not_read_as_an_ordinary_one() -> None:
