@@ -245,14 +245,20 @@ def _plan_keys(
     if existing is not None:
         _refuse_lost(service, existing)
         if existing.read_only and plan.images[service.name].from_v1:
-            raise EditRefused(f"{service.name} mounts {existing.target} read-only: v2 must write its key there")
+            raise EditRefused(
+                f"{service.name} mounts {existing.target} read-only: v2 must write its key there",
+                cure=f'take the "ro" away, or mount a folder at {KEYS} as well',
+            )
         where = existing.source or "a volume"
         plan.notes.append(f"{service.name}: its keys lie in {where}, mounted at {existing.target}")
         _note_mount(service, existing.source, existing.target, existing.named, plan)
         return
     source = "keys" if keys == "volume" else "./keys"
     if users_of(source, plan.found.others, env):
-        raise EditRefused(f"another service mounts {source} already: Komodo's keys must not lie among its files")
+        raise EditRefused(
+            f"another service mounts {source} already: Komodo's keys must not lie among its files",
+            cure=f'mount another folder for {service.name}: "./{service.name}-keys:{KEYS}", then try again',
+        )
     _refuse_unseen(service, "keys mount")
     _add_mount(documents, text, service, f"{source}:{KEYS}", plan)
     _note_mount(service, source, KEYS, keys == "volume", plan)

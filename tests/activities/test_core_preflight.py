@@ -48,7 +48,9 @@ async def test_settings_of_somebodys_shell(b: Bench) -> None:
 
 
 async def test_a_core_of_its_own_user_needs_its_folder(b: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(core_user, "is_root", lambda _: False)
+    (b.project / "keys").write_text("")
+    assert "is a file" in refused(await b.survey())["keys-not-writable"]
+    (b.project / "keys").unlink()
     monkeypatch.setattr(core_user, "findings", lambda _, *words: [refuse("x", " ".join(words))])
     assert f"{b.project / 'keys'} - -" in refused(await b.survey())["x"]
     (b.project / "keys").mkdir(mode=0o750)
