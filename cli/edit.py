@@ -22,6 +22,8 @@ from komodo.together import FileEdit, edit_together
 from model.errors import EditRefused, KeyRejected, UpgradeError
 
 NOTHING, WRITTEN, REFUSED, CHANGES = 0, 0, 4, 5
+_OVERRIDES = [f"{stem}.override.{ending}" for stem in ("compose", "docker-compose") for ending in ("yaml", "yml")]
+_BESIDE = (".env", "compose.env", *_OVERRIDES)
 
 
 @click.command("edit")
@@ -54,7 +56,7 @@ def edit_command(ctx: click.Context, target: str, key: str, write: bool, files: 
             ctx.exit(REFUSED)
     edits = edit_together(_read(files), target=target, key=key)
     for forgotten in _not_given(edits):
-        say(f"note: {forgotten} lies beside the compose file: Compose fills in from it, so give it too")
+        say(f"note: {forgotten} lies beside the compose file: Compose reads it as well, so give it too")
     refused = any(e.refused for e in edits)
     copies = _write(edits) if write and not refused else {}
     code = REFUSED if refused else NOTHING if not any(e.changed for e in edits) else WRITTEN if write else CHANGES
@@ -83,10 +85,10 @@ def _read(files: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _not_given(edits: Sequence[FileEdit]) -> list[Path]:
-    """Env files beside a compose file that nobody spoke of: what they set counts more than what is written here."""
+    """Files beside a compose file that nobody spoke of: what they set counts more than what is written here."""
     given = {Path(e.path).resolve() for e in edits}
     folders = {Path(e.path).resolve().parent for e in edits if e.kind == "compose" and e.changed}
-    beside = [folder / name for folder in sorted(folders) for name in (".env", "compose.env")]
+    beside = [folder / name for folder in sorted(folders) for name in _BESIDE]
     return [p for p in beside if p.is_file() and p.resolve() not in given]
 
 

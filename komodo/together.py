@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from komodo.compose import ComposeEdit, edit_compose, pin_agent_key
+from komodo.compose_beside import NOTHING, besides
 from komodo.compose_services import NOTHING_HERE
 from komodo.environment import TAG_VARIABLE, edit_env, values
 from komodo.image import version_of
@@ -14,6 +16,8 @@ from komodo.periphery_config import edit_periphery_config, inspect
 from komodo.public_key import PLACEHOLDER, understood
 from komodo.recognise import FileKind, kind_of
 from model.errors import EditRefused
+
+_IMAGES = re.compile(r"komodo-(?:core|periphery)|mbecker20/(?:komodo|periphery)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +56,9 @@ def edit_together(files: Sequence[tuple[str, str]], *, target: str, key: str = "
     envs = [(path, text) for path, text in files if kinds[path] == "env"]
     composes: dict[str, ComposeEdit | None] = {}
     done: dict[str, FileEdit] = {}
-    for path, text in files:
+    for path in kinds:
         if kinds[path] == "compose":
-            done[path], composes[path] = _compose(path, text, _paired(path, envs), target, key)
+            done[path], composes[path] = _compose(path, _joined(path, files, kinds), _paired(path, envs), target, key)
     for path, text in files:
         if kinds[path] == "env":
             mine = [c for c in composes if path in dict(_paired(c, envs))]
@@ -69,17 +73,34 @@ def _paired(compose: str, envs: Sequence[tuple[str, str]]) -> list[tuple[str, st
     return beside or list(envs)
 
 
+def _joined(path: str, files: Sequence[tuple[str, str]], kinds: Mapping[str, FileKind]) -> dict[str, str]:
+    """The file, and those of its folder that only add to its services, in the order given; compose.override.yaml last.
+
+    Two files that both have Komodo's images are two projects, or two variants of one.
+    """
+    folder = PurePath(path).parent
+    return {
+        other: text
+        for other, text in sorted(files, key=lambda file: ".override." in PurePath(file[0]).name)
+        if kinds[other] == "compose"
+        and (other == path or (PurePath(other).parent == folder and not _IMAGES.search(text)))
+    }
+
+
 def _compose(
-    path: str, text: str, envs: Sequence[tuple[str, str]], target: str, key: str
+    path: str, texts: Mapping[str, str], envs: Sequence[tuple[str, str]], target: str, key: str
 ) -> tuple[FileEdit, ComposeEdit | None]:
     env: dict[str, str] = {}
+    text = texts[path]
     try:
         for _, env_text in envs:
             env |= values(env_text)
-        edit = edit_compose(text, target=target, env=env)
+        others = besides(texts, path)
+        edit = edit_compose(text, target=target, env=env, others=others)
         after, reasons, notes = edit.text, edit.reasons, edit.notes
         if edit.agent_service and key:
-            pinned = pin_agent_key(after, service=edit.agent_service, key=key, env=env)
+            beside = others.get(edit.agent_service, NOTHING)
+            pinned = pin_agent_key(after, service=edit.agent_service, key=key, env=env, beside=beside)
             after, reasons, notes = pinned.text, reasons + pinned.reasons, notes + pinned.notes
         elif edit.agent_service and edit.from_v1:
             notes += (f"{edit.agent_service}: with --core-public-key KEY it is pinned to Core's key as well",)

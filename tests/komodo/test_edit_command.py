@@ -183,3 +183,16 @@ def test_every_case_ends_in_one_of_the_three_codes(tmp_path: Path) -> None:
         file = tmp_path / f"{i}.compose.yaml"
         file.write_bytes(case.text.encode())
         assert run("--to", "2.3.2", file).exit_code in (0, 4, 5)
+
+
+def test_an_override_file_is_joined_as_compose_does(folder: Path) -> None:
+    override = folder / "compose.override.yaml"
+    override.write_text("services:\n  core:\n    volumes:\n      - /srv/keys:/config/keys\n")
+    assert "compose.override.yaml lies beside" in run("--to", "2.3.2", folder / "compose.yaml").output
+    shown = as_json("--to", "2.3.2", override, folder / "compose.yaml", folder / ".env")
+    assert [f["status"] for f in shown["files"]] == ["unchanged", "changed", "changed"]
+    assert shown["files"][1]["diff"].count("/config/keys") == 1  # the agent's
+    override.write_text("services:\n  core:\n    init: false\n")
+    refused = as_json("--to", "2.3.2", override, folder / "compose.yaml", folder / ".env")
+    assert refused["exit_code"] == 4
+    assert "sets init of core" in refused["files"][1]["refused"]
