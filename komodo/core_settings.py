@@ -7,6 +7,7 @@ with "duplicate field" (v2.3.2:client/core/rs/src/entities/config/core.rs and pe
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -87,7 +88,7 @@ def secret_files(core: Container) -> dict[str, str]:
 def config_paths(core: Container) -> tuple[str, ...]:
     """Where Core's config files may lie on the host: mounted at /config, or a file below it.
 
-    The default path is the folder /config, from which names with `config.` in them are read.
+    The default path is the folder /config, from which names with `config.` in them are read, by name: the usual ones.
     """
     named = core.setting("KOMODO_CONFIG_PATHS") or core.setting("KOMODO_CONFIG_PATH")
     wanted = [p.strip() for p in named.split(",") if p.strip()] or ["/config"]
@@ -99,7 +100,7 @@ def config_paths(core: Container) -> tuple[str, ...]:
             if "config." in name:
                 found.append(mount.source)
             elif mount.destination == path:
-                found.append(f"{mount.source}/config.toml")
+                found += [f"{mount.source.rstrip('/')}/{prefix}config.toml" for prefix in ("", "core.", "komodo.")]
     return tuple(dict.fromkeys(found))
 
 
@@ -108,7 +109,7 @@ def settings_of(core: Container, *, files: Mapping[str, str], configs: Iterable[
     toml: dict[str, Any] = {}
     for text in configs:
         try:
-            toml.update(tomllib.loads(text))
+            toml.update(tomllib.loads(_filled(text.removeprefix("\ufeff"), core)))
         except tomllib.TOMLDecodeError:
             continue  # Core skips such a file too, with a warning
     database = toml.get("database") or toml.get("mongo") or {}
@@ -145,6 +146,11 @@ def settings_of(core: Container, *, files: Mapping[str, str], configs: Iterable[
         sources=sources,
         password_file=secret_files(core).get("password", ""),
     )
+
+
+def _filled(text: str, core: Container) -> str:
+    """`${VAR}` of Core's environment, which v1.19 and v2 put in (v1.19.5:lib/config/src/load.rs, `interpolate_env`)."""
+    return re.sub(r"\$\{(\w+)\}", lambda match: core.env.get(match[1], ""), text)
 
 
 def _database_value(core: Container, name: str, files: Mapping[str, str], config: Mapping[str, Any]) -> tuple[str, str]:

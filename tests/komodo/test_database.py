@@ -143,6 +143,17 @@ def test_old_names_files_and_toml() -> None:
     assert settings_of(container, files={}, configs=("not = [toml",)).port == 9120
 
 
+def test_a_config_folder_and_variables_in_its_files() -> None:
+    container = core({"DB": "mongo-1", "DB_PASSWORD": "a$b"}, [bind("/opt/k/config/", "/config")])
+    assert config_paths(container) == (
+        "/opt/k/config/config.toml", "/opt/k/config/core.config.toml", "/opt/k/config/komodo.config.toml",
+    )  # fmt: skip
+    toml = '\ufeff[database]\naddress = "${DB}:27018"\nusername = "u"\npassword = "${DB_PASSWORD}"\n'
+    login = settings_of(container, files={}, configs=(toml,)).database
+    assert login is not None
+    assert (login.host, login.port, login.password) == ("mongo-1", 27018, "a$b")
+
+
 @pytest.mark.parametrize("host", ["komodo.example.com", "//x", "https://", "ftp://x", "komodo.lan:9120"])
 def test_host_that_is_no_url(host: str) -> None:
     settings = settings_of(core({**CORE_ENV, "KOMODO_HOST": host}), files={})
