@@ -18,7 +18,7 @@ with workflow.unsafe.imports_passed_through():
     from model.steps import SaveReport
     from model.watch import WatchReport, WatchRequest, watch_id
 with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
-    from workflows import proving, staging, steps
+    from workflows import dead_man, proving, staging, steps
     from workflows.gates import Stopped
     from workflows.preflight import slim_core
     from workflows.results import result_of, verdict
@@ -42,6 +42,7 @@ async def told(run: Run, story: Coroutine[Any, Any, None]) -> Ended:
     """The upgrade's story, and in one word how it ended. A bug goes through: it holds the upgrade until it is fixed."""
     try:
         await story
+        await dead_man.over_with_the_run(run)
     except Ended as end:
         return end
     except Stopped as stopped:
@@ -86,6 +87,8 @@ async def close(run: Run) -> FleetResult:
     """Report and release, where anything was touched; then the result."""
     await proving.join(run)
     if run.touched:
+        # Once more, for a story that did not come to its own end.
+        await dead_man.over_with_the_run(run, last=True)
         await _save(run)
         await staging.release(run)
         await _watch(run)

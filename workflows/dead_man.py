@@ -13,10 +13,10 @@ from temporalio.exceptions import FailureError
 
 with workflow.unsafe.imports_passed_through():
     from model.progress import ServerState
-    from model.steps import Armed, ServerStep, Switched
+    from model.steps import Armed, DeadMan, ServerStep, Switched
 with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
     from workflows import steps
-    from workflows.saga import trouble
+    from workflows.saga import each, trouble
     from workflows.state import Run
 
 PUT_ITSELF_BACK = "PutItselfBack"
@@ -74,21 +74,8 @@ async def _look_when_over(run: Run, name: str, pause: timedelta) -> None:
         except FailureError:
             # Not to be reached now. Whatever a person decides at the gate finds out.
             continue
-        when = f"{found.at:%Y-%m-%d %H:%M:%S} UTC" if found.at else "an unknown time"
         if found.state is Armed.FIRED:
-            outcome, version = run.outcomes[name], run.planned.server(name).version
-            text = f"the host put itself back at {when}, on {version}: unreachable from v2 Core until it is upgraded"
-            run.settled(
-                replace(
-                    outcome,
-                    state=ServerState.LEFT_ON_V1,
-                    detail=f"{text}\nbefore that: {outcome.detail}",
-                    version_after=version,
-                    switched=None,
-                    pinned_key="",
-                    error_type=PUT_ITSELF_BACK,
-                )
-            )
+            text = _put_back(run, name, found)
             run.line(name, state=ServerState.PARKED, detail=f"{ServerState.LEFT_ON_V1}: {text}")
             run.desk.tell(f"{name} put itself back", f"{text}\nIts gate is still open.")
             return
@@ -96,6 +83,70 @@ async def _look_when_over(run: Run, name: str, pause: timedelta) -> None:
             run.warn("dead-man-lost", name, "the machine was restarted: its dead-man timer is gone, it stays as it is")
             return
         if found.state not in (Armed.ARMED, Armed.FIRING):
-            if found.state is Armed.FAILED:
-                run.warn("dead-man-failed", name, f"at {when} it could not put itself back: run its restore.sh by hand")
+            _failed(run, name, found)
             return
+
+
+async def over_with_the_run(run: Run, *, last: bool = False) -> None:
+    """Timers of servers that nobody waits for any more: ended, so that what is reported stays true.
+
+    `last`: one that cannot be ended is told, because nobody tries again.
+    """
+    if run.rolled_back:
+        return
+    armed = {
+        name: outcome.switched
+        for name, outcome in run.outcomes.items()
+        if outcome.state is ServerState.UNPROVEN and outcome.switched and outcome.switched.puts_itself_back_at
+    }
+
+    async def one(name: str) -> None:
+        step, over = run.server_step(name), replace(armed[name], puts_itself_back_at=None)
+        try:
+            await steps.disarm_dead_man(step)
+            run.outcomes[name] = replace(run.outcomes[name], switched=over)
+        except FailureError as error:
+            why = trouble(error)
+            if why.type != PUT_ITSELF_BACK:
+                if not last:
+                    return
+                at = f"{armed[name].puts_itself_back_at:%Y-%m-%d %H:%M:%S} UTC"
+                text = f"its dead-man timer could not be ended: unless Core logs in, it puts itself back at {at}"
+                run.warn("dead-man-armed", name, f"{text}: {why.text}")
+                return
+            found = await steps.look_at_dead_man(step)
+            if found.state is Armed.FIRED:
+                run.desk.tell(f"{name} put itself back", _put_back(run, name, found))
+            else:
+                _failed(run, name, found)
+                run.outcomes[name] = replace(run.outcomes[name], switched=over)
+
+    for name, error in (await each(armed, one)).items():
+        run.warn("dead-man", name, f"what became of its dead-man timer is not known: {trouble(error).text}")
+
+
+def _put_back(run: Run, name: str, found: DeadMan) -> str:
+    outcome, version = run.outcomes[name], run.planned.server(name).version
+    text = f"the host put itself back at {_when(found)}, on {version}: unreachable from v2 Core until it is upgraded"
+    run.settled(
+        replace(
+            outcome,
+            state=ServerState.LEFT_ON_V1,
+            detail=f"{text}\nbefore that: {outcome.detail}",
+            version_after=version,
+            switched=None,
+            pinned_key="",
+            error_type=PUT_ITSELF_BACK,
+        )
+    )
+    return text
+
+
+def _failed(run: Run, name: str, found: DeadMan) -> None:
+    if found.state is Armed.FAILED:
+        text = f"at {_when(found)} it could not put itself back: run its restore.sh by hand"
+        run.warn("dead-man-failed", name, text)
+
+
+def _when(found: DeadMan) -> str:
+    return f"{found.at:%Y-%m-%d %H:%M:%S} UTC" if found.at else "an unknown time"

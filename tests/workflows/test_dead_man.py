@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
+
 from model.decisions import Verdict
 from model.fleet import FleetSpec
 from model.progress import FleetState, ServerState
@@ -110,3 +112,46 @@ async def test_a_machine_that_was_restarted_will_not_put_itself_back(run: Driver
     await talk.until(lambda p: any("its dead-man timer is gone" in w for w in p.warnings), "said so")
     await talk.answer("failure/web-1/1", Verdict.SKIP)
     assert (await talk.result()).servers[0].state is ServerState.UNPROVEN
+
+
+@pytest.mark.parametrize(
+    ("disarmed", "state"),
+    [
+        (DeadMan(state=Armed.DISARMED), ServerState.UNPROVEN),
+        (broken("PutItselfBack", "too late"), ServerState.LEFT_ON_V1),
+        (broken("Unreachable", "no route"), ServerState.UNPROVEN),
+    ],
+)
+async def test_what_a_skipped_server_does_by_itself_is_known_when_the_run_ends(
+    run: Driver, doubles: Doubles, disarmed: object, state: ServerState
+) -> None:
+    """Its gate is closed, other waves take hours, and its timer goes on."""
+    doubles.play("switch_server", "web-1", ARMED)
+    doubles.play("verify_server", "web-1", broken("NotProven", "Core has not seen it"))
+    doubles.play("disarm_dead_man", "web-1", disarmed, disarmed)
+    doubles.play("look_at_dead_man", "web-1", DeadMan(state=Armed.FIRED, at=OVER))
+    talk = await run.upgrade(timed(2))
+    await talk.answer("core")
+    await talk.answer("failure/web-1/1", Verdict.SKIP)
+    await talk.answer("wave/2")
+    result = await talk.result()
+    assert (result.state, result.servers[0].state) == (FleetState.INCOMPLETE, state)
+    assert f"web-1 ({state})" in result.detail
+    assert ("put itself back at 2026-11-23 22:30:00 UTC" in result.servers[0].detail) == (state == "left on v1")
+    told = [w.text for w in result.warnings if w.code == "dead-man-armed"]
+    away = getattr(disarmed, "type", "") == "Unreachable"
+    assert [text.endswith("puts itself back at 2026-11-23 22:30:00 UTC: no route") for text in told] == [True] * away
+    assert doubles.names().index("save_report") > doubles.names().index("disarm_dead_man")
+
+
+async def test_a_skipped_server_that_failed_to_put_itself_back_is_told_once(run: Driver, doubles: Doubles) -> None:
+    doubles.play("switch_server", "web-1", ARMED)
+    doubles.play("verify_server", "web-1", broken("NotProven", "Core has not seen it"))
+    doubles.play("disarm_dead_man", "web-1", broken("PutItselfBack", "it tried"), broken("PutItselfBack", "it tried"))
+    doubles.play("look_at_dead_man", "web-1", *[DeadMan(state=Armed.FAILED, at=OVER)] * 2)
+    talk = await run.upgrade(timed(1))
+    await talk.answer("core")
+    await talk.answer("failure/web-1/1", Verdict.SKIP)
+    result = await talk.result()
+    assert result.servers[0].state is ServerState.UNPROVEN
+    assert [w.subject for w in result.warnings if w.code == "dead-man-failed"] == ["web-1"]
