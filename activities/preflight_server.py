@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from temporalio import activity
@@ -19,7 +18,7 @@ from komodo.agent_findings import BINARY_BYTES
 from komodo.agent_survey import ConfigFile, Survey, from_error, one, settings_of, unit_of
 from komodo.logs import RunLog
 from komodo.releases import guide_suffix, version_said
-from komodo.unit import config_paths_from
+from komodo.unit import with_settings
 from model.errors import UpgradeError
 from model.facts import ServerFacts
 from model.fleet import slug
@@ -88,8 +87,7 @@ async def read_server(host: Host, survey: SurveyServer) -> Survey:
     middle = asked + (datetime.now(UTC) - asked) / 2
     unit = unit_of(said, server)
     settings = settings_of(said, unit)
-    if not unit.config_paths and (listed := config_paths_from(settings)):
-        unit = replace(unit, config_paths=listed, config_source="the environment")
+    unit = with_settings(unit, settings)
     files: dict[str, list[str]] = {}
     configs: tuple[ConfigFile, ...] = ()
     log = RunLog()

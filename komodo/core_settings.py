@@ -261,6 +261,9 @@ def address_problem(address: str) -> str:
         port = parts.port
     except ValueError:
         return "is no address"
+    scheme, separator, _ = address.partition("://")
+    if separator and scheme != scheme.lower():
+        return "has upper-case letters before its ://"
     host = parts.netloc.rsplit("@", 1)[-1]
     if host != host.lower():
         return "has upper-case letters in its host name"

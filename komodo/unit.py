@@ -11,7 +11,7 @@ import posixpath
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 SHOW = (
     "Id,LoadState,ActiveState,SubState,UnitFileState,FragmentPath,DropInPaths,ExecStart,Environment,EnvironmentFiles,"
@@ -99,8 +99,7 @@ def parse_unit(text: str, *, name: str = "periphery.service") -> Unit:
         configs, source = listed, "Environment"
     configs = tuple(posixpath.join(folder, path) for path in configs)
     if not refused and (_values(options, "--config-keyword", "-m") or _KEYWORDS & {n.upper() for n in environment}):
-        folders = [path for path in configs if not posixpath.splitext(path)[1]]
-        refused = f"which files of {folders[0]} it reads is said by keywords" if folders else ""
+        refused = _chosen_by_keywords(configs)
     return Unit(
         name=one("Id") or name,
         exists=True,
@@ -236,9 +235,19 @@ def _from_environment(environment: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(path for path in value.split(",") if path)
 
 
-def config_paths_from(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Config files that the environment names, comma-separated (envy); used where the command names none."""
-    return _from_environment(environment)
+def with_settings(found: Unit, settings: Mapping[str, str]) -> Unit:
+    """The unit with what only its environment files say: config files, where the command names none, and keywords."""
+    if not found.config_paths and (listed := _from_environment(settings)):
+        paths = tuple(posixpath.join(found.folder, path) for path in listed)
+        found = replace(found, config_paths=paths, config_source="the environment")
+    if not found.refused and found.config_source != "the fleet file" and _KEYWORDS & settings.keys():
+        found = replace(found, refused=_chosen_by_keywords(found.config_paths))
+    return found
+
+
+def _chosen_by_keywords(configs: Sequence[str]) -> str:
+    folders = [path for path in configs if not posixpath.splitext(path)[1]]
+    return f"which files of {folders[0]} it reads is said by keywords" if folders else ""
 
 
 def _expanded(text: str, environment: Mapping[str, str]) -> str:

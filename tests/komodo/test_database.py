@@ -193,6 +193,7 @@ def test_settings_that_change_their_meaning() -> None:
         ("https://10.0.0.1:8120", ""),
         ("10.0.0.1:8120", ""),
         ("https://Web-1.lan:8120", "upper-case"),
+        ("HTTPS://web-1.lan:8120", "before its ://"),
         ("https://web-1.lan:8120/", "slash"),
         ("https://web-1.lan:443", "default port"),
         ("http://web-1.lan:80", "default port"),

@@ -94,6 +94,15 @@ def test_files_of_a_folder_that_keywords_choose_are_not_guessed(words: str) -> N
     assert "keywords" in show("/usr/local/bin/periphery -c /etc/komodo", "PERIPHERY_CONFIG_KEYWORDS=*.toml").refused
 
 
+def test_what_only_an_environment_file_says() -> None:
+    bare = show("/usr/local/bin/periphery")
+    found = unit.with_settings(bare, {"PERIPHERY_CONFIG_PATHS": "/a.toml,b.toml"})
+    assert (found.config_paths, found.config_source) == (("/a.toml", "/b.toml"), "the environment")
+    folder = show("/usr/local/bin/periphery -c /etc/komodo")
+    assert unit.with_settings(folder, {}) == folder
+    assert "keywords" in unit.with_settings(folder, {"PERIPHERY_CONFIG_KEYWORDS": "*.toml"}).refused
+
+
 def test_words_as_systemd_makes_them() -> None:
     """It prints the words joined by blanks, and splits a variable that stands alone."""
     spaced = show("/opt/my dir/periphery -c /etc/my dir/p.toml --log-level info", path="/opt/my dir/periphery")
