@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -159,6 +159,9 @@ def compute(
 
     Raises EditRefused, with the snippet to paste, where a file cannot be edited safely.
     """
+    for path in {interpolation_file(project), *service_env_files} & envs.keys():
+        with _of(path):
+            values(envs[path])
     filled = values(envs.get(interpolation_file(project), ""))
     chosen = [p for p in project.files if _KOMODO_IMAGE.search(compose[p])] or list(project.files)
     edits: dict[str, ComposeEdit] = {}
@@ -184,7 +187,8 @@ def compute(
         if path not in envs:
             continue
         mine = variables if path == interpolation_file(project) else ()
-        edited = edit_env(envs[path], target=target, tag_variables=mine, from_v1=core.from_v1)
+        with _of(path):
+            edited = edit_env(envs[path], target=target, tag_variables=mine, from_v1=core.from_v1)
         notes += edited.notes
         gone += [n for n in FIRST_SERVER if n in values(envs[path]) and n not in values(edited.text)]
         files.append(FileEdit(path=path, kind="env", before=envs[path], after=edited.text, reasons=edited.reasons))
@@ -208,6 +212,15 @@ def compute(
         notes=tuple(dict.fromkeys(notes)),
         first_server_gone=tuple(dict.fromkeys(gone)),
     )
+
+
+@contextlib.contextmanager
+def _of(path: str) -> Iterator[None]:
+    """A refusal names the file it is about."""
+    try:
+        yield
+    except EditRefused as error:
+        raise EditRefused(f"{path}: {error.what}", snippet=error.snippet, cure=error.cure) from None
 
 
 def _edit_one(

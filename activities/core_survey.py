@@ -10,6 +10,7 @@ from activities.core_access import facts_in, read_settings, script
 from activities.core_edits import (
     CoreEdits,
     compute,
+    decode,
     env_file_paths,
     interpolation_file,
     pinned_key,
@@ -377,11 +378,10 @@ async def edits(look: Look, core_key: str) -> None:
     envs: dict[str, str] = {}
     services = [c.service for c in (core, look.agent) if c and c.service]
     wanted = tuple(dict.fromkeys(p for s in services for p in env_file_paths(look.compose_texts, project, s)))
-    for path in dict.fromkeys((interpolation_file(project), *wanted)):
-        file = await look.host.read(path)
-        if file is not None:
-            envs[path] = file.data.decode(errors="replace")
     try:
+        for path in dict.fromkeys((interpolation_file(project), *wanted)):
+            if (file := await look.host.read(path)) is not None:
+                envs[path] = decode(file)
         look.edits = compute(
             project,
             look.compose_texts,

@@ -87,6 +87,14 @@ def test_env_files_are_found_in_every_spelling(compose: str) -> None:
     assert edits.first_server_gone == ("KOMODO_FIRST_SERVER",)
 
 
+@pytest.mark.parametrize(("env", "why"), [("A='open\n", "never closed"), ("TAG=9.0.0\n", "step back")])
+def test_a_refused_env_file_is_named(env: str, why: str) -> None:
+    compose = f"services:\n  core:\n    image: {CORE}:${{TAG:-latest}}\n"
+    with pytest.raises(EditRefused, match=why) as refused:
+        plan({"compose.yaml": compose}, {".env": env})
+    assert refused.value.what.startswith(("/opt/k/.env: line 1", "/opt/k/compose.yaml: "))
+
+
 def test_profiles_of_a_service() -> None:
     texts = {
         "/a": "services:\n  core:\n    profiles: [k, l]\n  web:\n    profiles: [w]\n",
