@@ -159,7 +159,7 @@ def compute(
 
     Raises EditRefused, with the snippet to paste, where a file cannot be edited safely.
     """
-    for path in {interpolation_file(project), *service_env_files} & envs.keys():
+    for path in sorted({interpolation_file(project), *service_env_files} & envs.keys()):
         with _of(path):
             values(envs[path])
     filled = values(envs.get(interpolation_file(project), ""))

@@ -16,6 +16,15 @@ from komodo.project import Container, refuse, warn
 from model.facts import Finding
 
 
+_OF_THE_IMAGE = frozenset(
+    (
+        "PATH", "DENO_DIR", "KOMODO_CLI_CONFIG_PATHS", "KOMODO_CLI_CONFIG_KEYWORDS", "PERIPHERY_CONFIG_PATHS",
+        "PERIPHERY_PRIVATE_KEY",
+    )
+)  # fmt: skip
+"""Set by Komodo's images, so they stay where a service only passes them through (v2.3.2:bin/*/aio.Dockerfile)."""
+
+
 def resolved_services(said: str) -> Mapping[str, Mapping[str, Any]]:
     """Services by name from `config --format json`; volumes of a service with the names that docker knows."""
     try:
@@ -83,6 +92,8 @@ def _environment(container: Container, service: Mapping[str, Any]) -> tuple[list
     lost, changed = [], []
     for name, value in sorted(environment.items()):
         was = container.env.get(name, "")
+        if value is None and name in _OF_THE_IMAGE:
+            continue
         now = "" if value is None else str(value).replace("$$", "$")
         if was and not now:
             lost.append(name)

@@ -38,7 +38,7 @@ def found(text: str) -> list[tuple[str, str]]:
 
 def test_the_same_is_nothing() -> None:
     assert found(said()) == []
-    assert found(said({"KOMODO_HOST": CORE_ENV["KOMODO_HOST"], "UNSET": None, "EMPTY": ""})) == []
+    assert found(said({"KOMODO_HOST": CORE_ENV["KOMODO_HOST"], "UNSET": None, "EMPTY": "", "PATH": None})) == []
     assert found(said(backups="/home/ann/komodo/backups/")) == []
 
 
