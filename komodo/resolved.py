@@ -15,7 +15,6 @@ from typing import Any
 from komodo.project import Container, refuse, warn
 from model.facts import Finding
 
-
 _OF_THE_IMAGE = frozenset(
     (
         "PATH", "DENO_DIR", "KOMODO_CLI_CONFIG_PATHS", "KOMODO_CLI_CONFIG_KEYWORDS", "PERIPHERY_CONFIG_PATHS",
