@@ -16,6 +16,7 @@ from hosts.script import Script, parse, together
 from komodo.agent_facts import server_facts
 from komodo.agent_findings import BINARY_BYTES
 from komodo.agent_survey import ConfigFile, Survey, from_error, one, settings_of, unit_of
+from komodo.agent_user import keys_folder
 from komodo.logs import RunLog
 from komodo.releases import guide_suffix, version_said
 from komodo.unit import with_settings
@@ -91,6 +92,7 @@ async def read_server(host: Host, survey: SurveyServer) -> Survey:
     files: dict[str, list[str]] = {}
     configs: tuple[ConfigFile, ...] = ()
     log = RunLog()
+    keys = not_writable = ""
     lock, state_dir = Script.load("komodo.sh", "lock_owner.sh"), server.host.state_dir
     if unit.exists:
         names = Script.load("komodo.sh", "survey_files.sh")
@@ -105,6 +107,9 @@ async def read_server(host: Host, survey: SurveyServer) -> Survey:
             done = await host.run(names, state_dir, suffix, unit.binary, str(LIMIT), *unit.config_paths)
             files = parse(done.text)
         configs = await _configs(host, files)
+        if keys := keys_folder(unit, settings, configs, files):
+            said_of_user = parse((await host.run(Script.load("komodo.sh", "may_write.sh"), unit.user, keys)).text)
+            not_writable = one(said_of_user, "not_writable")
     else:
         owner = one(parse((await host.run(lock, state_dir)).text), "lock")
     use = ""
@@ -123,6 +128,8 @@ async def read_server(host: Host, survey: SurveyServer) -> Survey:
         settings=settings,
         log=log,
         clock_ahead=_ahead(now, middle),
+        keys_folder=keys,
+        not_writable=not_writable,
         lock=owner,
         lock_use=use,
     )

@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import Any
 
-from komodo import agent_aliases, releases, unit
+from komodo import agent_aliases, agent_user, releases, unit
 from komodo.agent_survey import ConfigFile, Survey, lock_of_another, locked, one
 from komodo.periphery_config import ConfigFacts
 from model.facts import Finding, Severity
@@ -60,6 +60,7 @@ def findings_of(
     found += agent_aliases.findings(survey.server.name, contents, survey.settings)
     found += _logging(survey)
     found += _method(survey)
+    found += agent_user.findings(survey)
     return found
 
 

@@ -46,6 +46,10 @@ class Survey:
     log: RunLog = RunLog()
     """Of the running agent."""
     clock_ahead: timedelta = timedelta()
+    keys_folder: str = ""
+    """Where v2 will make its key as a user that is not root; empty: as root, or it is there already."""
+    not_writable: str = ""
+    """The place where that user may not write; empty: there is none."""
     lock: str = ""
     """"<fleet slug> <change>" of the lock that is held on the host; empty: none, or one that has expired."""
     lock_use: str = ""
