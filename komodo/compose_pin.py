@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from komodo.compose_beside import NOTHING, Beside
-from komodo.compose_environment import Setting, set_value, settings
+from komodo.compose_environment import Setting, merged_settings, set_value, settings
 from komodo.compose_insert import add_item, add_key, in_front, prefix
 from komodo.compose_mounts import list_indent
 from komodo.compose_prove import BY_HAND, prove
@@ -54,6 +54,7 @@ def pin_agent_key(
         raise EditRefused(f"this file has no service {service}", snippet=snippet)
     changes = Changes()
     try:
+        _refuse_alias(node, service, beside)
         _refuse_later(service, beside)
         _plan(text, documents, node, service, key, known, changes)
         result = apply(text, changes.splices)
@@ -62,6 +63,19 @@ def pin_agent_key(
         error.snippet, error.cure = error.snippet or snippet, error.cure or BY_HAND
         raise
     return Edited(text=result, reasons=tuple(changes.reasons))
+
+
+def _refuse_alias(node: MappingNode, service: str, beside: Beside) -> None:
+    """The other name, where it comes from a `<<` or an earlier file: beside the one that is written here v2 stops."""
+    found = [setting for earlier in beside.earlier for setting in settings(earlier)]
+    for owner in (node, *beside.earlier):
+        environment = effective(owner, "environment")
+        found += merged_settings(environment[2]) if environment else ()
+    if any(setting.name.upper() == ALIAS for setting in found):
+        raise EditRefused(
+            f"{service} gets {ALIAS} by a `<<` or from another file: with {NAME} beside it v2 stops",
+            cure=f"rename it to {NAME} there, then try again",
+        )
 
 
 def _refuse_later(service: str, beside: Beside) -> None:

@@ -37,6 +37,20 @@ def over(*lines: str, service: str = "core") -> dict[str, str]:
         (over("volumes: !reset []"), "replaces the volumes of core"),
         (over("environment: !reset null", service="periphery"), "replaces the environment of periphery"),
         (over("environment: [PERIPHERY_CORE_PUBLIC_KEYS=]", service="periphery"), "sets PERIPHERY_CORE_PUBLIC_KEYS"),
+        (
+            {
+                "a.yaml": "services:\n  periphery:\n    environment: [PERIPHERY_CORE_PUBLIC_KEY=x]\n",
+                "compose.yaml": BASE,
+            },
+            "from another file",
+        ),
+        (
+            {
+                "compose.yaml": BASE.replace("services:", "x-e: &e {PERIPHERY_CORE_PUBLIC_KEY: x}\nservices:")
+                + "    environment:\n      <<: *e\n",
+            },
+            "by a `<<`",
+        ),
         (over(f"image: {CORE}:1.19.5"), "exactly one of the project's compose files"),
         (over("environment: {TZ: UTC, KOMODO_TIMEZONE: UTC}"), "two names of one setting"),
         ({"compose.yaml": "include:\n  - core.yaml\n"}, "files that it includes are not edited"),
