@@ -324,10 +324,13 @@ def _config(survey: Survey, config: ConfigFile, facts: ConfigFacts) -> Findings:
         )
     if not facts.loads and not facts.duplicates:
         line = f" (line {facts.error_line})" if facts.error_line else ""
+        what = f"is no valid TOML{line}: Komodo skips the whole file, the agent is open to any Core today"
+        if facts.bare_variables:
+            what = f"has a ${{…}} without quotes{line}: v1.19 fills it in before it reads the file, v2 skips all of it"
         yield _refuse(
             survey,
             "config-broken",
-            f"{config.path} is no valid TOML{line}: Komodo skips the whole file, the agent is open to any Core today",
+            f"{config.path} {what}",
             f"correct it, then systemctl restart {survey.unit.name}",
         )
     if facts.outbound:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from komodo.core_api import parse_interval
 from komodo.database import DatabaseLogin, login_of
+from komodo.periphery_config import has_bare_variables
 from komodo.project import CORE_PORT, Container, refuse, warn
 from model.errors import DatabaseError
 from model.facts import Finding
@@ -56,6 +57,8 @@ class CoreSettings:
     passkey_set: bool = False
     private_key: str = ""
     """KOMODO_PRIVATE_KEY as written; empty: `file:/config/keys/core.key`."""
+    bare_variables: bool = False
+    """A config file is TOML only once `${VAR}` is filled in, which v2 does afterwards."""
     webhook_app: bool = False
     """The GitHub webhook app of v1, gone in v2."""
     database: DatabaseLogin | None = field(default=None, repr=False)
@@ -107,6 +110,7 @@ def config_paths(core: Container) -> tuple[str, ...]:
 def settings_of(core: Container, *, files: Mapping[str, str], configs: Iterable[str] = ()) -> CoreSettings:
     """Core's settings. `files`: contents of `secret_files`; `configs`: texts of `config_paths`, in order."""
     toml: dict[str, Any] = {}
+    configs = tuple(configs)
     for text in configs:
         try:
             toml.update(tomllib.loads(_filled(text.removeprefix("\ufeff"), core)))
@@ -139,6 +143,7 @@ def settings_of(core: Container, *, files: Mapping[str, str], configs: Iterable[
         ),
         passkey_set=bool(core.setting("KOMODO_PASSKEY") or core.setting("KOMODO_PASSKEY_FILE") or toml.get("passkey")),
         private_key=core.setting("KOMODO_PRIVATE_KEY") or str(toml.get("private_key", "")),
+        bare_variables=any(has_bare_variables(text) for text in configs),
         webhook_app=bool(core.setting("KOMODO_GITHUB_WEBHOOK_APP_APP_ID") or toml.get("github_webhook_app")),
         database=login,
         database_problem=problem,
@@ -225,6 +230,15 @@ def setting_findings(core: Container, settings: CoreSettings) -> list[Finding]:
                 "Core has no KOMODO_PASSKEY: in v1 it used the built-in default, v2 has none. Agents whose passkeys "
                 "hold that default are reached by key only",
                 "nothing to do: every agent upgraded here gets Core's key",
+            )
+        )
+    if settings.bare_variables:
+        found.append(
+            refuse(
+                "config-broken",
+                "Core's config file has a ${…} without quotes: v1.19 fills it in before it reads the file, v2 skips all "
+                "of it",
+                "write the value itself there",
             )
         )
     if core.mount_at("/backups") is None:

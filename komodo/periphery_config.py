@@ -41,6 +41,8 @@ class ConfigFacts:
     """Where it stops being TOML; 0: nowhere, or at its end."""
     error: str = ""
     """The parser's words, without any of the file's own text."""
+    bare_variables: bool = False
+    """It is TOML only once `${VAR}` is filled in: v1.19 does that before it reads the file, v2 afterwards."""
     duplicates: tuple[tuple[str, int, int], ...] = ()
     """(name, first line, second line)"""
     passkeys: tuple[str, ...] | None = field(default=None, repr=False)
@@ -87,6 +89,7 @@ def inspect(text: str) -> ConfigFacts:
             loads=False,
             error_line=int(line[1]) if line else 0,
             error=_plain_error(error),
+            bare_variables=has_bare_variables(text),
             duplicates=twice,
             misplaced=misplaced,
         )
@@ -111,6 +114,17 @@ def _alias_pairs(data: dict[str, Any]) -> tuple[tuple[str, str], ...]:
 
 def _parse(text: str) -> dict[str, Any]:
     return tomllib.loads(text.removeprefix("\ufeff"))
+
+
+def has_bare_variables(text: str) -> bool:
+    """Whether a text is no TOML, but is with a number or a string for each `${VAR}`."""
+    for value in ("", "1", '""'):
+        try:
+            _parse(text if not value else re.sub(r"\$\{\w+\}", value, text))
+        except tomllib.TOMLDecodeError:
+            continue
+        return bool(value)
+    return False
 
 
 def _plain_error(error: tomllib.TOMLDecodeError) -> str:
@@ -184,12 +198,18 @@ def _not_loading(text: str, facts: ConfigFacts, line: str, snippet: str) -> Edit
     where = f"line {facts.error_line}" if facts.error_line else "its end"
     open_today = "the agent ignores the whole file, without an error, and accepts any Core today"
     for s in statements(text):
-        if s.kind == "pair" and s.path == ("passkeys",) and not _is_value(s.raw):
+        if s.kind == "pair" and s.path == ("passkeys",) and not _is_value(s.raw) and not facts.bare_variables:
             return EditRefused(
                 f"line {s.line}: passkeys is not TOML (its value needs quotes and brackets): {open_today}",
                 snippet=f'passkeys = ["<the passkey of line {s.line}, in quotes>"]\n{line}',
                 cure=f"correct line {s.line} and restart the agent: it is open until then",
             )
+    if facts.bare_variables:
+        return EditRefused(
+            f"{where} holds a ${{…}} without quotes: v1.19 fills it in before it reads the file, v2 skips all of it",
+            snippet=snippet,
+            cure="write the value itself there",
+        )
     what = "this is JSON or YAML, not TOML" if text.lstrip().startswith(("{", "---")) else facts.error
     return EditRefused(
         f"this file is not TOML at {where} ({what}): {open_today}",

@@ -130,6 +130,7 @@ def test_an_ordinary_server_has_an_edit_and_nothing_to_say() -> None:
         ({"server": replace(SERVER, install="systemd-user")}, "user-unit"),
         ({"text": 'passkeys = ["a"]\npasskeys = ["b"]\n'}, "duplicate-key"),
         ({"text": "passkeys = changeme\n"}, "config-broken"),
+        ({"text": "passkeys = ['a']\nport = ${PORT}\n"}, "config-broken"),
         ({"text": '[secrets]\ncore_public_keys = ["x"]\n'}, "key-misplaced"),
         ({"text": 'core_addresses = ["https://k"]\n'}, "outbound"),
         ({"text": '[logging]\nstdio = "none"\n'}, "logs-too-little"),
@@ -263,3 +264,10 @@ def test_of_several_configs_the_one_with_the_passkeys_is_edited() -> None:
 def test_settings_of_the_running_process_have_the_last_word() -> None:
     said = MACHINE | show(Environment="PERIPHERY_PORT=1") | {"setting": ["process\tPERIPHERY_PORT\t2"]}
     assert settings_of(said, unit.parse_unit("\n".join(said["show"])))["PERIPHERY_PORT"] == "2"
+
+
+def test_a_file_that_only_v1_reads_is_not_called_open() -> None:
+    facts = server_facts(survey(text="passkeys = ['a']\nport = ${PORT}\n"))
+    assert [f.text for f in facts.findings if f.code == "config-broken"] == [
+        f"{CONFIG} has a ${{…}} without quotes (line 2): v1.19 fills it in before it reads the file, v2 skips all of it"
+    ]

@@ -154,6 +154,16 @@ def test_a_config_folder_and_variables_in_its_files() -> None:
     assert (login.host, login.port, login.password) == ("mongo-1", 27018, "a$b")
 
 
+def test_a_config_that_only_v1_reads() -> None:
+    """v1.19 fills `${VAR}` in before it reads the file, v2 afterwards."""
+    container = core({"PORT": "9121"}, [bind("/b", "/backups"), bind("/opt/k/c.toml", "/config/config.toml")])
+    bare = settings_of(container, files={}, configs=('port = ${PORT}\npasskey = "x"\n',))
+    assert bare.port == 9121
+    assert [f.code for f in setting_findings(container, bare)] == ["config-broken"]
+    quoted = settings_of(container, files={}, configs=('host = "${PORT}"\npasskey = "x"\n',))
+    assert setting_findings(container, quoted) == []
+
+
 @pytest.mark.parametrize("host", ["komodo.example.com", "//x", "https://", "ftp://x", "komodo.lan:9120"])
 def test_host_that_is_no_url(host: str) -> None:
     settings = settings_of(core({**CORE_ENV, "KOMODO_HOST": host}), files={})

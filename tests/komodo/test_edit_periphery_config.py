@@ -96,6 +96,8 @@ def test_the_key_stands_where_the_agent_reads_it(before: str, after: str) -> Non
         ("- passkeys: []\n", "not TOML at line 1", LINE),
         ("passkeys = 'a\nport = 1\n", "passkeys is not TOML", LINE),
         ("a = '''open\n", "at its end", LINE),
+        ('passkeys = ["a"]\nport = ${PORT}\n', "line 2 holds a ${…} without quotes", LINE),
+        ("passkeys = [${KEYS}]\n", "v2 skips all of it", LINE),
         ("passkeys = ['ENC[AES256_GCM,data:x]']\n[sops]\nmac = 'ENC[x]'\n", "sops", LINE),
         ("{% if x %}\npasskeys = []\n{% endif %}\n", "template", LINE),
     ],
