@@ -236,8 +236,8 @@ def setting_findings(core: Container, settings: CoreSettings) -> list[Finding]:
         found.append(
             refuse(
                 "config-broken",
-                "Core's config file has a ${…} without quotes: v1.19 fills it in before it reads the file, v2 skips all "
-                "of it",
+                "Core's config file has a ${…} without quotes: v1.19 fills it in before it reads the file, "
+                "v2 skips all of it",
                 "write the value itself there",
             )
         )
