@@ -96,11 +96,12 @@ def load(
 
 
 def _files(named: str, locate: Callable[[str], Path]) -> list[str]:
-    """A folder stands for its files with the usual names, sorted (v1.19.5:lib/config/src/load.rs)."""
+    """A folder stands for its files with the usual names, sorted, without links (v1.19.5:lib/config/src/load.rs)."""
     place = locate(named)
     if not place.is_dir():
         return [named]
-    return [f"{named.rstrip('/')}/{file.name}" for file in sorted(place.glob("*config.*")) if file.is_file()]
+    files = (file for file in sorted(place.glob("*config.*")) if file.is_file() and not file.is_symlink())
+    return [f"{named.rstrip('/')}/{file.name}" for file in files]
 
 
 def _read(path: str, locate: Callable[[str], Path], config: AgentConfig, env: Mapping[str, str]) -> dict[str, Any]:

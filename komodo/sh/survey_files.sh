@@ -64,7 +64,9 @@ for config in "$@"; do
   if [ -d "$config" ]; then
     if [ -e "$config/.peripheryinclude" ]; then say include "$config/.peripheryinclude"; fi
     for file in "$config"/*config.* "$config"/.*config.*; do
-      # Whatever has another suffix (a backup: periphery.config.toml.bak_v1) the agent leaves out with a warning.
+      # Whatever has another suffix (a backup: periphery.config.toml.bak_v1) the agent leaves out with a warning, and it
+      # follows no link in there.
+      [ ! -L "$file" ] || continue
       case $file in *.toml | *.yaml | *.yml | *.json) if [ -f "$file" ]; then one "$config" "$file"; fi ;; esac
     done
   elif [ -f "$config" ]; then

@@ -169,6 +169,7 @@ def test_survey_of_files(machine: Machine) -> None:
     assert said["binary_version"] == [f"periphery {OLD} "]
     assert int(said["free_state"][0]) > 0
     (machine.config.parent / f"{machine.config.name}.bak_v1").write_text("not read by the agent")
+    (machine.config.parent / "linked.config.toml").symlink_to(machine.config)  # nor is this
     folder = machine.run("survey_files.sh", "/", "bak_v2.0.0", "", "3", str(machine.config.parent))
     assert "text.1" not in parse(folder.stdout), "larger than what was asked for"
     assert parse(folder.stdout)["file"] == [f"{machine.config.parent}\t{machine.config}\t{sha(PLAIN)}\t"]
