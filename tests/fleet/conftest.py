@@ -30,6 +30,9 @@ from tests.servers import started
 PATIENCE = 120.0
 """Seconds until a test gives up waiting: far above what anything takes, so that a slow machine fails no test."""
 
+collect_ignore = [] if os.environ.get("KU_NIGHTS") else ["test_random_nights.py"]
+"""By `make invariants` only, as the scenarios of the bed by `make e2e` only."""
+
 GLANCE = 0.25
 """Seconds between two questions to a workflow: each costs server, worker and test some milliseconds of a processor."""
 

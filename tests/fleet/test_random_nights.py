@@ -27,7 +27,7 @@ from model.way_back import request_from_folders
 from tests.fleet.conftest import PATIENCE, Fleet, serving
 from tests.fleet.test_way_back import documents, files
 
-NIGHTS = int(os.environ.get("KU_NIGHTS", "0"))
+NIGHTS = int(os.environ.get("KU_NIGHTS") or "20")
 KEPT = ("Server", "Action", "Procedure", "User")
 FAULTS: dict[str, tuple[str, dict[str, Any]]] = {
     "crash-loop": ("web-1", {}),
@@ -65,7 +65,6 @@ NIGHT = st.builds(
 )
 
 
-@pytest.mark.skipif(not NIGHTS, reason="by make invariants")
 @settings(
     max_examples=max(1, NIGHTS // 20),
     deadline=None,
