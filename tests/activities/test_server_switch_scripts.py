@@ -23,6 +23,7 @@ from tests.activities.machine import (
     stage,
     switch,
 )
+from tests.shells import TOOLS
 
 
 @pytest.fixture
@@ -116,7 +117,8 @@ def test_what_was_compared_and_laid_down_beforehand_is_only_renamed(machine: Mac
     assert parse(switched.stdout)["settled"] == ["yes"]
     assert (machine.binary.read_text(), machine.config.read_text()) == (agent(NEW), KEYED)
     assert machine.binary.stat().st_mode & 0o777 == 0o755
-    assert counter.read_text().count("x") == 3, "of the config: before, then with the new text, and after"
+    if not TOOLS:  # busybox runs a sha256sum of its own
+        assert counter.read_text().count("x") == 3, "of the config: before, then with the new text, and after"
     assert not beside.exists()
 
 

@@ -92,7 +92,8 @@ def after(night: Night, result: FleetResult, was: Before) -> After:
         counts={name: len(found) for name, found in now.items()},
         changed=sorted(n for n in {*now, *was.documents} if now.get(n) != was.documents.get(n)),
         said=[_in_general(one) for one in (result.detail, result.core_detail)],
-        warnings=sorted(f"{one.code} {one.subject}" for one in result.warnings),
+        # What is due within twelve hours is another thing from one hour to the next.
+        warnings=sorted(f"{one.code} {one.subject}" for one in result.warnings if one.code != "schedules-due"),
         versions={"core": core.version if core else ""}
         | {name: sandbox.agent_version(name) for name in sandbox.hosts if name != "core"},
     )
