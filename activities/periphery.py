@@ -38,6 +38,8 @@ STOP_LIMIT = timedelta(seconds=100)
 """`systemctl stop` may take 90 s (TimeoutStopSec), where a process does not end or systemd cannot see that it did."""
 SETTLING = timedelta(seconds=2)
 """How long a new run must hold before it counts: a crash loop says `active` right after each start."""
+_LAST_JOBS = "30"
+"""Seconds that a host's release waits for: what a job was for is found by a retry before the job itself has ended."""
 
 
 class Periphery:
@@ -142,7 +144,7 @@ class Periphery:
             # No job: it would hold the lock that is given back here. Half of it done, or all of it twice, does no harm.
             both, args = together(
                 (Script.load("komodo.sh", "release_server.sh"), (folder, *keepers)),
-                (Script.load("hosts.sh", "unlock.sh"), (spec.state_dir, release.op.change)),
+                (Script.load("hosts.sh", "unlock.sh"), (spec.state_dir, release.op.change, _LAST_JOBS)),
             )
             done = await host.run(both, *args, timeout=timedelta(minutes=5))
             facts += [f"{spec.name}: removed {what}" for what in parse(done.text).get("removed", [])]

@@ -279,9 +279,10 @@ class Host:
             expired=bool(said.get("expired")),
         )
 
-    async def unlock(self, change: str) -> None:
-        """Gives the host's lock back if this change holds it. Raises HostLocked while one of its jobs runs."""
-        await self.run(Script.load("hosts.sh", "unlock.sh"), self.spec.state_dir, change)
+    async def unlock(self, change: str, *, wait: timedelta = timedelta(0)) -> None:
+        """Gives the host's lock back if this change holds it. Raises HostLocked if one of its jobs outlasts `wait`."""
+        seconds = str(int(wait.total_seconds()))
+        await self.run(Script.load("hosts.sh", "unlock.sh"), self.spec.state_dir, change, seconds)
 
     def forward(self, host: str, port: int) -> AbstractAsyncContextManager[int]:
         """A port on this machine's 127.0.0.1 that leads to host:port as seen from the remote machine.

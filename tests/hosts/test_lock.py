@@ -96,14 +96,19 @@ async def test_a_lock_without_an_owner_is_abandoned(machine: Machine) -> None:
     assert (await start(machine, Script("t", "echo ok"))).text == "ok\n"
 
 
-async def test_unlock_waits_for_no_one(machine: Machine) -> None:
+async def test_unlock_waits_as_long_as_it_is_told(machine: Machine) -> None:
     count, go = machine.server.folder / "count", machine.server.folder / "go"
     running = asyncio.create_task(start(machine, SLOW, str(count), str(go)))
     await until(lambda: runs(count))
     with pytest.raises(HostLocked, match="still runs"):
         await machine.host.unlock(CHANGE)
+    unlocked = asyncio.create_task(machine.host.unlock(CHANGE, wait=timedelta(seconds=30)))
+    await asyncio.sleep(0.2)
+    assert not unlocked.done()
     go.touch()
     await running
+    await unlocked
+    assert await machine.host.held() is None
 
 
 async def test_who_holds_a_host_is_told_and_a_forgotten_lock_expires(machine: Machine) -> None:
