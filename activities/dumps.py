@@ -30,7 +30,7 @@ from activities.signs import attach, beat, given_up, void
 from hosts.host import Host
 from hosts.pool import Hosts
 from komodo import fingerprint
-from komodo.database import Database, DatabaseLogin, differences, dumped_counts
+from komodo.database import TRIED, Database, DatabaseLogin, differences, dumped_counts
 from komodo.fingerprint import Fingerprint, Source
 from model.errors import (
     CommandFailed,
@@ -225,10 +225,10 @@ class Dumps:
         scratch = opened.other(name)
         ready = False
         try:
-            if not await self._restoring(host, step, dump) and not await _told(
+            if not await self._restoring(host, step, dump) and await _told(
                 scratch.collections(), login, name, host
-            ):
-                # None yet, or dropped again before anybody was told.
+            ) in ((), (TRIED,)):
+                # Nothing restored yet, or dropped again before anybody was told.
                 await self._clear(host, step, dump, opened)
                 await _told(scratch.may_write(), login, name, host)
             await self._restore_beside(host, step, dump, login, name)

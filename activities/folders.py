@@ -14,7 +14,7 @@ from activities.dumps import PROOF, read_proof
 from hosts.host import Host
 from hosts.pool import Hosts
 from hosts.script import Script, parse
-from model.errors import UpgradeError
+from model.errors import Unreachable, UpgradeError
 from model.facts import CoreFacts
 from model.fleet import HostSpec, slug
 from model.folders import CORE, Cleaned, CleanHost, HostFolders, LookAtFolders, SavedChange
@@ -34,17 +34,23 @@ class Folders:
     @activity.defn
     async def look_at_folders(self, ask: LookAtFolders) -> HostFolders:
         """Every run folder of the fleet on this host, oldest first. Never raises for what a person must be told."""
-        name, spec = _whom(ask)
         try:
-            host = await self._hosts.get(spec)
-            script = Script.load("komodo.sh", "look_at_folders.sh")
-            said = parse((await host.run(script, spec.state_dir, slug(ask.fleet), timeout=LOOK)).text)
-            changes = [await _change(host, ask, change, of) for change, of in _by_change(said).items()]
-            running = await _running(host, ask)
+            try:
+                return await self._look(ask)
+            except Unreachable:
+                # A line that is cut in the middle of a look says nothing of the host.
+                return await self._look(ask)
         except UpgradeError as error:
-            return HostFolders(name=name, problem=_words(error))
+            return HostFolders(name=_whom(ask)[0], problem=_words(error))
+
+    async def _look(self, ask: LookAtFolders) -> HostFolders:
+        name, spec = _whom(ask)
+        host = await self._hosts.get(spec)
+        script = Script.load("komodo.sh", "look_at_folders.sh")
+        said = parse((await host.run(script, spec.state_dir, slug(ask.fleet), timeout=LOOK)).text)
+        changes = [await _change(host, ask, change, of) for change, of in _by_change(said).items()]
         lock = next(iter(said.get("lock", [])), "")
-        return HostFolders(name=name, changes=tuple(changes), running=running, lock=lock)
+        return HostFolders(name=name, changes=tuple(changes), running=await _running(host, ask), lock=lock)
 
     @activity.defn
     async def clean_host(self, ask: CleanHost) -> Cleaned:
@@ -103,6 +109,8 @@ async def _change(host: Host, ask: LookAtFolders, change: str, said: Said) -> Sa
         if ask.server is None:
             return await _core_change(host, ask, base, said, found)
         return _server_change(base, said, found, path, host.spec.name)
+    except Unreachable:
+        raise
     except UpgradeError as error:
         # Told apart by nobody: as long as it is not known, it counts as in place.
         return replace(base, in_place=True, state="cannot be read", problem=_words(error))

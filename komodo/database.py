@@ -23,6 +23,8 @@ from model.errors import DatabaseDenied, DatabaseError, DatabaseUnreachable
 from model.facts import CollectionCount
 
 DEFAULT_PORT = 27017
+TRIED = "allowed"
+"""The collection that `may_write` makes: all that is left of it where its connection is cut."""
 _HOST = "127.0.0.1"
 _BATCH = 1000
 """Documents asked for at once: a slow database answers its own monitor between two batches."""
@@ -225,7 +227,7 @@ class Database:
 
         Only for a database of our own.
         """
-        await self._ask(self._db["allowed"].insert_one({"by": "komodo-upgrade"}))
+        await self._ask(self._db[TRIED].insert_one({"by": "komodo-upgrade"}))
         await self.drop()
 
     async def size(self) -> int:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from activities.core_access import login_for
+from activities.dumps import SCRATCH
+from komodo.database import TRIED
 from model.errors import CommandFailed, DatabaseDenied, DumpRejected, UpgradeError
 from model.facts import DumpFacts, DumpProof
 from model.steps import CoreStep
@@ -184,6 +186,15 @@ class File:
         self.path.unlink(missing_ok=True)
         if data:
             self.path.write_bytes(data)
+
+
+async def test_a_cut_between_trying_to_write_and_the_drop(b: Bench) -> None:
+    """What is left of the try is no restore, and none of the dump's collections."""
+    step = await dumped(b)
+    op = step.op
+    b.sandbox.store.insert(f"{SCRATCH}{op.change.lower()}_before_{op.attempt}", TRIED, [{"by": "komodo-upgrade"}])
+    assert (await b.dumps.prove_dump(step)).proof is not None
+    assert scratch(b) == []
 
 
 class _Killed(BaseException):

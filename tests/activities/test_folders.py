@@ -89,6 +89,15 @@ async def only(fleet: Fleet) -> SavedChange:
     return change
 
 
+async def test_a_look_that_is_cut_is_looked_at_once_more(servers: Fleet) -> None:
+    await servers.ready("web-1")
+    for command in (1, 2):
+        servers.sandbox.fault("connection-drop", "web-1", at=command, times=1)
+        host = await look(servers)
+        assert (host.problem, [one.problem for one in host.changes]) == ("", [""])
+        assert not servers.sandbox.world.faults.any("web-1"), "it was cut"
+
+
 async def test_a_server_there_and_back_and_what_no_reader_understands(servers: Fleet) -> None:
     step = await servers.ready("web-1")
     saved = await only(servers)
