@@ -16,6 +16,8 @@ from model.steps import CoreStep, Switched
 
 _RESTARTS = 3
 """Restarts since `up -d` after which waiting longer is pointless."""
+NOTED_LATE = timedelta(seconds=5)
+"""So much later than a container's first words its StartedAt may be."""
 _SILENT = timedelta(seconds=20)
 """After this, servers that are NotOk without any reason mean that Core's connection task is dead (v2 retries each
 agent every 5 s and then says why)."""
@@ -160,5 +162,8 @@ async def _dead_connections(hosts: Hosts, step: CoreStep, version: str) -> str:
 
 
 def since(container: Container, started: datetime | None) -> datetime | None:
-    """Docker's own start of this run: a container's log holds all runs of it."""
-    return moment(container.started_at) if container.started_at else started
+    """From where this run is read: a container's log holds all runs of it.
+
+    Docker notes the start when its own work for it is done: on a busy machine a real agent has said by then who it is.
+    """
+    return moment(container.started_at) - NOTED_LATE if container.started_at else started

@@ -17,6 +17,7 @@ from temporalio import activity
 
 from activities.agent_host import agent_state
 from activities.core_access import core_api, log_of, moment
+from activities.core_proof import NOTED_LATE
 from activities.dead_man import look, refuse_put_back
 from activities.signs import beat
 from hosts.pool import Hosts
@@ -124,7 +125,7 @@ class Verify:
     async def _journal(self, verify: VerifyServer) -> _Journal:
         if verify.container:
             host = await self._hosts.get(verify.fleet.core.host)
-            text = await log_of(host, verify.container, verify.switched.started_at - timedelta(seconds=5))
+            text = await log_of(host, verify.container, verify.switched.started_at - NOTED_LATE)
             return _Journal(logs.parse_run(logs.last_run(text)), runs=True)
         host = await self._hosts.get(verify.server.host)
         state = await agent_state(host, verify.server.unit)

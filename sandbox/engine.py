@@ -209,6 +209,10 @@ class Engine:
         code = await container.program.start() if container.program else None
         if code is not None:
             self.exited(container, code)
+            return
+        # Noted last, as a busy Docker does: the program's first words are older than that.
+        container.started = now()
+        self._save(container)
 
     def exited(self, container: Container, code: int) -> None:
         """A program ended by itself."""
