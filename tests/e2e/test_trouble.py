@@ -93,7 +93,7 @@ def test_an_agent_whose_config_does_not_load_is_open(fresh: Bed, bob: Person, no
     """v1 starts without its config, and so without passkeys: refused before anything is touched."""
     file = "/etc/komodo/periphery.config.toml"
     fresh.on("db-1", "cp", "-p", file, "/root/kept")
-    fresh.on("db-1", "sh", "-c", f"printf 'twice = 1\\ntwice = 1\\n' >>{file}; systemctl restart periphery")
+    fresh.on("db-1", "sh", "-c", f"printf '\\ntwice = 1\\ntwice = 1\\n' >>{file}; systemctl restart periphery")
     wait_for("v1 to say so", lambda: f"Komodo Periphery version: v{OLD}" in fresh.agent_log("db-1"), seconds=20)
     before = fresh.configs(), proofs.core_files(fresh)
     checked = bob.tool("check")
