@@ -30,10 +30,12 @@ if [ -n "$database" ]; then
 fi
 
 cd "$directory" || die 1 "there is no $directory"
-if images=$("$@" config --images 2>/dev/null); then
+images=$("$@" config --images 2>/dev/null) || images=
+# docker-compose 1.x does not know --images: it tells its usage, and may end well all the same.
+case $images in *Usage:*) images= ;; esac
+if [ -n "$images" ]; then
     say image "$images"
 elif whole=$("$@" config 2>/dev/null); then
-    # docker-compose 1.x does not know --images.
     say image "$(printf '%s\n' "$whole" | sed -n 's/^    image: *//p' | tr -d "\"'")"
 else
     say config_error "$("$@" config --quiet 2>&1 | tail -n 5)"

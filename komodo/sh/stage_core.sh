@@ -34,7 +34,10 @@ if ! "$@" config --quiet >"$folder/staged/config.log" 2>&1; then
     tail -n 5 "$folder/staged/config.log" >&2
     die 76 "compose does not accept the edited files"
 fi
-if images=$("$@" config --images 2>/dev/null); then
+images=$("$@" config --images 2>/dev/null) || images=
+# docker-compose 1.x does not know --images: it tells its usage, and may end well all the same.
+case $images in *Usage:*) images= ;; esac
+if [ -n "$images" ]; then
     say image "$images"
 else
     say image "$("$@" config 2>/dev/null | sed -n 's/^    image: *//p' | tr -d "\"'")"

@@ -342,3 +342,25 @@ def test_parts_arrive_whole_or_not_at_all(stage: Stage) -> None:
     short = stage.sh("-c", text, "x", str(stage.run), "4", "9", stdin="ü\n!{}\n".encode())
     assert short.returncode == 74
     assert not [p for p in stage.run.iterdir() if "parts" in p.name or p.name.endswith(".part")]
+
+
+OLD_COMPOSE = """#!/bin/sh
+case $* in
+*--images*) printf 'Validate and view the Compose file.\\n\\nUsage: config [options]\\n' >&%s ;;
+*) printf 'services:\\n  core:\\n    image: ghcr.io/moghtech/komodo-core:latest\\nversion: "3"\\n' ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("stream", ["1", "2"])
+def test_compose_1_29_tells_its_usage_and_ends_well(stage: Stage, stream: str) -> None:
+    """As Debian's docker-compose 1.29.2 does where it is asked for `config --images`."""
+    (stage.fake / "docker-compose").write_text(OLD_COMPOSE % stream)
+    text = "set -eu\n" + Script.load("komodo.sh", "look_at_project.sh").text
+    env = {**os.environ, "PATH": path(stage.fake), "FAKE": str(stage.fake)}
+    words = ("x", str(stage.run), "core", "", "docker-compose", "-p", "komodo")
+    done = subprocess.run([SHELL, "-c", text, *words], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line.startswith("image")] == [
+        "image\tghcr.io/moghtech/komodo-core:latest"
+    ]
