@@ -236,9 +236,7 @@ def _edit_one(
     text = compose[path]
     try:
         given = {name: _given(compose, project, envs, name) for name in service_names(load(text, snippet=""))}
-        return edit_compose(
-            text, target=target, env=filled, keys_mount=keys_mount, others=others, env_files=given
-        )  # fmt: skip
+        return edit_compose(text, target=target, env=filled, keys_mount=keys_mount, others=others, env_files=given)
     except EditRefused as error:
         what, cure = error.what, error.cure
         if what == NOTHING_HERE and re.search(r"^[\"']?include[\"']?\s*:", text, re.MULTILINE):

@@ -14,7 +14,6 @@ from activities.core_edits import (
     env_file_paths,
     interpolation_file,
     pinned_key,
-    read_texts,
 )
 from activities.dump_tools import network_of
 from activities.locks import lock_on
@@ -202,7 +201,6 @@ async def prove_project(look: Look) -> None:
     """Our compose command resolves to the images that run; without a label for the env file, candidates are tried."""
     project, core = look.project, look.core
     assert project is not None and core is not None  # noqa: S101, PT018 - set by `containers`
-    look.compose_texts = await read_texts(look.host, project.files)
     tried = [project.env_file]
     if not project.env_file:
         tried += env_file_paths(look.compose_texts, project, core.service)

@@ -76,6 +76,7 @@ class PreflightCore:
             await core_survey.lock(look)
             await core_survey.containers(look)
             await core_survey.settings(look)
+            await core_resolved.read_files(look)
             await core_resolved.find_asleep(look)
             await core_survey.prove_project(look)
             await core_resolved.compare(look)

@@ -1,4 +1,5 @@
 # shellcheck shell=sh
+# needs: compose_images.sh
 # look_at_project.sh DIRECTORY CORE DATABASE COMPOSE…: facts about the project. Reads only. COMPOSE are the words before
 # the sub-command; DATABASE may be empty.
 directory=$1
@@ -30,13 +31,8 @@ if [ -n "$database" ]; then
 fi
 
 cd "$directory" || die 1 "there is no $directory"
-images=$("$@" config --images 2>/dev/null) || images=
-# docker-compose 1.x does not know --images: it tells its usage, and may end well all the same.
-case $images in *Usage:*) images= ;; esac
-if [ -n "$images" ]; then
+if compose_images "$@"; then
     say image "$images"
-elif whole=$("$@" config 2>/dev/null); then
-    say image "$(printf '%s\n' "$whole" | sed -n 's/^    image: *//p' | tr -d "\"'")"
 else
     say config_error "$("$@" config --quiet 2>&1 | tail -n 5)"
 fi

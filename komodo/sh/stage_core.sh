@@ -1,5 +1,6 @@
 # shellcheck shell=sh
 # needs: parts.sh
+# needs: compose_images.sh
 # stage_core.sh FOLDER DIRECTORY [pull REF]… [keep NAME REF]… [part BYTES NAME SHA256]… -- COMPOSE…
 # Fetches images, holds them by created, never started containers (Komodo prunes unused images every day), lays the
 # edited files down in FOLDER/staged and shows what compose makes of them. Nothing that runs is touched.
@@ -34,11 +35,5 @@ if ! "$@" config --quiet >"$folder/staged/config.log" 2>&1; then
     tail -n 5 "$folder/staged/config.log" >&2
     die 76 "compose does not accept the edited files"
 fi
-images=$("$@" config --images 2>/dev/null) || images=
-# docker-compose 1.x does not know --images: it tells its usage, and may end well all the same.
-case $images in *Usage:*) images= ;; esac
-if [ -n "$images" ]; then
-    say image "$images"
-else
-    say image "$("$@" config 2>/dev/null | sed -n 's/^    image: *//p' | tr -d "\"'")"
-fi
+compose_images "$@" || :
+say image "$images"
