@@ -1,1 +1,1 @@
-"""One idempotent step each: thin adapters between the workflows and what `komodo` and `hosts` know."""
+"""One idempotent step each: thin adapters between the workflows and the packages `komodo` and `hosts`."""

@@ -3,104 +3,72 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from activities.artifacts import Artifacts
-from activities.backup import CoreBackup
-from activities.core import Core
-from activities.core_key import CoreKeys
-from activities.dead_man import DeadManTimer
-from activities.dumps import Dumps
-from activities.folders import Folders
-from activities.periphery import Periphery
-from activities.preflight_core import PreflightCore
-from activities.preflight_server import PreflightServer
-from activities.report import Report
-from activities.rollback import CoreRollback
-from activities.server_backup import ServerBackup
-from activities.verify import Verify
-from activities.watching import Watching
-from hosts.pool import Hosts
+from temporalio import activity
+
+from activities import contracts
+from activities.core.backup import CoreBackup
+from activities.core.key_pair import CoreKeys
+from activities.core.preflight import PreflightCore
+from activities.core.rollback import CoreRollback
+from activities.core.upgrade import Core
+from activities.database.dumps import Dumps
+from activities.fleet.monitor import Watching
+from activities.fleet.report import Report
+from activities.fleet.run_folders import Folders
+from activities.server.agents import Agents
+from activities.server.auto_rollback import AutoRollbackTimer
+from activities.server.connection import Connections
+from activities.server.verify import Verify
+from hosts.ssh.pool import Hosts
+from model.errors import UpgradeError
 
 SUBJECTS = (
     PreflightCore,
-    PreflightServer,
     CoreBackup,
     Dumps,
-    ServerBackup,
-    Artifacts,
     Core,
     CoreKeys,
-    Periphery,
+    Agents,
     Verify,
-    DeadManTimer,
+    Connections,
+    AutoRollbackTimer,
     CoreRollback,
     Folders,
     Report,
     Watching,
 )
 
-NAMES = (
-    "survey_core",
-    "survey_server",
-    "recheck_core",
-    "recheck_server",
-    "back_up_core",
-    "dump_database",
-    "prove_dump",
-    "fingerprint_database",
-    "stage_core",
-    "stage_core_key",
-    "stop_core",
-    "start_old_core",
-    "write_core_files",
-    "start_core",
-    "read_core_key",
-    "switch_core_agent",
-    "restore_core_agent",
-    "restore_core_files",
-    "restore_database",
-    "downgrade_database",
-    "check_rollback",
-    "check_server_rollback",
-    "return_to_new_core",
-    "back_up_server",
-    "stage_server",
-    "switch_server",
-    "restore_server",
-    "verify_server",
-    "look_at_dead_man",
-    "disarm_dead_man",
-    "release_host",
-    "look_at_folders",
-    "clean_host",
-    "post_checks",
-    "save_report",
-    "watch_fleet",
-    "save_watch",
-    "notify",
-)
-"""What the workflows call. One that no worker knows is retried by Temporal for ever, so the worker checks at start."""
-
 
 def build(hosts: Hosts) -> list[Callable[..., Any]]:
-    """All activities as bound methods; `hosts` is the pool of connections they share."""
-    instances = [subject(hosts) for subject in SUBJECTS]
-    return [method for instance in instances for _, method in inspect.getmembers(instance, _is_activity)]
+    """All activities as bound methods; `hosts` is the pool of connections they share.
+
+    Raises UpgradeError where they differ from the table of contracts: Temporal would retry an activity that no worker
+    implements forever.
+    """
+    found: list[Callable[..., Any]] = []
+    for subject in SUBJECTS:
+        found += [m for _, m in inspect.getmembers(subject(hosts), inspect.ismethod) if definition_of(m)]
+    if problems := mismatches(found):
+        raise UpgradeError(f"this installation is not complete: {'; '.join(problems)}", hint="install it again")
+    return found
 
 
-def missing(methods: list[Callable[..., Any]]) -> list[str]:
-    """Names of NAMES that `methods` lack."""
-    have = {name_of(method) for method in methods}
-    return [name for name in NAMES if name not in have]
+def mismatches(methods: Sequence[Callable[..., Any]]) -> list[str]:
+    """How implementations differ from the contracts: missing, unknown, other types. Empty if they agree."""
+    have = {definition.name or "": definition for m in methods if (definition := definition_of(m))}
+    wanted = {contract.name: contract for contract in contracts.TABLE}
+    problems = [f"activity {name} is missing" for name in wanted if name not in have]
+    problems += [f"activity {name} has no contract" for name in have if name not in wanted]
+    for name in have:
+        types = (have[name].arg_types, have[name].ret_type)
+        if name in wanted and types != ([wanted[name].input], wanted[name].result):
+            problems.append(f"activity {name} takes and returns other types than its contract")
+    return problems
 
 
-def name_of(method: Callable[..., Any]) -> str:
-    """Under which workflows call it."""
-    definition: Any = getattr(method, "__temporal_activity_definition", None)
-    return str(definition.name)
-
-
-def _is_activity(member: Any) -> bool:
-    return inspect.ismethod(member) and hasattr(member, "__temporal_activity_definition")
+def definition_of(method: Callable[..., Any]) -> activity._Definition | None:
+    """Temporal's own record of an activity; None for other methods."""
+    return activity._Definition.from_callable(method)

@@ -1,1 +1,1 @@
-"""How fast a fleet is upgraded, and how fast the same remote commands are without any of this project's durability."""
+"""Benchmarks: the tool against other tools, and against the same commands without its durability."""

@@ -1,9 +1,9 @@
-"""`python -m bench.bare FLEET_FILE CHANGE`: the same upgrade by plain asyncssh. No Temporal, no jobs, no way back.
+"""`python -m bench.bare FLEET_FILE CHANGE`: the same upgrade by plain asyncssh. No Temporal, no jobs, no rollback.
 
-Which scripts are run, with which arguments and data, is decided by the project's own activities, called as ordinary
-coroutines in the order of the workflow; how they reach the host is `bench.plain_host`. So the commands are the same by
-construction, and what is measured is what durability costs. All servers at once, one connection per host. It waits for
-a line on standard input before it begins, so that imports are not counted.
+The project's own activities, called as ordinary coroutines in the order of the workflow, decide which scripts run with
+which arguments and data; `bench.plain_host` carries them to the host. The commands are therefore the same, and the
+difference is the cost of durability. All servers at once, one connection per host. It waits for a line on standard
+input before it begins, so that imports are not counted.
 """
 
 from __future__ import annotations
@@ -13,34 +13,40 @@ import json
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from activities.artifacts import Artifacts
-from activities.backup import CoreBackup
-from activities.core import Core
-from activities.dumps import Dumps
-from activities.periphery import Periphery
-from activities.preflight_core import PreflightCore
-from activities.preflight_server import PreflightServer
-from activities.report import Report
-from activities.server_backup import ServerBackup
-from activities.verify import Verify
+from activities.core.backup import CoreBackup
+from activities.core.preflight import PreflightCore
+from activities.core.upgrade import Core
+from activities.database.dumps import Dumps
+from activities.fleet.report import Report
+from activities.fleet.run_folders import Folders
+from activities.server.agents import Agents
+from activities.server.verify import Verify
 from bench.plain_host import PlainHosts
-from hosts.pool import Hosts
-from model.fleet import FleetSpec, ServerSpec
-from model.fleet_file import load
+from hosts.ssh.pool import Hosts
+from model.facts import Backup, DumpLabel, ServerFacts, installation
+from model.fleet.file import load
+from model.fleet.spec import FleetSpec, ServerSpec
+from model.planning import core_agent
+from model.status import FleetResult, FleetState, SaveReport
 from model.steps import (
     CoreStep,
+    DumpDatabase,
     Operation,
+    ReadCoreKey,
     Recheck,
+    RecheckServer,
     ReleaseHosts,
-    SaveReport,
     ServerStep,
+    StagedAgent,
     SurveyCore,
     SurveyServer,
+    SwitchServer,
     VerifyServer,
+    WriteCoreFiles,
 )
 
 REPORT = "x" * 16_000
@@ -48,129 +54,135 @@ REPORT = "x" * 16_000
 
 
 class Bare:
-    """One upgrade, begun and finished by this process or not at all."""
+    """One upgrade, which this process finishes or not at all."""
 
     def __init__(self, fleet: FleetSpec, change: str, hosts: Hosts) -> None:
         self.fleet, self.change, self.hosts = fleet, change, hosts
+        self.agents = Agents(hosts)
         self.servers: dict[str, ServerStep] = {}
+        self.backups: dict[str, Backup] = {}
+        self.staged: dict[str, StagedAgent] = {}
+        self.core_agent = ""
+        """Name of the agent in Core's own project, if there is one."""
 
     def op(self, name: str) -> Operation:
-        """As the tool names its steps."""
+        """An operation as the tool names it."""
         return Operation(change=self.change, fleet=self.fleet.name, target=name)
 
     async def each(self, work: Callable[[str], Awaitable[Any]]) -> None:
-        """The same for all servers, all at once."""
-        await asyncio.gather(*(work(name) for name in self.servers or [s.name for s in self.fleet.servers]))
+        """Run a step for all servers at once."""
+        await asyncio.gather(*(work(name) for name in self.servers))
 
     async def run(self) -> None:
-        """Look, save, stage, look again, Core, servers, checks, clean up."""
-        core = await self._look()
-        core = await self._save_and_stage(core)
-        await self._look_again(core)
-        core = await self._upgrade_core(core)
-        self.servers = {name: replace(step, key=core.key) for name, step in self.servers.items()}
-        await self.each(lambda name: self._upgrade_server(core, name))
+        """Survey, back up, stage, recheck, upgrade Core and servers, check, and clean up."""
+        core = await self._survey()
+        await self._save_and_stage(core)
+        await self._recheck(core)
+        key = await self._upgrade_core(core)
+        await asyncio.gather(*(self._upgrade_server(core, name, key) for name in self.servers))
         await Report(self.hosts).post_checks(core)
-        saved = SaveReport(op=core.op, core=self.fleet.core, markdown=REPORT, json=REPORT)
+        now = datetime.now(UTC)
+        result = FleetResult(
+            fleet=self.fleet.name,
+            target=self.fleet.target,
+            change=self.change,
+            state=FleetState.UPGRADED,
+            started_at=now,
+            ended_at=now,
+            detail=REPORT,
+        )
+        saved = SaveReport(op=core.op, core=self.fleet.core, page=result)
         await Report(self.hosts).save_report(saved)
         await self._release()
 
-    async def _look(self) -> CoreStep:
-        survey = PreflightServer(self.hosts)
+    def _step(self, server: ServerSpec, facts: ServerFacts) -> ServerStep:
+        fleet = self.fleet
+        return ServerStep(
+            op=self.op(server.name),
+            server=server,
+            facts=facts,
+            target=fleet.target,
+            agent=fleet.agent,
+            timing=fleet.timing,
+        )
 
-        async def one(server: ServerSpec) -> ServerStep:
+    async def _survey(self) -> CoreStep:
+        fleet = self.fleet
+
+        async def one(server: ServerSpec) -> None:
             asked = SurveyServer(
-                server=server,
-                target=self.fleet.target,
-                fleet=self.fleet.name,
-                agent=self.fleet.agent,
-                clocks=self.fleet.clocks,
+                server=server, target=fleet.target, fleet=fleet.name, agent=fleet.agent, timing=fleet.timing
             )
-            facts = await survey.survey_server(asked)
-            return ServerStep(
-                op=self.op(server.name),
-                server=server,
-                facts=facts,
-                target=self.fleet.target,
-                agent=self.fleet.agent,
-                clocks=self.fleet.clocks,
-            )
+            self.servers[server.name] = self._step(server, await self.agents.survey_server(asked))
 
-        looked = asyncio.gather(*(one(server) for server in self.fleet.servers))
-        core = await PreflightCore(self.hosts).survey_core(SurveyCore(fleet=self.fleet))
-        self.servers = {step.server.name: step for step in await looked}
-        return CoreStep(op=self.op("core"), fleet=self.fleet, facts=core)
+        surveys = asyncio.gather(*(one(server) for server in fleet.servers))
+        core = await PreflightCore(self.hosts).survey_core(SurveyCore(fleet=fleet))
+        await surveys
+        return CoreStep(op=self.op("core"), fleet=fleet, facts=installation(core))
 
-    async def _save_and_stage(self, core: CoreStep) -> CoreStep:
-        backup, stage = ServerBackup(self.hosts), Artifacts(self.hosts)
-
+    async def _save_and_stage(self, core: CoreStep) -> None:
         async def save(name: str) -> None:
-            step = self.servers[name]
-            self.servers[name] = replace(step, backup=await backup.back_up_server(step))
+            self.backups[name] = await self.agents.back_up_server(self.servers[name])
 
-        async def prepare(name: str) -> None:
-            step = self.servers[name]
-            self.servers[name] = replace(step, staged=await stage.stage_server(step))
+        async def stage(name: str) -> None:
+            self.staged[name] = await self.agents.stage_server(self.servers[name])
 
-        saving = asyncio.create_task(self.each(save))
-        core = replace(core, backup=await CoreBackup(self.hosts).back_up_core(core))
-        await saving
-        await Dumps(self.hosts).dump_database(replace(core, label="before"))
-        await asyncio.gather(self.each(prepare), Core(self.hosts).stage_core(core))
-        return core
+        await asyncio.gather(CoreBackup(self.hosts).back_up_core(core), self.each(save))
+        await Dumps(self.hosts).dump_database(DumpDatabase(**core.basis(), label=DumpLabel.BEFORE))
+        await asyncio.gather(self.each(stage), Core(self.hosts).stage_core(core))
+        if found := core_agent(self.fleet, core.facts):
+            server, facts = found
+            self.core_agent = server.name
+            self.servers[server.name] = self._step(server, facts)
+            await save(server.name)
+            await stage(server.name)
 
-    async def _look_again(self, core: CoreStep) -> None:
-        looks: list[Awaitable[Recheck]] = [PreflightCore(self.hosts).recheck_core(core)]
-        looks += [PreflightServer(self.hosts).recheck_server(step) for step in self.servers.values()]
-        for found in await asyncio.gather(*looks):
+    async def _recheck(self, core: CoreStep) -> None:
+        checks: list[Awaitable[Recheck]] = [PreflightCore(self.hosts).recheck_core(core)]
+        checks += [self._recheck_server(name) for name in self.servers]
+        for found in await asyncio.gather(*checks):
             if found.drift:
                 raise SystemExit(str(found.drift))
 
-    async def _upgrade_core(self, core: CoreStep) -> CoreStep:
-        steps, dumps = Core(self.hosts), Dumps(self.hosts)
-        await steps.stop_core(core)
-        core = replace(core, dump=await dumps.dump_database(replace(core, label="final")))
-        await steps.write_core_files(core)
-        await steps.start_core(core)
-        core = replace(core, key=(await steps.read_core_key(core)).public_key)
-        switched = await steps.switch_core_agent(core)
-        agent, host = core.facts.agent, self.fleet.core.host
-        await Verify(self.hosts).verify_server(
-            VerifyServer(
-                op=core.op,
-                fleet=self.fleet,
-                core=core.facts,
-                server=ServerSpec(name=core.facts.agent_server or "periphery", host=host, install="container"),
-                switched=switched,
-                expected_version=self.fleet.target,
-                key=core.key,
-                container=agent.container if agent else "",
-            )
-        )
-        return core
+    def _recheck_server(self, name: str) -> Awaitable[Recheck]:
+        return self.agents.recheck_server(RecheckServer(**self.servers[name].basis(), staged=self.staged[name]))
 
-    async def _upgrade_server(self, core: CoreStep, name: str) -> None:
+    async def _upgrade_core(self, core: CoreStep) -> str:
+        steps = Core(self.hosts)
+        await steps.stop_core(core)
+        final = await Dumps(self.hosts).dump_database(DumpDatabase(**core.basis(), label=DumpLabel.FINAL))
+        await steps.write_core_files(WriteCoreFiles(**core.basis(), final_dump=final))
+        await steps.start_core(core)
+        key = (await steps.read_core_key(ReadCoreKey(**core.basis()))).public_key
+        if self.core_agent:
+            await self._upgrade_server(core, self.core_agent, key)
+            del self.servers[self.core_agent]
+        return key
+
+    async def _upgrade_server(self, core: CoreStep, name: str, key: str) -> None:
         step = self.servers[name]
-        if drift := (await PreflightServer(self.hosts).recheck_server(step)).drift:
+        if drift := (await self._recheck_server(name)).drift:
             raise SystemExit(str(drift))
-        switched = await Periphery(self.hosts).switch_server(step)
+        message = SwitchServer(**step.basis(), backup=self.backups[name], staged=self.staged[name], key=key)
+        switched = await self.agents.switch_server(message)
         await Verify(self.hosts).verify_server(
             VerifyServer(
                 op=step.op,
                 fleet=self.fleet,
                 core=core.facts,
                 server=step.server,
+                facts=step.facts,
                 switched=switched,
                 expected_version=self.fleet.target,
-                key=step.key,
+                key=key,
             )
         )
 
     async def _release(self) -> None:
-        periphery = Periphery(self.hosts)
+        folders = Folders(self.hosts)
         releases = [ReleaseHosts(op=step.op, server=step.server) for step in self.servers.values()]
         releases.append(ReleaseHosts(op=self.op("core"), core=self.fleet.core))
-        await asyncio.gather(*(periphery.release_host(release) for release in releases))
+        await asyncio.gather(*(folders.release_host(release) for release in releases))
 
 
 async def _main(fleet_file: Path, change: str) -> None:

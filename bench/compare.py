@@ -24,7 +24,7 @@ from typing import Any
 
 from bench import machines
 from bench.contestants import Contestant, Fleet, Killed, Measured, contestants, killed, measured
-from bench.usage import machine
+from bench.measure.usage import machine
 
 NAMES = ("asyncssh", "komodo-upgrade", "pyinfra", "ansible")
 GOOD = {"active": True, "version": machines.TARGET, "runs": machines.TARGET, "key": True, "comments": True}
@@ -86,7 +86,7 @@ class Found:
 
 
 async def _measure(hosts: Path, folder: Path, count: int, options: argparse.Namespace) -> Found:
-    """In turns, so that a slow minute of the machine hits all of them."""
+    """Run all tools in turns, so that other work on the machine affects all of them."""
     found = Found()
     async with Fleet.up(hosts, count) as fleet:
         every = contestants(fleet, options.peers.resolve(), options.only)
@@ -106,7 +106,7 @@ async def _measure(hosts: Path, folder: Path, count: int, options: argparse.Name
 
 
 def _check(one: Contestant, run: Measured, fleet: Fleet) -> None:
-    """A run that did not upgrade everything measures nothing."""
+    """Refuse a run that did not upgrade everything."""
     bad = {name: seen for name, seen in run.seen.items() if not _good(seen)}
     if run.code or bad or len(run.seen) != fleet.count:
         log = one.log.read_text(errors="replace")[-4000:]

@@ -16,21 +16,21 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from bench import machines
-from bench.adopted import end_below
 from bench.driver import ServersRequest, request_for
-from bench.usage import busy, cpu_of_tree
+from bench.measure.adopted import end_below
+from bench.measure.usage import busy, cpu_of_tree
 from service.connection import without_settings
-from service.server import COLLECTING, IP, command, free_port, set_up
+from service.embedded.server import GC_SETTINGS, IP, command, free_port, set_up
 
 ROOT = Path(__file__).parent.parent
 PEERS = Path(__file__).parent / "peers"
 SETTLING = 3.0
-"""Seconds that the tool's services get to come to rest before a run."""
+"""Seconds for the tool's services to become idle before a run."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One run, seconds."""
+    """The measurements of one run, in seconds."""
 
     wall: float
     """From the command to its end, interpreter and imports included."""
@@ -38,7 +38,7 @@ class Measured:
     """By part: command; for the tool also worker, temporal."""
     hosts: float
     foreign: float
-    """CPU that everything else on this machine used meanwhile."""
+    """CPU that everything else on this machine used during the run."""
     code: int
     seen: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -55,28 +55,28 @@ class Lines:
         self.process, self.pid = process, process.pid
 
     async def said(self) -> Any:
-        """Its next line."""
+        """Read the next line."""
         assert self.process.stdout  # noqa: S101 - it was started with a pipe
         line = await self.process.stdout.readline()
         if not line:
-            raise SystemExit("a part of the measurement ended early; look above, and into the logs")
+            raise SystemExit("a part of the measurement ended early; see above, and the logs")
         return json.loads(line)
 
     async def ask(self, word: str) -> Any:
-        """One line there, one line back."""
+        """Send a line and read one."""
         assert self.process.stdin  # noqa: S101
         self.process.stdin.write(f"{word}\n".encode())
         await self.process.stdin.drain()
         return await self.said()
 
     def hang_up(self) -> None:
-        """The end of its standard input."""
+        """Close its standard input."""
         if self.process.stdin:
             self.process.stdin.close()
 
 
 async def spawn(*argv: str, env: dict[str, str] | None = None, log: Path | None = None) -> Lines:
-    """A child; its output is ours to read, or goes to `log`."""
+    """Start a child; its output is a pipe, or goes to `log`."""
     pipe = asyncio.subprocess.PIPE
     output: Any = await asyncio.to_thread(log.open, "ab") if log else pipe
     process = await asyncio.create_subprocess_exec(
@@ -96,7 +96,7 @@ class Fleet:
     @classmethod
     @asynccontextmanager
     async def up(cls, folder: Path, count: int) -> AsyncIterator[Fleet]:
-        """Started, and stopped at the end."""
+        """Start the machines, and stop them at the end."""
         lines = await spawn(sys.executable, "-m", "bench.machines", str(folder), "--hosts", str(count))
         try:
             yield cls(folder, count, lines, (await lines.said())["site"])
@@ -105,26 +105,26 @@ class Fleet:
             await lines.process.wait()
 
     async def reset(self) -> None:
-        """v1 on every host."""
+        """Install v1 on every host."""
         await self._lines.ask("reset")
 
     async def seen(self) -> dict[str, dict[str, Any]]:
-        """Every host as it is."""
-        return dict(await self._lines.ask("look"))
+        """The state of every host."""
+        return dict(await self._lines.ask("survey"))
 
     @property
     def cpu(self) -> float:
-        """Of all that ran on the hosts so far."""
+        """CPU of everything that ran on the hosts so far."""
         return cpu_of_tree(self._lines.pid)
 
     def stopped(self) -> int:
-        """How many agents were stopped at least once, read from the hosts' own notes."""
+        """How many agents were stopped at least once, from the hosts' records."""
         notes = (self.folder / "hosts" / name / "commands" for name in machines.names(self.count))
         return sum("stop" in note.read_text() for note in notes if note.exists())
 
 
 class Contestant:
-    """One that is just a command: asyncssh, pyinfra, Ansible."""
+    """A tool that is a single command: asyncssh, pyinfra, Ansible."""
 
     def __init__(self, name: str, argv: list[str], env: dict[str, str] | None = None) -> None:
         self.name, self._argv = name, argv
@@ -143,13 +143,13 @@ class Contestant:
         return {}
 
     async def begin(self) -> Lines:
-        """The command, in the hands of bench.adopted; its first line was read."""
-        lines = await spawn(sys.executable, "-m", "bench.adopted", str(self.log), *self._argv, env=self._env)
+        """Start the command under bench.measure.adopted and read its first line."""
+        lines = await spawn(sys.executable, "-m", "bench.measure.adopted", str(self.log), *self._argv, env=self._env)
         await lines.said()
         return lines
 
     async def revive(self) -> None:
-        """After kill -9 of everything: services again."""
+        """Start the services again after kill -9 of everything."""
 
 
 class Tool(Contestant):
@@ -186,11 +186,13 @@ class Tool(Contestant):
         return {name: service.pid for name, service in self._services.items()}
 
     async def revive(self) -> None:
-        """Both services, on whatever the database holds."""
+        """Start both services on the present database."""
         ready = self._folder / "worker.ready"
         ready.unlink(missing_ok=True)
         server = command(self._port, self._folder / "temporal.db")
-        self._services["temporal"] = await spawn(*server, env=self._env | COLLECTING, log=self._folder / "temporal.log")
+        self._services["temporal"] = await spawn(
+            *server, env=self._env | GC_SETTINGS, log=self._folder / "temporal.log"
+        )
         await asyncio.to_thread(_until_set_up, f"{IP}:{self._port}")
         worker = (sys.executable, "-m", "bench.driver", str(ready))
         self._services["worker"] = await spawn(*worker, env=self._env, log=self._folder / "worker.log")
@@ -213,7 +215,7 @@ def _until_set_up(address: str) -> None:
 
 
 def contestants(fleet: Fleet, peers: Path, only: list[str]) -> list[Contestant]:
-    """Those that were asked for, with inventories of the running machines. `peers`: the others' environment."""
+    """The selected tools, with inventories of the running machines. `peers`: the environment of the other tools."""
     count, folder = str(fleet.count), str(fleet.folder)
     plain = [sys.executable, "-m", "bench.peers.plain", folder, count, fleet.site]
     facts = {"target": machines.TARGET, "sha256": machines.digest(machines.TARGET)}
@@ -253,7 +255,7 @@ def contestants(fleet: Fleet, peers: Path, only: list[str]) -> list[Contestant]:
 
 
 async def measured(fleet: Fleet, one: Contestant, folder: Path) -> Measured:
-    """One undisturbed run on fresh machines."""
+    """One run without interruption on fresh machines."""
     await asyncio.to_thread(folder.mkdir, parents=True)
     await fleet.reset()
     async with one.ready(folder):
@@ -275,18 +277,18 @@ async def _window(fleet: Fleet, one: Contestant) -> Measured:
 
 @dataclass(frozen=True)
 class Killed:
-    """kill -9 of every process of a controller, and what came of it."""
+    """kill -9 of every process of a controller, and its result."""
 
     then: dict[str, dict[str, Any]]
     """The hosts a second after it."""
     again: Measured
-    """Services, where there are any, and the same command once more."""
+    """Seconds for the services, if any, and the same command again."""
     back: float
     """Seconds until the services were there again; 0 without services."""
 
 
 async def killed(fleet: Fleet, one: Contestant, folder: Path) -> Killed:
-    """Everything of it is killed when half of the agents have been stopped."""
+    """Kill all processes of the controller when half of the agents have been stopped."""
     await asyncio.to_thread(folder.mkdir, parents=True)
     await fleet.reset()
     async with AsyncExitStack() as stack:

@@ -1,8 +1,8 @@
-"""`python -m bench.driver READY_FILE`: a worker with the tool's part for servers, without a Core: what the peers do.
+"""`python -m bench.driver READY_FILE`: a worker that upgrades servers without a Core, as the other tools do.
 
 `UpgradeServers` does for servers what UpgradeFleet does, with the same steps, activities, options, windows and children
-(UpgradeServer): look, back up, stage, look again, switch, verify, release. Left out is what the peers do not do either:
-Core, its database, gates, the report. Without Core's API the agent's own journal is the proof.
+(UpgradeServer): survey, back up, stage, recheck, switch, verify, release. It leaves out what the other tools do not do
+either: Core, its database, gates, the report. Without Core's API, the agent's journal is the proof.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 from temporalio.workflow import ParentClosePolicy
 
-with workflow.unsafe.imports_passed_through():
-    from model.facts import Backup, CoreFacts, ServerFacts
-    from model.fleet import AgentRelease, Clocks, CoreSpec, FleetSpec, HostSpec, ServerSpec, Sudo
-    from model.plan import Plan
-    from model.progress import ServerOutcome, UpgradeServerRequest
-    from model.steps import CoreKey, Operation, ReleaseHosts, ServerStep, StagedAgent
-with workflow.unsafe.sandbox_import_notification_policy(workflow.SandboxImportNotificationPolicy.SILENT):
-    from workflows import steps
-    from workflows.preflight import assemble, only, plan_of, slim_plan, survey_server
-    from workflows.saga import each
-    from workflows.state import child_id
+from activities import contracts
+from model.facts import Backup, CoreFacts, ServerFacts
+from model.fleet.spec import AgentRelease, CoreSpec, Download, FleetSpec, HostSpec, ServerSpec, Sudo, Timing
+from model.plan import Plan
+from model.planning import fleet_for_server, make_plan, plan_for_server, plan_without_diffs
+from model.status import ServerOutcome, UpgradeServerRequest
+from model.steps import CoreKey, Operation, ReleaseHosts, ServerStep, StagedAgent
+from workflows.phases.survey import survey_server
+from workflows.runtime.failures import each
+from workflows.runtime.run import child_id
+from workflows.runtime.steps import run_step
 
 CHANGE = "20261123T220000Z"
 
@@ -44,7 +44,7 @@ class ServersRequest:
 
 @workflow.defn(name="UpgradeServers")
 class UpgradeServers:
-    """A fleet whose Core is on the target already."""
+    """A fleet whose Core already runs the target version."""
 
     @workflow.init
     def __init__(self, request: ServersRequest) -> None:
@@ -66,8 +66,8 @@ class UpgradeServers:
     async def run(self, request: ServersRequest) -> list[ServerOutcome]:
         """In UpgradeFleet's order."""
         names = [server.name for server in request.fleet.servers]
-        await self._all(names, self._look)
-        self._plan = slim_plan(assemble(request.fleet, CHANGE, self._core, self._facts))
+        await self._all(names, self._survey)
+        self._plan = plan_without_diffs(make_plan(request.fleet, CHANGE, self._core, self._facts))
         if self._plan.refusals:
             raise ApplicationError(str(self._plan.refusals), non_retryable=True)
         for work in (self._back_up, self._stage, self._upgrade, self._release):
@@ -78,30 +78,29 @@ class UpgradeServers:
         if failed := await each(names, work):
             raise ApplicationError(str(failed), non_retryable=True)
 
-    async def _look(self, name: str) -> None:
+    async def _survey(self, name: str) -> None:
         self._facts[name] = await survey_server(self._fleet(name), name)
 
     async def _back_up(self, name: str) -> None:
-        self._backups[name] = await steps.back_up_server(self._step(name))
+        self._backups[name] = await run_step(contracts.BACK_UP_SERVER, self._step(name))
 
     async def _stage(self, name: str) -> None:
-        self._staged[name] = await steps.stage_server(self._step(name))
+        self._staged[name] = await run_step(contracts.STAGE_SERVER, self._step(name))
 
     async def _upgrade(self, name: str) -> None:
         request = UpgradeServerRequest(
             op=self._op(name),
             fleet=self._fleet(name),
-            plan=plan_of(self._plan, name),
+            plan=plan_for_server(self._plan, name),
             server=name,
             key=CoreKey(public_key=self._request.key, sources=()),
             backup=self._backups[name],
-            staged_path=self._staged[name].path,
-            staged_sha256=self._staged[name].sha256,
+            staged=self._staged[name],
         )
         outcome = await workflow.execute_child_workflow(
             "UpgradeServer",
             request,
-            id=child_id(name, 1),
+            id=child_id(workflow.info().workflow_id, request.op),
             result_type=ServerOutcome,
             parent_close_policy=ParentClosePolicy.REQUEST_CANCEL,
             static_summary=f"{name} to {self._request.fleet.target}, attempt 1",
@@ -109,8 +108,10 @@ class UpgradeServers:
         self._outcomes.append(outcome)
 
     async def _release(self, name: str) -> None:
-        release = ReleaseHosts(op=self._op(name), server=self._request.fleet.server(name))
-        await steps.release_host(release, self._request.fleet.clocks)
+        release = ReleaseHosts(
+            op=self._op(name), timing=self._request.fleet.timing, server=self._request.fleet.server(name)
+        )
+        await run_step(contracts.RELEASE_HOST, release)
 
     def _op(self, name: str) -> Operation:
         return Operation(change=CHANGE, fleet=self._request.fleet.name, target=name)
@@ -118,7 +119,7 @@ class UpgradeServers:
     def _fleet(self, name: str) -> FleetSpec:
         agent = self._request.fleet.agent
         return replace(
-            only(self._request.fleet, name),
+            fleet_for_server(self._request.fleet, name),
             agent=replace(agent, url=f"{self._request.site}/{name}/periphery-{{version}}-{{arch}}"),
         )
 
@@ -130,14 +131,12 @@ class UpgradeServers:
             facts=self._plan.server(name),
             target=fleet.target,
             agent=fleet.agent,
-            clocks=fleet.clocks,
-            backup=self._backups.get(name),
-            staged=self._staged.get(name),
+            timing=fleet.timing,
         )
 
 
 def request_for(folder: Path, count: int, site: str) -> ServersRequest:
-    """The machines as a fleet. The clocks are the usual ones, but for `poll`: peers do not watch a started agent."""
+    """The machines as a fleet. Only `poll` is shorter than usual: the other tools do not observe an agent."""
     from bench import machines
 
     def spec(name: str) -> HostSpec:
@@ -154,15 +153,15 @@ def request_for(folder: Path, count: int, site: str) -> ServersRequest:
         )
 
     servers = tuple(ServerSpec(name=name, host=spec(name)) for name in machines.names(count))
-    agent = AgentRelease(download="host", sha256={machines.arch(): machines.digest(machines.TARGET)})
-    clocks = replace(Clocks(), poll=timedelta(milliseconds=50))
+    agent = AgentRelease(download=Download.HOST, sha256={machines.arch(): machines.digest(machines.TARGET)})
+    timing = replace(Timing(), poll=timedelta(milliseconds=50))
     core = CoreSpec(host=servers[0].host)
-    fleet = FleetSpec(name="bench", target=machines.TARGET, core=core, servers=servers, agent=agent, clocks=clocks)
+    fleet = FleetSpec(name="bench", target=machines.TARGET, core=core, servers=servers, agent=agent, timing=timing)
     return ServersRequest(fleet=fleet, site=site, key=machines.KEY)
 
 
 def main() -> None:
-    """The project's own worker, with one workflow more."""
+    """The project's worker with one additional workflow."""
     import worker
     from bench.driver import UpgradeServers as Ours  # by the module's name, not as __main__
 

@@ -35,7 +35,7 @@ OLD, TARGET = "1.19.5", "2.3.2"
 PORT = int(os.environ.get("KU_BENCH_PORT", "2222"))
 SSHD = "/usr/sbin/sshd"
 KEY = "MCowBQYDK2VuAyEAhixFldecUM47tVbkdqhhYn6H1pCbHFsT+Zgz0B2XdgY="
-"""Core's public key, that every agent shall pin."""
+"""Core's public key, which every agent has to pin."""
 CONFIG = """\
 ## Komodo Periphery
 
@@ -83,13 +83,13 @@ def names(count: int) -> list[str]:
 
 
 def address(name: str) -> str:
-    """127.0.1.1 and so on; as many as anybody wants."""
+    """127.0.1.1 and so on."""
     number = int(name[1:])
     return f"127.0.{1 + number // 250}.{1 + number % 250}"
 
 
 def arch() -> str:
-    """As `uname -m` says it."""
+    """The architecture as `uname -m` prints it."""
     return platform.machine()
 
 
@@ -104,7 +104,7 @@ class Machines:
     def __init__(self, folder: Path, count: int) -> None:
         self.folder, self.names = folder, names(count)
         self.downloads: list[str] = []
-        """Names of hosts, once a download."""
+        """Names of hosts, one entry per download."""
 
     def root(self, name: str) -> Path:
         """Where a host's files are."""
@@ -127,7 +127,7 @@ class Machines:
             (self.folder / f"{name}.conf").write_text(text)
 
     def reset(self) -> None:
-        """Every host as it was before any upgrade: v1 runs."""
+        """Reset every host to its state before an upgrade: v1 runs."""
         self.downloads.clear()
         for name in self.names:
             root = self.root(name)
@@ -145,7 +145,7 @@ class Machines:
             (root / "commands").unlink()
 
     def seen(self) -> dict[str, dict[str, Any]]:
-        """Every host as it is now, read from its files alone, the same way for every tool."""
+        """The state of every host, read from its files in the same way for every tool."""
         return {name: self._seen(name) for name in self.names}
 
     def _seen(self, name: str) -> dict[str, Any]:
@@ -189,7 +189,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _left_behind(root: Path) -> Iterator[str]:
-    """What a finished upgrade has no more use for, by kind."""
+    """What a finished upgrade no longer needs, by kind."""
     for path in root.rglob("*"):
         short = str(path.relative_to(root))
         if path.name == "lock" and path.is_dir():
@@ -243,7 +243,7 @@ def _say(line: object) -> None:
 
 
 def adopting(work: int) -> None:
-    """This process takes in and buries what ends below it, until its child `work` has ended."""
+    """Reap all processes below this one until its child `work` has ended."""
     with contextlib.suppress(ChildProcessError):
         while os.wait()[0] != work:
             continue

@@ -1,7 +1,7 @@
-"""A host as somebody would reach it in an afternoon: asyncssh, one connection, a script per session, nothing more.
+"""A host reached in the simplest way: asyncssh, one connection, one script per session.
 
-The same scripts with the same arguments and data as the tool sends. Without: a check of what arrived, values kept out
-of argument lists, the host's lock, jobs that outlive the connection, start-or-attach, typed errors, reconnecting.
+It sends the same scripts with the same arguments and data as the tool, without integrity checks, without secrecy of
+arguments, without locks, detached jobs, start-or-attach, typed errors and reconnects.
 """
 
 from __future__ import annotations
@@ -10,26 +10,28 @@ import asyncio
 import contextlib
 import hashlib
 import shlex
+import tempfile
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import asyncssh
 
+from hosts.exec.script import Script
 from hosts.host import Completed, RemoteFile
-from hosts.script import Script
 from hosts.secrets import resolve
 from model.errors import CommandFailed
-from model.fleet import HostSpec, Sudo
+from model.fleet.spec import HostSpec, Sudo
 
 SESSIONS = 6
-"""At once on a connection, as the tool has them: sshd allows ten, and counts those that are just ending."""
+"""Sessions at once on a connection, as in the tool: sshd allows ten and counts those that are ending."""
 _AGAIN = 0.05
 
 
 class PlainHost:
-    """Looks like hosts.Host to whoever decides what is run, so that the commands are the same by construction."""
+    """Has the interface of hosts.Host, so that the activities decide which commands run."""
 
     def __init__(self, spec: HostSpec, connection: asyncssh.SSHClientConnection) -> None:
         self.spec = spec
@@ -37,11 +39,11 @@ class PlainHost:
         self._free = asyncio.Semaphore(SESSIONS)
 
     async def run(
-        self, script: Script, *args: str, data: bytes = b"", root: bool = True, check: bool = True, **_: Any
+        self, script: Script, *, data: bytes = b"", root: bool = True, check: bool = True, **_: Any
     ) -> Completed:
         """One session: the script as an argument of sh, the data on standard input."""
         text = f"set -eu; umask 077; LC_ALL=C; export LC_ALL\n{script.text}"
-        command = f"sh -c {shlex.quote(text)} {shlex.join((script.name, *args))}"
+        command = f"sh -c {shlex.quote(text)} {shlex.join((script.name, *script.words))}"
         if root and self.spec.sudo is Sudo.PASSWORDLESS:
             command = f"sudo -n {command}"
         elif root and self.spec.sudo is Sudo.PASSWORD and self.spec.sudo_password:
@@ -62,25 +64,39 @@ class PlainHost:
                 await asyncio.sleep(_AGAIN)
 
     async def job(
-        self, _op: str, folder: str, script: Script, *args: str, data: bytes = b"", change: str, **_: Any
+        self,
+        _op: str,
+        folder: str,
+        script: Script,
+        *,
+        data: bytes = b"",
+        change: str,
+        then: Script | None = None,
+        **_: Any,
     ) -> Completed:
-        """Attached, and run again whenever it is called again."""
-        return await self.run(
-            Script(script.name, f"KU_STAMP={change}\nmkdir -p {folder}\n{script.text}"), *args, data=data
-        )
+        """Run the script attached; every call runs it again."""
+        text = f"KU_STAMP={change}\nmkdir -p {folder}\n{script.text}"
+        done = await self.run(replace(script, text=text), data=data)
+        return replace(done, after=(await self.run(then)).out) if then else done
 
     async def read(self, path: str, *, limit: int = 4 * 1024 * 1024) -> RemoteFile | None:
         """A file, or None."""
-        done = await self.run(Script.load("hosts.sh", "read.sh"), path, str(limit))
+        done = await self.run(Script.load("hosts.sh", "read_file.sh", path=path, limit=str(limit)))
         facts, _, data = done.out.partition(b"\n")
         if facts == b"none":
             return None
         mode, owner, _size = facts.decode().split(" ")
         return RemoteFile(path, data, hashlib.sha256(data).hexdigest(), mode.zfill(4), owner)
 
+    async def held(self) -> None:
+        """There is no lock."""
+
+    async def invalidate(self, _folder: str, *_prefixes: str, **_: Any) -> None:
+        """There are no marks."""
+
     async def unlock(self, change: str) -> None:
-        """There is no lock; the session is made all the same."""
-        await self.run(Script("unlock", ":"), change)
+        """Open a session as the tool does, although there is no lock."""
+        await self.run(Script("unlock", ":", (change,)))
 
     async def clock(self) -> datetime:
         """The host's time."""
@@ -92,13 +108,15 @@ class PlainHost:
         self._connection.close()
 
     @contextlib.asynccontextmanager
-    async def forward(self, host: str, port: int) -> AsyncIterator[int]:
-        """A local port that leads to host:port."""
-        listener = await self._connection.forward_local_port("127.0.0.1", 0, host, port)
-        try:
-            yield listener.get_port()
-        finally:
-            listener.close()
+    async def forward(self, host: str, port: int) -> AsyncIterator[Path]:
+        """A Unix socket that leads to host:port."""
+        with tempfile.TemporaryDirectory(prefix="komodo-upgrade-") as folder:
+            path = Path(folder) / "forward.sock"
+            listener = await self._connection.forward_local_path_to_port(str(path), host, port)
+            try:
+                yield path
+            finally:
+                listener.close()
 
 
 class PlainHosts:

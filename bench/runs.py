@@ -17,19 +17,20 @@ from typing import Any
 
 from temporalio.client import Client, WorkflowHandle
 
-from bench.usage import busy, cpu_of_tree
-from model.decisions import QUERY_PROGRESS, SIGNAL_DECIDE, Decision, Recorded, Verdict
-from model.fleet import TASK_QUEUE, workflow_id
-from model.fleet_file import load
-from model.progress import FleetProgress, FleetResult, FleetState, UpgradeRequest
+from bench.measure.spans import spans
+from bench.measure.usage import busy, cpu_of_tree
+from model.fleet.file import load
+from model.fleet.spec import TASK_QUEUE, workflow_id
+from model.gates import QUERY_PROGRESS, SIGNAL_DECIDE, Decision, Recorded, Verdict
+from model.status import FleetProgress, FleetResult, FleetState, UpgradeRequest
 from service.connection import connect, without_settings
-from service.server import IP, binary, free_port
+from service.embedded.server import IP, binary, free_port
 
 CHANGE = "20261123T220000Z"
 _ROOT = Path(__file__).parent.parent
 _PATIENCE = 30.0
-_LOOK = 0.5
-"""Seconds between two looks for the gate, which the script approves at once."""
+_POLL = 0.5
+"""Seconds between two checks for the gate, which the script approves at once."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,13 @@ class Measured:
     cpu: dict[str, float]
     """By part: worker, temporal, starter; or client; and hosts in both."""
     fleet: dict[str, Any]
-    """What the simulated fleet says at the end: versions, sessions, commands."""
+    """The final output of the simulated fleet: versions, sessions, commands."""
     foreign: float
-    """CPU seconds that everything else on this machine used meanwhile: a disturbed run has many."""
+    """CPU seconds that everything else on this machine used during the run."""
     before: dict[str, float] = field(default_factory=dict)
     """CPU seconds of the parts until they were ready."""
     activities: dict[str, dict[str, float]] = field(default_factory=dict)
-    """By name: how many, seconds in all, the slowest, seconds from being scheduled to being taken on."""
+    """By name: count, seconds in all, the slowest, seconds between scheduling and start."""
 
     @property
     def controller(self) -> float:
@@ -54,7 +55,7 @@ class Measured:
         return sum(seconds for part, seconds in self.cpu.items() if part != "hosts")
 
 
-class _Line:
+class ChildProcess:
     """A child process that speaks JSON lines."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
@@ -62,9 +63,11 @@ class _Line:
 
     @property
     def pid(self) -> int:
+        """Of the process."""
         return self.process.pid
 
     async def said(self) -> dict[str, Any]:
+        """The next line that it prints."""
         assert self.process.stdout  # noqa: S101 - it was started with a pipe
         line = await self.process.stdout.readline()
         if not line:
@@ -72,29 +75,34 @@ class _Line:
         return dict(json.loads(line))
 
     async def tell(self) -> None:
+        """Send it an empty line: it begins."""
         assert self.process.stdin  # noqa: S101
         self.process.stdin.write(b"\n")
         await self.process.stdin.drain()
 
     async def end(self) -> None:
+        """Close its standard input: it ends."""
         assert self.process.stdin  # noqa: S101
         self.process.stdin.close()
 
 
 @asynccontextmanager
-async def _process(*argv: str, env: dict[str, str] | None = None, log: Path | None = None) -> AsyncIterator[_Line]:
+async def child_process(
+    *argv: str, env: dict[str, str] | None = None, log: Path | None = None
+) -> AsyncIterator[ChildProcess]:
+    """Run a process for as long as the block; `log` gets its output, which cannot be read then."""
     pipe = asyncio.subprocess.PIPE
     output = log.open("wb") if log else None
     process = await asyncio.create_subprocess_exec(
         *argv, stdin=pipe, stdout=output or pipe, stderr=output, cwd=_ROOT, env=env
     )
     try:
-        yield _Line(process)
+        yield ChildProcess(process)
     finally:
         if process.stdin:
             process.stdin.close()
         with contextlib.suppress(TimeoutError):
-            # Whoever reads standard input ends by itself.
+            # A child that reads standard input ends by itself.
             await asyncio.wait_for(process.wait(), 0 if log else _PATIENCE)
         if process.returncode is None:
             process.terminate()
@@ -104,14 +112,23 @@ async def _process(*argv: str, env: dict[str, str] | None = None, log: Path | No
 
 
 @asynccontextmanager
-async def _simulated(folder: Path, servers: int, *, together: bool = False) -> AsyncIterator[tuple[_Line, Path]]:
-    module = ("-m", "bench.simulated", str(folder), "--servers", str(servers), *(("--speed", "1") if together else ()))
-    async with _process(sys.executable, *module) as hosts:
+async def _simulated(
+    folder: Path, servers: int, *, all_at_once: bool = False
+) -> AsyncIterator[tuple[ChildProcess, Path]]:
+    module = (
+        "-m",
+        "bench.simulated",
+        str(folder),
+        "--servers",
+        str(servers),
+        *(("--speed", "1") if all_at_once else ()),
+    )
+    async with child_process(sys.executable, *module) as hosts:
         fleet = Path((await hosts.said())["fleet"])
         text = await asyncio.to_thread(fleet.read_text)
         wide = f'[rollout]\ncanary = {servers}\nwave = {servers}\napprove = "core-only"\n'
-        if together:
-            wide = '[rollout]\nmode = "together"\n'
+        if all_at_once:
+            wide = '[rollout]\nmode = "all-at-once"\n'
         await asyncio.to_thread(fleet.write_text, text.replace("[rollout]\ncanary = 1\nwave = 2\n", wide))
         yield hosts, fleet
         await hosts.process.wait()
@@ -129,13 +146,13 @@ class _Window:
         return {name: cpu_of_tree(pid) for name, pid in self._parts.items()}
 
     def end(self, fleet: dict[str, Any], cpu: dict[str, float], wall: float, machine: float, **more: Any) -> Measured:
-        """With what was read at the window's end."""
+        """The usage at the end of the measurement."""
         used = {name: seconds - self.before[name] for name, seconds in cpu.items()}
         foreign = machine - self._machine - sum(used.values())
         return Measured(wall=wall, cpu=used, fleet=fleet, foreign=foreign, before=self.before, **more)
 
     def close(self) -> tuple[dict[str, float], float, float]:
-        """CPU of the parts, wall since the beginning, and what the machine has used."""
+        """CPU of the parts, wall time, and CPU of the whole machine."""
         return self._now(), time.monotonic() - self._begun, busy()
 
 
@@ -143,7 +160,7 @@ async def bare(folder: Path, servers: int) -> Measured:
     """Plain asyncssh."""
     async with (
         _simulated(folder, servers) as (hosts, fleet),
-        _process(sys.executable, "-m", "bench.bare", str(fleet), CHANGE) as client,
+        child_process(sys.executable, "-m", "bench.bare", str(fleet), CHANGE) as client,
     ):
         await client.said()
         window = _Window(client=client.pid, hosts=hosts.pid)
@@ -156,21 +173,21 @@ async def bare(folder: Path, servers: int) -> Measured:
         return window.end(_checked(await hosts.said(), servers), cpu, wall, machine)
 
 
-async def tool(folder: Path, servers: int, *, together: bool = False) -> Measured:
-    """This project: Temporal on disk and one worker. `together`: all agents with Core, at a real Core's pace."""
+async def tool(folder: Path, servers: int, *, all_at_once: bool = False) -> Measured:
+    """This project: Temporal on disk and one worker. `all_at_once`: all agents with Core, with a real Core's timing."""
     port = free_port()
     server = [str(binary()), "server", "start-dev", "--ip", IP, "--port", str(port), "--headless"]
     server += ["--log-level", "error", "--db-filename", str(folder / "temporal.db")]
     empty = folder / "temporal.toml"
-    await asyncio.to_thread(_prepare, empty)
+    await asyncio.to_thread(make_empty, empty)
     env = without_settings(os.environ, empty) | {"TEMPORAL_ADDRESS": f"{IP}:{port}"}
     ready = folder / "worker.ready"
     worker_command = (sys.executable, "-m", "worker", "--ready-file", str(ready))
-    async with _simulated(folder / "fleet", servers, together=together) as (hosts, fleet):
-        async with _process(*server, env=env, log=folder / "temporal.log") as temporal:
-            client = await _connected(f"{IP}:{port}")
-            async with _process(*worker_command, env=env, log=folder / "worker.log") as worker:
-                await asyncio.to_thread(_wait_for, ready)
+    async with _simulated(folder / "fleet", servers, all_at_once=all_at_once) as (hosts, fleet):
+        async with child_process(*server, env=env, log=folder / "temporal.log") as temporal:
+            client = await connected(f"{IP}:{port}")
+            async with child_process(*worker_command, env=env, log=folder / "worker.log") as worker:
+                await asyncio.to_thread(wait_for_file, ready)
                 request = UpgradeRequest(
                     fleet=await asyncio.to_thread(load, fleet), change=CHANGE, requested_by="bench"
                 )
@@ -184,16 +201,18 @@ async def tool(folder: Path, servers: int, *, together: bool = False) -> Measure
         if result.state is not FleetState.UPGRADED:
             raise SystemExit(f"the upgrade ended as {result.state}: {result.detail}")
         said = _checked(await hosts.said(), servers)
-        said["dark"] = sorted(o.proof.dark.total_seconds() for o in result.servers if o.proof)
+        said["unmanaged"] = sorted(o.proof.unmanaged.total_seconds() for o in result.servers if o.proof)
         return window.end(said, cpu, wall, machine, activities=activities)
 
 
-def _prepare(empty: Path) -> None:
+def make_empty(empty: Path) -> None:
+    """Make an empty file in a new folder."""
     empty.parent.mkdir(parents=True)
     empty.touch()
 
 
-def _wait_for(file: Path) -> None:
+def wait_for_file(file: Path) -> None:
+    """Wait until a worker is ready."""
     end = time.monotonic() + 60
     while not file.exists():
         if time.monotonic() > end:
@@ -202,13 +221,14 @@ def _wait_for(file: Path) -> None:
 
 
 def _checked(said: dict[str, Any], servers: int) -> dict[str, Any]:
-    """A run that did not upgrade everything measures nothing."""
+    """Refuse a run that did not upgrade everything."""
     if said["defects"] or said["core"] != "2.3.2" or said["agents"] != {"2.3.2": servers}:
         raise SystemExit(f"not everything was upgraded: {said}")
     return said
 
 
-async def _connected(address: str) -> Client:
+async def connected(address: str) -> Client:
+    """Connect to a server that was just started."""
     for _ in range(100):
         try:
             return await connect({"target_host": address}, timeout=timedelta(seconds=2))
@@ -225,7 +245,7 @@ async def _upgraded(client: Client, request: UpgradeRequest) -> WorkflowHandle[A
     done = asyncio.ensure_future(handle.result())
     gate = None
     while gate is None and not done.done():
-        await asyncio.wait([done], timeout=_LOOK)
+        await asyncio.wait([done], timeout=_POLL)
         progress: FleetProgress = await handle.query(QUERY_PROGRESS, result_type=FleetProgress)
         gate = progress.gate
     if gate:
@@ -236,24 +256,12 @@ async def _upgraded(client: Client, request: UpgradeRequest) -> WorkflowHandle[A
 
 
 async def _activities(client: Client) -> dict[str, dict[str, float]]:
-    """Times of all activities out of the histories."""
+    """Number and times of all activities, by name."""
     found: dict[str, dict[str, float]] = {}
-    async for run in client.list_workflows():
-        scheduled: dict[int, tuple[str, float]] = {}
-        started: dict[int, float] = {}
-        async for event in client.get_workflow_handle(run.id, run_id=run.run_id).fetch_history_events():
-            at = event.event_time.ToNanoseconds() / 1e9
-            if event.HasField("activity_task_scheduled_event_attributes"):
-                scheduled[event.event_id] = (event.activity_task_scheduled_event_attributes.activity_type.name, at)
-            elif event.HasField("activity_task_started_event_attributes"):
-                started[event.activity_task_started_event_attributes.scheduled_event_id] = at
-            elif event.HasField("activity_task_completed_event_attributes"):
-                number = event.activity_task_completed_event_attributes.scheduled_event_id
-                name, since = scheduled[number]
-                row = found.setdefault(name, {"count": 0, "seconds": 0.0, "slowest": 0.0, "queued": 0.0})
-                took = at - started[number]
-                row["count"] += 1
-                row["seconds"] += took
-                row["slowest"] = max(row["slowest"], took)
-                row["queued"] += started[number] - since
+    for span in await spans(client):
+        row = found.setdefault(span.name, {"count": 0, "seconds": 0.0, "slowest": 0.0, "queued": 0.0})
+        row["count"] += 1
+        row["seconds"] += span.ended - span.started
+        row["slowest"] = max(row["slowest"], span.ended - span.started)
+        row["queued"] += span.started - span.scheduled
     return found

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from bench.measure.usage import machine
 from bench.runs import Measured, bare, tool
-from bench.usage import machine
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ Found = dict[int, dict[str, list[Measured]]]
 
 
 async def _measure(sizes: Sequence[int], repeat: int) -> Found:
-    """In turns, so that a slow minute of the machine hits both."""
+    """Run both in turns, so that other work on the machine affects both."""
     found: Found = {servers: {"tool": [], "bare": []} for servers in sizes}
     for _ in range(repeat):
         for servers in sizes:
@@ -102,7 +102,7 @@ def _marginal(found: Found) -> list[str]:
 
 
 def _where(run: Measured) -> list[str]:
-    """The last run's activities, the most expensive first."""
+    """The activities of the last run, the most expensive first."""
     lines = ["| activity | count | seconds in all | slowest | waited for a worker, in all |", "|---|---|---|---|---|"]
     rows = sorted(run.activities.items(), key=lambda item: -item[1]["seconds"])
     lines += [

@@ -1,8 +1,8 @@
-"""`python -m bench.simulated FOLDER --servers N`: a simulated fleet that adopts whatever its hosts leave behind.
+"""`python -m bench.simulated FOLDER --servers N`: a simulated fleet that adopts the processes of its hosts.
 
-Detached jobs outlive their session, so init would inherit them, and their CPU would be nobody's. Here the first process
-is their reaper: all that "the hosts" use is found below it. Ends when standard input does, and then says how many
-sessions and commands there were.
+Detached jobs outlive their session, so init would inherit them, and their CPU would not be counted. Here the first
+process is their reaper, and everything that the hosts use is found below it. It ends with its standard input, and then
+prints the number of sessions and commands.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sandbox.fleet import Sandbox
 
 _PR_SET_CHILD_SUBREAPER = 36
 SPEED = 10.0
-"""How many times faster than a real Core's clocks: less waiting, the same commands."""
+"""How many times faster than a real Core's timing: less waiting, the same commands."""
 
 
 def main() -> None:

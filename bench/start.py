@@ -9,7 +9,7 @@ from pathlib import Path
 
 from temporalio.common import WorkflowIDConflictPolicy
 
-from model.fleet import TASK_QUEUE
+from model.fleet.spec import TASK_QUEUE
 from service.connection import configured, connect
 
 

@@ -1,1 +1,1 @@
-"""The commands of `komodo-upgrade`: one file each, and how things are shown."""
+"""The command `komodo-upgrade`: its commands (`commands/`), their client, and their output."""

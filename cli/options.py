@@ -29,7 +29,7 @@ def output_option(command: F) -> F:
         is_eager=True,
         expose_value=False,
         callback=_json,
-        help="How the result is written to standard output.",
+        help="Format of the result on standard output.",
     )
     return option(command)
 
@@ -53,19 +53,21 @@ def servers_argument(command: F) -> F:
 
 
 def reason_option(command: F) -> F:
-    """`--reason TEXT`: kept in the record."""
-    return click.option("--reason", default="", metavar="TEXT", help="Kept in the report beside your name.")(command)
+    """`--reason TEXT`: kept in the report."""
+    return click.option("--reason", default="", metavar="TEXT", help="Kept in the report together with your name.")(
+        command
+    )
 
 
 def confirm_option(command: F) -> F:
-    """`--confirm NAME`: the typed answer where there is no terminal."""
-    text = "The fleet's name, where there is no terminal to type it."
+    """`--confirm NAME`: the typed confirmation without a terminal."""
+    text = "The fleet's name, if there is no terminal to type it on."
     return click.option("--confirm", default="", metavar="NAME", help=text)(command)
 
 
 def timeout_option(command: F) -> F:
     """`--timeout 10m`."""
-    text = "Leave after this long with exit code 124, such as 90s or 10m."
+    text = "End after this long with exit code 124, such as 90s or 10m."
     option = click.option("--timeout", type=Span(), default=None, metavar="DURATION", help=text)
     return option(command)
 
@@ -81,7 +83,7 @@ class Span(click.ParamType[timedelta]):
             return value
         from pydantic_core import PydanticCustomError
 
-        from model.fleet_values import duration
+        from model.fleet.values import duration
 
         try:
             return duration(value)

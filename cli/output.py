@@ -1,4 +1,4 @@
-"""Where words go: data on stdout, talk on stderr; colour only where a terminal and NO_COLOR allow it."""
+"""Output: results on stdout, messages on stderr; colour only on a terminal and without NO_COLOR."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import os
 import signal
 import sys
 from collections.abc import Coroutine, Iterator
+from types import FrameType
 from typing import Any, TypeVar
 
 import click
 
 from model.errors import FleetFileError, UpgradeError
-from model.plain import plain, to_json
+from model.serialization import plain, to_json
+from model.text.outside import terminal
 
 T = TypeVar("T")
 JSON_KEY = "komodo-upgrade.json"
@@ -26,27 +28,27 @@ def wants_json() -> bool:
 
 
 def say(text: str = "") -> None:
-    """Talk: for the person, never for a script."""
-    click.echo(text, err=True)
+    """Print a message for a person to stderr."""
+    click.echo(terminal(text), err=True)
 
 
 def data(value: Any, text: str) -> None:
-    """The command's result: `value` with `-o json`, else `text`."""
-    click.echo(to_json(value) if wants_json() else text)
+    """Print the result: `value` with `-o json`, else `text`."""
+    click.echo(to_json(value) if wants_json() else terminal(text))
 
 
 def on_terminal() -> bool:
-    """A person can be asked: standard input and the talk's stream are a terminal."""
+    """Whether a person can be asked: standard input and stderr are a terminal."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def is_live() -> bool:
-    """A table may be redrawn in place."""
+    """Whether a table can be redrawn in place."""
     return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb" and not wants_json()
 
 
 def no_colour() -> bool:
-    """As https://no-color.org says, and for terminals that cannot."""
+    """https://no-color.org, and terminals without colours."""
     return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
 
 
@@ -56,12 +58,12 @@ def strong(text: str) -> str:
 
 
 def good(text: str) -> str:
-    """Done as wished."""
+    """Done."""
     return click.style(text, fg="green")
 
 
 def careful(text: str) -> str:
-    """Somebody should read this."""
+    """Needs attention."""
     return click.style(text, fg="yellow")
 
 
@@ -71,21 +73,21 @@ def bad(text: str) -> str:
 
 
 def faint(text: str) -> str:
-    """Only for those who look closely."""
+    """Details."""
     return click.style(text, dim=True)
 
 
 def show_error(error: UpgradeError) -> None:
-    """The message for the person; with `-o json` also an object on stdout."""
-    click.echo(f"{bad('error:')} {error}", err=True)
+    """Print the message to stderr; with `-o json` also an object to stdout."""
+    say(f"{bad('error:')} {error}")
     if not wants_json():
         return
     facts: dict[str, Any] = {
         "type": type(error).__name__,
         "what": error.what,
         "host": error.host,
-        "left": error.left,
-        "cure": error.cure,
+        "residue": error.residue,
+        "hint": error.hint,
         "exit_code": error.exit_code,
     }
     if isinstance(error, FleetFileError):
@@ -95,12 +97,27 @@ def show_error(error: UpgradeError) -> None:
 
 @contextlib.contextmanager
 def prompting() -> Iterator[None]:
-    """Ctrl-C ends a prompt at once; inside `run` it would only cancel a task that the prompt keeps from running."""
+    """Let Ctrl-C end a prompt. Inside `run` it would only cancel a task, which cannot run during the prompt."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def end_on_signals() -> None:
+    """Let SIGTERM and SIGHUP (the terminal was closed) end this command as Ctrl-C does, so that it cleans up."""
+    # A shell without job control ignores SIGINT in what it starts in the background: nothing would end this command.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _as_interrupt)
+
+
+def _as_interrupt(number: int, frame: FrameType | None) -> None:
+    handler = signal.getsignal(signal.SIGINT)  # in `run` it cancels the task; during a prompt it ends the prompt
+    if callable(handler):
+        handler(number, frame)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -1,14 +1,14 @@
-"""Which fleet a command is about: a fleet file, or the bare name of a fleet whose upgrade Temporal knows."""
+"""The fleet of a command: a fleet file, or the name of a fleet whose upgrade Temporal knows."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 
-from model.fleet import FleetSpec
+from model.fleet.spec import FleetSpec
 
 ENV = "KOMODO_UPGRADE_FLEET"
 DEFAULT = "fleet.toml"
@@ -16,7 +16,7 @@ DEFAULT = "fleet.toml"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A fleet by name; `fleet` is there when a file was read. `servers` are the rest of the arguments."""
+    """A fleet by name; `fleet` is set if a file was read. `servers` are the other arguments."""
 
     name: str
     fleet: FleetSpec | None = None
@@ -24,7 +24,7 @@ class Target:
 
     @property
     def argument(self) -> str:
-        """What to type after a command to mean this fleet again."""
+        """The argument that means this fleet in another command."""
         if self.fleet is None:
             return self.name
         path = Path(self.fleet.source)
@@ -37,17 +37,22 @@ class Target:
 
 
 def load_file(given: str | None) -> FleetSpec:
-    """The fleet of the file that is meant. Raises FleetFileError."""
-    from model.fleet_file import load
+    """The fleet of the given or the default file. Raises FleetFileError."""
+    from model.fleet.file import load
 
-    return load(given or os.environ.get(ENV) or DEFAULT)
+    fleet = load(given or os.environ.get(ENV) or DEFAULT)
+    if not fleet.ignored_checks:
+        return fleet
+    from komodo.checks.all import known_codes
+
+    return replace(fleet, ignored_checks=known_codes(fleet.ignored_checks))
 
 
 def resolve(arguments: tuple[str, ...], *, servers: bool = False) -> Target:
-    """`[FLEET] [SERVER…]` as people type it: FLEET is a file or a name and may be left out.
+    """Read `[FLEET] [SERVER…]`. FLEET is a file or a name, and optional.
 
-    A first argument that looks like a file is one. Else, where a default fleet file exists, it may be that fleet's
-    name or one of its servers. Else it is the name of another fleet.
+    A first argument that looks like a file is one. Otherwise, if the default fleet file exists, it is that fleet's name
+    or one of its servers. Otherwise it is the name of another fleet.
     """
     first, rest = (arguments[0], arguments[1:]) if arguments else ("", ())
     if first and _looks_like_file(first):
@@ -74,7 +79,7 @@ def _checked(fleet: FleetSpec, rest: tuple[str, ...], *, servers: bool) -> Targe
     unknown = [name for name in rest if name not in _names(fleet)] if servers else list(rest)
     if unknown:
         known = f"; servers of {fleet.name}: {', '.join(_names(fleet)[1:])}" if servers else ""
-        raise click.UsageError(f"{unknown[0]} is not known here{known}")
+        raise click.UsageError(f"{unknown[0]} is unknown{known}")
     return Target(fleet.name, fleet, rest)
 
 

@@ -7,7 +7,7 @@ import hashlib
 import math
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -15,24 +15,29 @@ from pathlib import Path
 
 import asyncssh
 
-from hosts.clean import clean
-from hosts.connection import Link
-from hosts.failures import connection_lost, no_session, script_failed
-from hosts.jobs import is_part, job_place, parse_result, void_place
-from hosts.script import Script, packaged, parse, together
+from hosts.errors import connection_lost, no_session, script_failed
+from hosts.exec.jobs import Held, invalidated_place, is_part, job_place, parse_result
+from hosts.exec.protocol import Become, call, job_frame
+from hosts.exec.script import Script, combine, packaged, parse
+from hosts.exec.session import OUTPUT_LIMIT, Exchange, Reply, new_marker
+from hosts.known_secrets import learn
+from hosts.redact import clean
 from hosts.secrets import resolve
-from hosts.session import Exchange, Reply, new_marker
-from hosts.tunnel import tunnel
-from hosts.wire import Become, call, job_frame
-from model.errors import ArtifactError, CommandTimedOut, HostError, SudoFailed, UpgradeError
-from model.fleet import HostSpec, Sudo
+from hosts.ssh.connection import Link
+from hosts.ssh.tunnel import tunnel
+from model.errors import ArtifactError, CommandFailed, CommandTimedOut, HostError, SudoFailed, UpgradeError
+from model.fleet.spec import HostSpec, Sudo
 
 _MINUTE = timedelta(minutes=1)
 _SECRET_SECONDS = 300.0
 _REFUSAL_SECONDS = 60.0
 _CHUNK = 256 * 1024
+_FACTS = 4096
+"""Bytes for what read_file.sh prints besides the file."""
+_JOB_OUTPUT = 2 * OUTPUT_LIMIT
+"""job.sh prints at most 16 MiB of a job's output, and after it what the script that follows prints."""
 _WATCHDOG = timedelta(seconds=5)
-"""How long after its time a host ends a read by itself: one that hangs would else stay there for ever."""
+"""After its timeout plus this, the host itself ends a read; a read that hangs would otherwise stay forever."""
 _NO_SESSION_SECONDS = 4.0
 """Longest pause before a session is asked for again; about 8 s in all."""
 
@@ -68,22 +73,6 @@ class RemoteFile:
         return f"RemoteFile({self.path!r}, {len(self.data)} bytes, {self.mode}, {self.owner})"
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """Who holds a host's lock."""
-
-    fleet: str
-    """Its slug."""
-    change: str
-    since: str
-    """UTC, as it was written."""
-    used: datetime
-    """By the last step. A lock expires thirty days after it."""
-    job: str = ""
-    """The folder of a job that runs right now; empty: none does."""
-    expired: bool = False
-
-
 class Host:
     """Runs scripts on one machine over its shared connection. Made by Hosts.get."""
 
@@ -99,29 +88,36 @@ class Host:
     async def run(
         self,
         script: Script,
-        *args: str,
+        *,
         data: bytes = b"",
         timeout: timedelta = _MINUTE,
         root: bool = True,
         check: bool = True,
+        limit: int = OUTPUT_LIMIT,
     ) -> Completed:
-        """Runs a script attached, for what only reads. Values travel as arguments or on standard input.
+        """Run a script attached, for reads only. Values travel as arguments or on standard input.
 
         Raises a typed error for an exit code other than 0 (unless `check` is False), Unreachable, SudoFailed,
         CommandTimedOut. Cancelling closes the channel only; the host ends the script itself, soon after its time.
         """
         marker = new_marker()
-        head = call(marker, script, args, limit=math.ceil((timeout + _WATCHDOG).total_seconds()))
-        reply = await self._exchange(script.name, marker, head, lambda: _pieces(data), timeout, root)
+        head = call(marker, script, limit=math.ceil((timeout + _WATCHDOG).total_seconds()))
+        reply = await self._exchange(script.name, marker, head, lambda: _pieces(data), timeout, root, limit=limit)
         return self._completed(script.name, reply, check=check)
 
     async def read(self, path: str, *, limit: int = 4 * 1024 * 1024) -> RemoteFile | None:
         """A file, or None if there is none. Raises PermissionRefused, and CommandFailed above `limit` bytes."""
-        done = await self.run(Script.load("hosts.sh", "read.sh"), path, str(limit))
+        done = await self.run(
+            Script.load("hosts.sh", "read_file.sh", path=path, limit=str(limit)), limit=limit + _FACTS
+        )
         facts, _, data = done.out.partition(b"\n")
         if facts == b"none":
             return None
-        mode, owner, _ = facts.decode().split(" ")
+        mode, owner, size = facts.decode().split(" ")
+        if len(data) < int(size):
+            raise CommandFailed(
+                f"{path} could not be read completely: {len(data)} of {size} bytes", host=self.spec.name
+            )
         return RemoteFile(path, data, hashlib.sha256(data).hexdigest(), mode.zfill(4), owner)
 
     async def job(
@@ -129,54 +125,61 @@ class Host:
         op: str,
         folder: str,
         script: Script,
-        *args: str,
+        *,
         data: bytes = b"",
         change: str,
         timeout: timedelta,
         on_progress: Callable[[], None] | None = None,
         root: bool = True,
-        then: tuple[Script, Sequence[str]] | None = None,
+        then: Script | None = None,
     ) -> Completed:
         """Starts a detached job, or attaches to it, and waits for its end: for everything that changes something.
 
         The same `op` runs once: with exit code 0 the same result is returned again, without a run. One that failed is
-        kept aside and run anew by the next call. JobLost: it is gone without an exit code (once; then run anew).
+        kept aside and run again by the next call. JobLost: it is gone without an exit code (once; then run again).
         HostLocked: another fleet, or an older change with a living job, holds the host. `data` reaches the script's
         standard input through a FIFO. Cancelling, or CommandTimedOut, leaves the job alone.
 
-        `then` is a look, run attached in the same round trip after the job's end, also after one that ended long ago:
-        it says how things are now.
+        `then` is a read that runs attached in the same round trip, after the job's end or if the job ended earlier: it
+        reports the present state.
         """
         place = job_place(op, folder, change)
         marker = new_marker()
-        starter = Script.load("hosts.sh", "job.sh")
-        runner = packaged("hosts.sh", "run.sh")
-        frame = job_frame(script, args, data, change)
-        words = (self.spec.state_dir, place.fleet, change, place.path, marker, runner, frame)
-        own = call(marker, *(together((starter, words), then) if then else (starter, words)))
+        starter = Script.load(
+            "hosts.sh",
+            "job.sh",
+            state=self.spec.state_dir,
+            fleet=place.fleet,
+            change=change,
+            job=place.path,
+            nonce=marker,
+            runner=packaged("hosts.sh", "run.sh"),
+            frame=job_frame(script, data, change),
+        )
+        own = call(marker, combine(starter, then) if then else starter)
         try:
-            reply = await self._exchange(script.name, marker, own, _pieces, timeout, root, on_progress)
+            reply = await self._exchange(script.name, marker, own, _pieces, timeout, root, on_progress, _JOB_OUTPUT)
         except CommandTimedOut as error:
             raise CommandTimedOut(
                 error.what,
                 host=self.spec.name,
-                left=f"the job goes on, its output is in {place.path}/out and err",
-                cure="look at it; the same step attaches to it again",
+                residue=f"the job continues, its output is in {place.path}/out and err",
+                hint="read it; the same step attaches to the job again",
             ) from None
         except UpgradeError as error:
             if error.transient:
-                error.left = f"the job, if it was started, goes on: {place.path}"
+                error.residue = f"the job, if it was started, continues: {place.path}"
             raise
         result = parse_result(reply.out, marker)
         if result is None:
             if reply.code:
                 # Of the starter, not of the job.
                 return self._completed(f"the start of {script.name}", reply, check=True)
-            raise connection_lost(self.spec, script.name, None, left=f"the job goes on: {place.path}")
+            raise connection_lost(self.spec, script.name, None, residue=f"the job continues: {place.path}")
         ended = Reply(result.code, result.out, result.err)
-        done = self._completed(script.name, ended, check=True, left=f"its output is in {place.path}")
+        done = self._completed(script.name, ended, check=True, residue=f"its output is in {place.path}")
         if then:
-            self._completed(then[0].name, reply, check=True)
+            self._completed(then.name, reply, check=True)
         return replace(done, after=result.after)
 
     async def push(
@@ -190,11 +193,11 @@ class Host:
     ) -> None:
         """Puts a local file in place, whole or not at all; nothing is sent when it is there already.
 
-        `on_progress` is called as it goes: the line takes only what the host has room for.
+        `on_progress` is called for each chunk, as fast as the host receives.
 
         Raises ArtifactError when the local file is not `sha256`.
         """
-        there = parse((await self.run(Script.load("hosts.sh", "has.sh"), remote)).text)
+        there = parse((await self.run(Script.load("hosts.sh", "file_digest.sh", path=remote))).text)
         if there.get("sha256") == [sha256] and there.get("mode", [""])[0].zfill(4) == mode.zfill(4):
             return
         actual = await asyncio.to_thread(_digest, local)
@@ -202,13 +205,11 @@ class Host:
             raise ArtifactError(
                 f"{local} is not what was expected: sha256 {actual}, expected {sha256}",
                 host=self.spec.name,
-                left="nothing was sent",
-                cure=f"remove {local} and try again",
+                residue="nothing was sent",
+                hint=f"remove {local} and try again",
             )
         marker = new_marker()
-        script = Script.load("hosts.sh", "push.sh")
-
-        head = call(marker, script, (remote, sha256, mode))
+        head = call(marker, Script.load("hosts.sh", "receive_file.sh", path=remote, expected=sha256, mode=mode))
 
         async def feed() -> AsyncIterator[bytes]:
             with await asyncio.to_thread(local.open, "rb") as file:
@@ -223,7 +224,7 @@ class Host:
         reply = await self._exchange(f"push of {remote}", marker, head, feed, patience, root=True)
         self._completed(f"push of {remote}", reply, check=True)
 
-    async def void(
+    async def invalidate(
         self,
         folder: str,
         *op_prefixes: str,
@@ -232,17 +233,24 @@ class Host:
         on_progress: Callable[[], None] | None = None,
         root: bool = True,
     ) -> None:
-        """An undo voids the marks of its attempt: job folders are renamed, so none of them counts as done.
+        """Invalidate the marks of an attempt: its job folders are renamed, so that none of them counts as done.
 
         Each prefix is `<change>/<target>/<attempt>` (or one job). Jobs that still run are waited for, then stopped.
         """
-        places = [void_place(prefix, folder, change) for prefix in op_prefixes]
+        places = [invalidated_place(prefix, folder, change) for prefix in op_prefixes]
         marker = new_marker()
-        script = Script.load("hosts.sh", "void.sh")
-        paths = [place.path for place in places]
-        args = (self.spec.state_dir, places[0].fleet, change, str(int(patience.total_seconds())), *paths)
-        head = call(marker, script, args)
-        reply = await self._exchange(script.name, marker, head, _pieces, patience + _MINUTE, root, on_progress)
+        script = Script.load(
+            "hosts.sh",
+            "invalidate.sh",
+            *(place.path for place in places),
+            state=self.spec.state_dir,
+            fleet=places[0].fleet,
+            change=change,
+            patience=str(int(patience.total_seconds())),
+        )
+        reply = await self._exchange(
+            script.name, marker, call(marker, script), _pieces, patience + _MINUTE, root, on_progress
+        )
         self._completed(script.name, reply, check=True)
 
     async def discard(self, fleet: str, *changes: str, change: str) -> tuple[str, ...]:
@@ -254,40 +262,40 @@ class Host:
         for part in (fleet, change, *changes):
             if not is_part(part):
                 raise ValueError(f"{part!r} cannot be part of a path")
-        script = Script.load("hosts.sh", "discard.sh")
-        done = await self.run(script, self.spec.state_dir, fleet, change, *changes, timeout=10 * _MINUTE)
+        script = Script.load("hosts.sh", "discard.sh", *changes, state=self.spec.state_dir, fleet=fleet, change=change)
+        done = await self.run(script, timeout=10 * _MINUTE)
         return tuple(parse(done.text).get("removed", []))
 
     async def runs(self, op: str, folder: str, *, change: str) -> bool:
         """Whether this job is at work right now, or about to be: a call of `job` would attach to it."""
         place = job_place(op, folder, change)
-        said = parse((await self.run(Script.load("hosts.sh", "state.sh"), place.path)).text)
-        return said["state"][0] in {"starting", "running"}
+        output = parse((await self.run(Script.load("hosts.sh", "job_state.sh", job=place.path))).text)
+        return output["state"][0] in {"starting", "running"}
 
     async def held(self) -> Held | None:
-        """Who holds this host's lock; None: nobody."""
-        said = parse((await self.run(Script.load("hosts.sh", "held.sh"), self.spec.state_dir)).text)
-        if not said.get("owner"):
+        """The holder of this host's lock; None if it is free."""
+        output = parse((await self.run(Script.load("hosts.sh", "lock_holder.sh", state=self.spec.state_dir))).text)
+        if not output.get("owner"):
             return None
-        fleet, _, change = said["owner"][0].partition(" ")
+        fleet, _, change = output["owner"][0].partition(" ")
         return Held(
             fleet=fleet,
             change=change,
-            since=next(iter(said.get("since", [])), ""),
-            used=datetime.fromtimestamp(int(said["used"][0]), UTC),
-            job=next(iter(said.get("job", [])), ""),
-            expired=bool(said.get("expired")),
+            since=next(iter(output.get("since", [])), ""),
+            used=datetime.fromtimestamp(int(output["used"][0]), UTC),
+            job=next(iter(output.get("job", [])), ""),
+            expired=bool(output.get("expired")),
         )
 
     async def unlock(self, change: str, *, wait: timedelta = timedelta(0)) -> None:
         """Gives the host's lock back if this change holds it. Raises HostLocked if one of its jobs outlasts `wait`."""
         seconds = str(int(wait.total_seconds()))
-        await self.run(Script.load("hosts.sh", "unlock.sh"), self.spec.state_dir, change, seconds)
+        await self.run(Script.load("hosts.sh", "unlock.sh", state=self.spec.state_dir, change=change, seconds=seconds))
 
-    def forward(self, host: str, port: int) -> AbstractAsyncContextManager[int]:
-        """A port on this machine's 127.0.0.1 that leads to host:port as seen from the remote machine.
+    def forward(self, host: str, port: int) -> AbstractAsyncContextManager[Path]:
+        """A Unix socket on this machine that leads to host:port as seen from the remote machine.
 
-        It outlives the connection: whoever connects to it after a cut line makes a new one.
+        It outlives the SSH connection: a client that connects after a break opens a new one.
         """
         return tunnel(self.spec, self._link, host, port)
 
@@ -301,7 +309,7 @@ class Host:
         seconds = float(f"{found[1]}.{found[2] or 0}") + (time.monotonic() - begun) / 2
         return datetime.fromtimestamp(seconds, UTC)
 
-    # --- the way of every call ------------------------------------------------------------------------------------
+    # --- inside every call ----------------------------------------------------------------------------------------
 
     async def _exchange(
         self,
@@ -312,20 +320,21 @@ class Host:
         timeout: timedelta,
         root: bool,
         on_life: Callable[[], None] | None = None,
+        limit: int = OUTPUT_LIMIT,
     ) -> Reply:
         become = await self._how_to_become(root)
         if become is None or become.password is None or self._sudo_good:
-            return await self._on_session(name, marker, program, become, feed, timeout, on_life)
+            return await self._on_session(name, marker, program, become, feed, timeout, on_life, limit)
         async with self._sudo_once:
             # The first use of a password is one at a time: six wrong ones at once would lock an account.
             self._raise_known_refusal(become.password)
             if not self._sudo_good:
                 await self._try_password(become)
-        return await self._on_session(name, marker, program, become, feed, timeout, on_life)
+        return await self._on_session(name, marker, program, become, feed, timeout, on_life, limit)
 
     async def _try_password(self, become: Become) -> None:
         marker = new_marker()
-        head = call(marker, Script("sudo", ":"), ())
+        head = call(marker, Script("sudo", ":"))
         try:
             await self._on_session("sudo", marker, head, become, _pieces, _MINUTE, None)
         except SudoFailed as error:
@@ -339,7 +348,7 @@ class Host:
             return
         since, refused, error = self._refused
         if refused == password and time.monotonic() - since < _REFUSAL_SECONDS:
-            raise SudoFailed(error.what, host=error.host, left=error.left, cure=error.cure)
+            raise SudoFailed(error.what, host=error.host, residue=error.residue, hint=error.hint)
 
     async def _on_session(
         self,
@@ -350,12 +359,13 @@ class Host:
         feed: Callable[[], AsyncIterator[bytes]],
         timeout: timedelta,
         on_life: Callable[[], None] | None,
+        limit: int = OUTPUT_LIMIT,
     ) -> Reply:
         pause = 0.0
         while True:
             async with self._link.session() as connection:
                 try:
-                    exchange = Exchange(self.spec, name, marker, become, program)
+                    exchange = Exchange(self.spec, name, marker, become, program, limit)
                     return await exchange.run(connection, feed(), timeout, on_life)
                 except SudoFailed:
                     self._sudo_good = False
@@ -377,7 +387,7 @@ class Host:
             raise SudoFailed(
                 "sudo takes a password, but the fleet file names none",
                 host=spec.name,
-                cure='sudo = { password_env = "…" } in the fleet file',
+                hint='sudo = { password_env = "…" } in the fleet file',
             )
         async with self._asking:
             now = time.monotonic()
@@ -386,12 +396,12 @@ class Host:
                 self._password = (now, await resolve(spec.sudo_password))
             return Become(self._password[1])
 
-    def _completed(self, name: str, reply: Reply, *, check: bool, left: str = "") -> Completed:
-        password = self._password[1] if self._password else ""
-        err = clean(reply.err.decode(errors="replace"), password)
+    def _completed(self, name: str, reply: Reply, *, check: bool, residue: str = "") -> Completed:
+        learn(reply.out, self.spec.address)
+        err = clean(reply.err.decode(errors="replace"), self._password[1] if self._password else "")
         if reply.code and check:
             error = script_failed(self.spec, name, reply.code, err, f"{self.spec.state_dir}/lock")
-            error.left = error.left or left
+            error.residue = error.residue or residue
             raise error
         return Completed(reply.code, reply.out, err)
 

@@ -4,7 +4,7 @@ In v2 `komodo.execute_terminal` still exists but takes `{target, terminal, comma
 editor, stays green in the list and fails when it is run. `execute_server_terminal` has v1's shape;
 `execute_terminal_stream` has no such twin. Sources: v1.19.5 and v2.3.2 `client/core/ts/src/lib.ts`.
 
-Scripts are TypeScript; only calls whose argument is an object literal are judged, everything else is left alone.
+Scripts are TypeScript; only calls whose argument is an object literal are examined, everything else is left alone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,15 @@ _GONE = re.compile(
     r"\b(execute_(?:container|deployment|stack)_exec_stream|connect_(?:container_|deployment_|stack_)?exec)\s*\("
 )
 _GONE_READ = re.compile(r"[\"'`](GetPeripheryVersion)[\"'`]")
+_LIST = re.compile(r"\.\s*read\s*\(\s*([\"'`])(List\w+)\1\s*(,\s*(?=\{)|\))")
+_PAGED = (
+    "ListActions ListAlerters ListAllContainers ListAllDockerContainers ListBuilders ListBuilds ListDeployments "
+    "ListFullActions ListFullAlerters ListFullBuilders ListFullBuilds ListFullDeployments ListFullProcedures "
+    "ListFullRepos ListFullResourceSyncs ListFullServers ListFullStacks ListProcedures ListRepos ListResourceSyncs "
+    "ListSchedules ListServers ListStacks ListTerminals"
+)
+_PAGES = frozenset(_PAGED.split())
+"""Reads with `limit` since v2.3.0 (client/core/rs/src/api/read); `ListBuildVersions` had one before."""
 _GONE_CALL = re.compile(r"\bkomodo\s*\.\s*(auth|user)\s*\(\s*[\"'`]")
 
 
@@ -27,7 +36,7 @@ class OldCall:
 
     line: int
     call: str
-    cure: str
+    hint: str
 
 
 def old_calls(text: str) -> tuple[OldCall, ...]:
@@ -45,15 +54,15 @@ def old_calls(text: str) -> tuple[OldCall, ...]:
             found.append(OldCall(_line(code, match.start()), name, f"use {better}"))
     for match, keys in _object_calls(text, _CREATE):
         if code[match.start()] == text[match.start()] and "server" in keys and "target" not in keys:
-            cure = "drop it, and give execute_server_terminal init: {command, recreate}"
-            found.append(OldCall(_line(text, match.start()), "CreateTerminal", cure))
+            hint = "drop it, and give execute_server_terminal init: {command, recreate}"
+            found.append(OldCall(_line(text, match.start()), "CreateTerminal", hint))
     found += [
         OldCall(_line(code, m.start()), m.group(1), "gone in v2; use the call without _stream")
         for m in _GONE.finditer(code)
     ]
     found += [
-        OldCall(_line(text, m.start()), call.format(m.group(1)), cure)
-        for pattern, call, cure in (
+        OldCall(_line(text, m.start()), call.format(m.group(1)), hint)
+        for pattern, call, hint in (
             (_GONE_READ, "GetPeripheryVersion", "use GetPeripheryInformation"),
             (_GONE_CALL, "komodo.{}(…)", "this form is gone in v2"),
         )
@@ -61,6 +70,19 @@ def old_calls(text: str) -> tuple[OldCall, ...]:
         if code[m.start()] == text[m.start()]
     ]
     return tuple(sorted(found, key=lambda c: c.line))
+
+
+def short_lists(text: str) -> tuple[OldCall, ...]:
+    """Lists without `limit`, which hold 50 items from v2.3.0 on. Only literal calls are examined."""
+    code, blank = _blanked(text), _blanked(_blanked(text))
+    found = []
+    for match in _LIST.finditer(text):
+        if match.group(2) not in _PAGES or code[match.start()] != text[match.start()]:
+            continue
+        keys = _keys(blank, match.end()) if match.group(3) != ")" else {}
+        if keys is not None and "limit" not in keys and "..." not in blank[match.end() :].partition("}")[0]:
+            found.append(OldCall(_line(text, match.start()), match.group(2), ""))
+    return tuple(found)
 
 
 def rewritten(text: str) -> str:

@@ -25,7 +25,7 @@ _PARSE = re.compile(
     r"((?:Failed to (?:parse \w+|open|read contents of) file|Unsupported file type) at )(.+?)(?: \||$)"
     r"|(Types on field \S+ do not match|Parsed value is not object|Failed to parse (?:merged|\w+ (?:file|config)))"
 )
-"""What the config loader says about a file (or a field) that it then leaves out: v1.19.5:lib/config/src/error.rs."""
+"""Messages of the config loader about a file (or a field) that it skips: v1.19.5:lib/config/src/error.rs."""
 _QUOTED_VALUE = re.compile(
     r"((?:invalid (?:type|value): (?:string|character|byte array)|unknown (?:variant|field)|invalid digit)\s*)"
     r"(\\*\"(?:[^\"\\]|\\.)*\\*\"|`[^`]*`|'[^']*')"
@@ -50,7 +50,7 @@ _PUBLIC_KEY = re.compile(r"(?:^|\s)Public Key: (\S+)")
 _LISTENING = re.compile(r"(?:Server starting on|Komodo (?:Periphery|Core) starting on) (\S+)")
 _LOGIN = re.compile(r"Logged in to Komodo Core (\S+) websocket(?: as Server (.+))?")
 _LOGIN_FAILED = re.compile(
-    r"(Core failed to login to connection \| .*|Onboarding failed: .*|Connection for \S+ is already active.*"
+    r"((?:Core f|F)ailed to login(?: to connection)? \| .*|Onboarding failed: .*|Connection for \S+ is already active.*"
     r"|Failed to (?:run inbound connection server|start outbound connection) .*|CONNECTION ERROR: .*"
     r"|\d{3} (?:Not Found|Bad Request|Unauthorized): Server .*)"
 )
@@ -90,15 +90,27 @@ def cleaned_lines(lines: Iterable[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class LoadedConfig:
-    """The settings a process says it runs with: of the line `PeripheryConfig {…}` or `CoreConfig {…}`."""
+    """The settings that a process logs at its start: of the line `PeripheryConfig {…}` or `CoreConfig {…}`."""
 
     core_public_keys: tuple[str, ...] | None = None
     """None: not set (v1 never has it). Empty: set to nothing, which accepts any Core. In one-line form."""
     passkeys: int | None = None
     """How many; None: not set. Never the values."""
     core_addresses: tuple[str, ...] = ()
+    connect_as: str = ""
+    root_directory: str = ""
     port: int = 0
     ssl: bool = True
+
+    @property
+    def pins(self) -> tuple[str, ...]:
+        """What the agent checks Core's key against. An agent that connects by itself has a default.
+
+        That is the file where it keeps the first key that it sees (v2.3.2:bin/periphery/src/state.rs).
+        """
+        if self.core_public_keys is None and self.core_addresses:
+            return (f"file:{(self.root_directory or '/etc/komodo').rstrip('/')}/keys/core.pub",)
+        return self.core_public_keys or ()
 
     def __str__(self) -> str:
         keys = "None" if self.core_public_keys is None else f"[{', '.join(self.core_public_keys)}]"
@@ -107,17 +119,20 @@ class LoadedConfig:
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """One `Logged in to Komodo Core HOST websocket`."""
+    """One `Logged in to Komodo Core HOST websocket`, of an agent that connects by itself with ` as Server NAME`."""
 
     core: str
+    """Of an agent that connects by itself: host and port of the address that it uses."""
     line: str
     at: str
     """The line's own UTC time; empty where timestamps are off."""
+    server: str = ""
+    """Empty: Core has connected to the agent."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunLog:
-    """What one run of an agent (or of Core) said. Every text in here was cleaned."""
+    """The log of one run of an agent (or of Core). Every text in here was cleaned."""
 
     version: str = ""
     config: LoadedConfig | None = None
@@ -136,7 +151,7 @@ class RunLog:
 
     @property
     def reason(self) -> str:
-        """Why it does not run or is not connected, in Komodo's words; empty: nothing was said."""
+        """Why it does not run or is not connected, in Komodo's words; empty: the log gives no reason."""
         if self.unparsed:
             return (
                 f"the config was not loaded: {self.unparsed[-1]} was skipped (it cannot be read, or is no valid TOML)"
@@ -144,6 +159,11 @@ class RunLog:
         if self.errors:
             return self.errors[-1]
         return self.failures[-1] if self.failures else ""
+
+
+def is_listening(line: str) -> bool:
+    """Whether a line of `proof` says that the agent listens."""
+    return _LISTENING.search(line) is not None
 
 
 def last_run(text: str) -> str:
@@ -185,7 +205,7 @@ def parse_run(text: str) -> RunLog:
             listening = match.group(1)
             proof.append(cleaned(line))
         elif match := _LOGIN.search(line):
-            logins.append(Login(match.group(1), cleaned(line), _stamp(line).strip()))
+            logins.append(Login(match[1], cleaned(line), _stamp(line).strip(), (match[2] or "").strip()))
             proof.append(cleaned(line))
         elif match := _PARSE.search(line):
             unparsed.append(match.group(2) or match.group(3))
@@ -209,7 +229,7 @@ def parse_run(text: str) -> RunLog:
     )
 
 
-_CURES: tuple[tuple[str, str], ...] = (
+_HINTS: tuple[tuple[str, str], ...] = (
     (
         r"Periphery requires passkey auth|Invalid passkey",
         "the agent still logs in by passkey: its config has no core_public_keys; pin Core's key, then retry",
@@ -238,10 +258,10 @@ _CURES: tuple[tuple[str, str], ...] = (
         r"already active|500 Internal Server Error",
         "two Servers of Komodo use this one agent: disable or delete the other one",
     ),
-    (r"Connection refused", "nothing listens at the Server's address: look at the agent's journal on that host"),
+    (r"Connection refused", "nothing listens at the Server's address: read the agent's journal on that host"),
     (
         r"timed? ?out|No route to host|unreachable|dns error|failed to lookup",
-        "Core does not reach the Server's address: look at firewall, DNS and the address in Komodo",
+        "Core does not reach the Server's address: check firewall, DNS and the address in Komodo",
     ),
     (r"server not enabled", "the Server is disabled in Komodo: enable it there, then retry"),
     (
@@ -255,7 +275,7 @@ _CURES: tuple[tuple[str, str], ...] = (
     ),
     (
         r"expected a string",
-        "core_public_keys stands below a [table] of the config: move it above the first table",
+        "core_public_keys is below a [table] of the config: move it above the first table",
     ),
     (r"failed to parse periphery environment", "an environment variable PERIPHERY_… of the unit has a bad value"),
     (r"no valid TOML|Failed to parse toml", "correct the file: a skipped config leaves the agent open to any Core"),
@@ -268,9 +288,9 @@ _CURES: tuple[tuple[str, str], ...] = (
 )
 
 
-def cure(reason: str) -> str:
+def hint(reason: str) -> str:
     """What to do about an error text of Core (Server `err`) or a line of the agent's log; empty: unknown."""
-    for pattern, text in _CURES:
+    for pattern, text in _HINTS:
         if re.search(pattern, reason, re.IGNORECASE):
             return text
     return ""
@@ -288,6 +308,8 @@ def _loaded(text: str) -> LoadedConfig:
         core_public_keys=None if keys is None else tuple(understood(key) or key for key in keys),
         passkeys=None if (found := _strings(text, "passkeys")) is None else len(found),
         core_addresses=_strings(text, "core_addresses") or (),
+        connect_as=_string(text, "connect_as"),
+        root_directory=_string(text, "root_directory"),
         port=int(port.group(1)) if port else 0,
         ssl="ssl_enabled: false" not in text,
     )
@@ -298,6 +320,11 @@ def _strings(text: str, field: str) -> tuple[str, ...] | None:
     if match is None or match.group(1) == "None":
         return None
     return tuple(_unescaped(written) for written in _STRINGS.findall(match.group(2)))
+
+
+def _string(text: str, field: str) -> str:
+    match = re.search(rf'\b{field}: "((?:[^"\\]|\\.)*)"', text)
+    return _unescaped(match[1]) if match else ""
 
 
 def _unescaped(written: str) -> str:

@@ -1,4 +1,4 @@
-"""Komodo's releases: version numbers, where agent binaries lie, what an artifact must look like.
+"""Komodo's releases: version numbers, addresses of agent binaries, what an artifact must look like.
 
 Assets are `periphery-x86_64` and `periphery-aarch64` (v2.3.2:scripts/setup-periphery.py); releases carry no checksum
 file, but GitHub's API gives newer assets a digest. v2 binaries need glibc 2.34 or newer and OpenSSL 3
@@ -7,16 +7,16 @@ file, but GitHub's API gives newer assets a digest. v2 binaries need glibc 2.34 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
-from typing import Any
 from urllib.parse import urlsplit
 
 from model.errors import ArtifactError, UpgradeError
 
 FIRST_V2 = (2, 0, 0)
-NEWEST_SEEN = (2, 3, 2)
-"""The newest release whose behaviour this project was checked against."""
+NEWEST_KNOWN = (2, 3, 3)
+"""The newest release whose changes are known here (2026-09-02); the last of `model.fleet.values.RELEASES`."""
 OLDEST_AGENT = (1, 15, 0)
 """The oldest v1 release whose files and logs are known."""
 MIN_GLIBC = (2, 34)
@@ -24,6 +24,8 @@ MIN_GLIBC = (2, 34)
 FIRST_KM = (1, 19, 0)
 """From here on Core's image has `km` with `database backup` and `restore` (v1.19.0:bin/cli)."""
 ARCHES = ("x86_64", "aarch64")
+LARGEST_AGENT = 512 * 1024 * 1024
+"""Bytes. v2.3.2's binary has 40 MiB."""
 _ARCH_NAMES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 _ELF_MACHINES = {62: "x86_64", 183: "aarch64"}
 _EXACT = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
@@ -32,7 +34,7 @@ TOO_OLD = (
     "upgrade this system (Debian 12, Ubuntu 22.04, RHEL 9 or newer), run the agent as a container, "
     "or name the server in leave_behind"
 )
-"""The ways out for a host on which v2's binary cannot run."""
+"""What can be done about a host on which v2's binary cannot run."""
 
 
 def version_of(text: str) -> tuple[int, int, int] | None:
@@ -45,9 +47,9 @@ def check_target(target: str) -> tuple[int, int, int]:
     """The target as numbers. Raises UpgradeError where it is no exact v2 version."""
     numbers = version_of(target)
     if numbers is None:
-        raise UpgradeError(f"{target!r} is no exact version", cure='write target = "2.3.2" (three numbers, without v)')
+        raise UpgradeError(f"{target!r} is no exact version", hint='write target = "2.3.2" (three numbers, without v)')
     if numbers < FIRST_V2:
-        raise UpgradeError(f"{target} is no v2 version", cure="this tool upgrades to 2.0.0 or newer")
+        raise UpgradeError(f"{target} is no v2 version", hint="this tool upgrades to 2.0.0 or newer")
     return numbers
 
 
@@ -56,8 +58,8 @@ def arch_of(machine: str) -> str:
     return _ARCH_NAMES.get(machine.strip().lower(), "")
 
 
-def version_said(text: str) -> str:
-    """The version in what `periphery --version` prints: "periphery 2.3.2" → "2.3.2"; empty: it said something else."""
+def printed_version(text: str) -> str:
+    """The version in the output of `periphery --version`: "periphery 2.3.2" → "2.3.2"; empty for other output."""
     match = re.search(r"^periphery v?(\d+\.\d+\.\d+\S*)\s*$", text.strip(), re.MULTILINE)
     return match.group(1) if match else ""
 
@@ -76,10 +78,15 @@ def release_api(url: str) -> str:
     return f"https://api.github.com/repos/{match.group(1)}/{match.group(2)}/releases/tags/{match.group(3)}"
 
 
-def published_digest(release: Mapping[str, Any], url: str) -> str:
-    """The sha256 that GitHub's release API gives for the asset at this address; empty: none is given."""
+def published_digest(answer: bytes, url: str) -> str:
+    """The sha256 that an answer of GitHub's release API gives for the asset at this address; empty: none."""
+    try:
+        release = json.loads(answer)
+    except (ValueError, RecursionError):
+        return ""
+    assets = release.get("assets") if isinstance(release, Mapping) else None
     name = urlsplit(url).path.rsplit("/", 1)[-1]
-    for asset in release.get("assets") or []:
+    for asset in assets if isinstance(assets, list) else ():
         if isinstance(asset, Mapping) and asset.get("name") == name:
             kind, _, digest = str(asset.get("digest") or "").partition(":")
             if kind == "sha256" and re.fullmatch(r"[0-9a-f]{64}", digest):
@@ -88,32 +95,32 @@ def published_digest(release: Mapping[str, Any], url: str) -> str:
 
 
 def check_artifact(head: bytes, size: int, *, arch: str, source: str) -> None:
-    """Refuses what is no program at all, before anybody runs it (a shell would *execute* an HTML page line by line).
+    """Refuse what is no program, before it is run: a shell would execute an HTML page line by line.
 
     `head` is the file's first bytes (20 are enough). Raises ArtifactError.
     """
     if size < 64:
-        said = head[:40].decode("ascii", "replace").strip()
+        beginning = head[:40].decode("ascii", "replace").strip()
         raise ArtifactError(
-            f"{source} is {size} bytes ({said!r}), no program",
-            cure="check that this version exists, or set url or sha256 in [agent] of the fleet file",
+            f"{source} is {size} bytes ({beginning!r}), no program",
+            hint="check that this version exists, or set url or sha256 in [agent] of the fleet file",
         )
     if head[:4] == b"\x7fELF":
         machine = _ELF_MACHINES.get(int.from_bytes(head[18:20], "little"), "another machine")
         if machine != arch:
             raise ArtifactError(
-                f"{source} is a program for {machine}, the host is {arch}", cure="correct url in [agent]"
+                f"{source} is a program for {machine}, the host is {arch}", hint="correct url in [agent]"
             )
         return
     if head[:2] != b"#!":
         raise ArtifactError(
             f"{source} is no program (it begins with {head[:16]!r})",
-            cure='a proxy or login page may stand in between: fetch it by hand, or set download = "worker"',
+            hint='a proxy or a login page may have answered: download it by hand, or set download = "worker"',
         )
 
 
 def runs_here(glibc: str, openssl3: bool | None) -> str:
-    """Why v2's binary will not run on such a system; empty: nothing speaks against it. A prediction only."""
+    """Why v2's binary is expected not to run on such a system; empty if it is expected to run."""
     numbers = tuple(int(n) for n in re.findall(r"\d+", glibc)[:2])
     if len(numbers) == 2 and numbers < MIN_GLIBC:
         return f"its glibc is {glibc}, v2's binary needs 2.34 or newer"

@@ -1,1 +1,1 @@
-"""What crosses the wire and what people write: frozen dataclasses, the fleet file, one exception tree. No I/O."""
+"""Messages of workflows and activities, the fleet file, and the exceptions: frozen dataclasses without I/O."""

@@ -5,7 +5,7 @@
     ├── SecretMissing             a reference (env, file, command) does not resolve
     ├── EditRefused               a file cannot be edited safely; carries the snippet to paste
     ├── KeyRejected               text that is no X25519 public key
-    ├── PlanChanged               a host is not any more what the plan was made for
+    ├── PlanChanged               a host is no longer what the plan was made for
     ├── HostError
     │   ├── Unreachable *         no connection: refused, timed out, name unknown, link lost
     │   ├── HostKeyUnknown        the host's key is in no known_hosts file
@@ -32,14 +32,18 @@
     ├── AgentFailed               an agent's v2 does not run as it must
     │   ├── AgentNotStarted       it exits, loops or never reports its version
     │   ├── ConfigNotLoaded       it runs without the config: it is open to anyone
-    │   └── PutItselfBack         the host's dead-man timer was over: the old version runs again
+    │   └── AutoRolledBack        the host's automatic rollback timer ended: the old version runs again
     ├── NotProven *               v2 runs, Core has not confirmed it yet
     ├── TemporalUnavailable       no Temporal server answers
     ├── NoWorker                  Temporal answers, but no worker does
+    ├── KeyRingError              the keys of the payload codec cannot be used
+    ├── NotAuthenticated          a payload that was not encrypted with this key ring for this workflow
+    ├── PolicyRefused             the worker's own policy does not allow it
     ├── UpgradeAlreadyRunning     the fleet is being upgraded or rolled back right now
     ├── NoSuchUpgrade             nothing runs (or ever ran) for this fleet
     ├── NotAccepted               a decision or control that the upgrade did not take
-    └── ServiceRefused            the embedded service cannot be started, replaced or stopped now
+    ├── ServiceRefused            the embedded service cannot be started, replaced or stopped now
+    └── InternalError             a bug of this project; carries the place to report it
 
 Those marked * are transient: the same step may succeed when it is tried again. Everything else needs a person.
 """
@@ -60,18 +64,18 @@ class UpgradeError(Exception):
     transient: ClassVar[bool] = False
     exit_code: ClassVar[int] = 1
 
-    def __init__(self, what: str, *, host: str = "", left: str = "", cure: str = "") -> None:
+    def __init__(self, what: str, *, host: str = "", residue: str = "", hint: str = "") -> None:
         self.what = what
         self.host = host
-        self.left = left
-        self.cure = cure
+        self.residue = residue
+        self.hint = hint
         super().__init__(what)
 
     def __str__(self) -> str:
         where = f"{self.host}: " if self.host else ""
-        left = f"\n  left behind: {self.left}" if self.left else ""
-        cure = f"\n  next: {self.cure}" if self.cure else ""
-        return f"{where}{self.what}{left}{cure}"
+        residue = f"\n  left behind: {self.residue}" if self.residue else ""
+        hint = f"\n  next: {self.hint}" if self.hint else ""
+        return f"{where}{self.what}{residue}{hint}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,21 +87,21 @@ class FileProblem:
     key: str
     """Dotted, with the server's name where one is meant: "server[web-1].host"."""
     what: str
-    cure: str
+    hint: str
 
 
 class FleetFileError(UpgradeError):
-    """The fleet file cannot be read or is not valid; names file, key or line, and the cure.
+    """The fleet file cannot be read or is not valid; names file, key or line, and has a hint.
 
-    `problems` holds all of them, each with its own line and cure.
+    `problems` holds all of them, each with its own line and hint.
     """
 
     exit_code = 2
 
     def __init__(
-        self, what: str, *, problems: tuple[FileProblem, ...] = (), host: str = "", left: str = "", cure: str = ""
+        self, what: str, *, problems: tuple[FileProblem, ...] = (), host: str = "", residue: str = "", hint: str = ""
     ) -> None:
-        super().__init__(what, host=host, left=left, cure=cure)
+        super().__init__(what, host=host, residue=residue, hint=hint)
         self.problems = problems
 
 
@@ -110,8 +114,8 @@ class EditRefused(UpgradeError):
 
     exit_code = 4
 
-    def __init__(self, what: str, *, snippet: str = "", host: str = "", left: str = "", cure: str = "") -> None:
-        super().__init__(what, host=host, left=left, cure=cure)
+    def __init__(self, what: str, *, snippet: str = "", host: str = "", residue: str = "", hint: str = "") -> None:
+        super().__init__(what, host=host, residue=residue, hint=hint)
         self.snippet = snippet
 
 
@@ -136,13 +140,13 @@ class Unreachable(HostError):
 class HostKeyUnknown(HostError):
     """The host's key is in no known_hosts file. `fingerprint` is what the host showed."""
 
-    def __init__(self, what: str, *, fingerprint: str = "", host: str = "", left: str = "", cure: str = "") -> None:
-        super().__init__(what, host=host, left=left, cure=cure)
+    def __init__(self, what: str, *, fingerprint: str = "", host: str = "", residue: str = "", hint: str = "") -> None:
+        super().__init__(what, host=host, residue=residue, hint=hint)
         self.fingerprint = fingerprint
 
 
 class HostKeyChanged(HostKeyUnknown):
-    """The host shows another key than the one on record: somebody re-installed it, or somebody is in between."""
+    """The host shows another key than the one on record: it was reinstalled, or someone intercepts the connection."""
 
 
 class AuthenticationFailed(HostError):
@@ -169,9 +173,9 @@ class CommandFailed(HostError):
     """A remote command ended with an exit code other than 0. `tail` holds its last lines, cleaned of secrets."""
 
     def __init__(
-        self, what: str, *, code: int = 1, tail: str = "", host: str = "", left: str = "", cure: str = ""
+        self, what: str, *, code: int = 1, tail: str = "", host: str = "", residue: str = "", hint: str = ""
     ) -> None:
-        super().__init__(what, host=host, left=left, cure=cure)
+        super().__init__(what, host=host, residue=residue, hint=hint)
         self.code = code
         self.tail = tail
 
@@ -207,16 +211,16 @@ class CoreBusy(CoreApiError):
 
     transient = True
 
-    def __init__(self, what: str, *, retry_after: timedelta, host: str = "", cure: str = "") -> None:
-        super().__init__(what, host=host, cure=cure)
+    def __init__(self, what: str, *, retry_after: timedelta, host: str = "", hint: str = "") -> None:
+        super().__init__(what, host=host, hint=hint)
         self.retry_after = retry_after
 
 
 class CoreAnswered(CoreApiError):
     """Any other status than 200, with Core's `error` and `trace` joined into one line."""
 
-    def __init__(self, what: str, *, status: int, host: str = "", cure: str = "") -> None:
-        super().__init__(what, host=host, cure=cure)
+    def __init__(self, what: str, *, status: int, host: str = "", hint: str = "") -> None:
+        super().__init__(what, host=host, hint=hint)
         self.status = status
 
 
@@ -235,7 +239,7 @@ class DatabaseError(UpgradeError):
 
 
 class DatabaseUnreachable(DatabaseError):
-    """No answer from the database: it is not up (yet), or the way to it broke in the middle of a look."""
+    """No answer from the database: it is not up (yet), or the connection broke during a read."""
 
     transient = True
 
@@ -249,7 +253,7 @@ class DumpRejected(DatabaseError):
 
 
 class AgentFailed(UpgradeError):
-    """An agent's new version does not run as it must. The server is put back at once."""
+    """An agent's new version does not run as it must. It is restored at once."""
 
 
 class AgentNotStarted(AgentFailed):
@@ -260,8 +264,8 @@ class ConfigNotLoaded(AgentFailed):
     """The agent runs without its config file or without the key: it accepts any Core."""
 
 
-class PutItselfBack(AgentFailed):
-    """The host's dead-man timer was over before Core had confirmed the server: its old version runs again."""
+class AutoRolledBack(AgentFailed):
+    """The host's automatic rollback timer ended before Core confirmed the server: its old version runs again."""
 
 
 class NotProven(UpgradeError):
@@ -272,8 +276,8 @@ class NotProven(UpgradeError):
 
     transient = True
 
-    def __init__(self, what: str, *, waited: bool = False, host: str = "", left: str = "", cure: str = "") -> None:
-        super().__init__(what, host=host, left=left, cure=cure)
+    def __init__(self, what: str, *, waited: bool = False, host: str = "", residue: str = "", hint: str = "") -> None:
+        super().__init__(what, host=host, residue=residue, hint=hint)
         if waited:
             self.__dict__["transient"] = False
 
@@ -290,14 +294,30 @@ class NoWorker(UpgradeError):
     exit_code = 10
 
 
+class KeyRingError(UpgradeError):
+    """The key ring of the payload codec cannot be read, or others may read it."""
+
+    exit_code = 10
+
+
+class NotAuthenticated(UpgradeError):
+    """What Temporal holds was not encrypted with this key ring, or for another workflow."""
+
+    exit_code = 10
+
+
+class PolicyRefused(UpgradeError):
+    """The fleet wants a command, a file or a host that the worker's own policy does not allow."""
+
+
 class UpgradeAlreadyRunning(UpgradeError):
-    """One upgrade per fleet: who started the running one, when, and how to look at it."""
+    """One upgrade per fleet: who started the running one, when, and how to see its state."""
 
     exit_code = 11
 
 
 class NoSuchUpgrade(UpgradeError):
-    """There is no upgrade of this fleet to look at, to answer or to roll back."""
+    """There is no upgrade of this fleet to show, to answer or to roll back."""
 
     exit_code = 2
 
@@ -312,3 +332,7 @@ class NotAccepted(UpgradeError):
 
 class ServiceRefused(UpgradeError):
     """The embedded service (Temporal and worker on this machine) cannot do what was asked right now."""
+
+
+class InternalError(UpgradeError):
+    """A bug of this project, met by an activity."""

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+
+from model.fleet.spec import CoreSpec
+from model.text.outside import single_line
+
+LONGEST_FINDING = 4_000
+"""Characters of a finding's text."""
 
 
 class Severity(StrEnum):
@@ -29,7 +35,19 @@ class Finding:
     subject: str
     """A server's name, "core" or "fleet"."""
     text: str
-    cure: str = ""
+    """One line: names in it come from outside and must not look like further findings."""
+    hint: str = ""
+    ignored: str = ""
+    """Why its warning is ignored, as the fleet file says."""
+
+    def __post_init__(self) -> None:
+        """Keep the subject and the text on one line."""
+        object.__setattr__(self, "subject", single_line(self.subject, 300))
+        object.__setattr__(self, "text", single_line(self.text, LONGEST_FINDING))
+
+
+KEY_FILE = "core-key"
+"""Kind of the file with Core's key that an agent pins. It is written whatever it held, so its base is empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +56,7 @@ class PlannedEdit:
 
     path: str
     kind: str
-    """compose | env | periphery-config"""
+    """compose | env | periphery-config | KEY_FILE"""
     base_sha256: str
     result_sha256: str
     """Of the result with the placeholder `{core_public_key}` where Core's key will be."""
@@ -46,27 +64,79 @@ class PlannedEdit:
     """Unified, secrets masked, at most 8 KiB."""
     reasons: tuple[str, ...] = ()
     with_key: bool = False
-    """On Core's host: made once Core's key is known, on top of the edits before it."""
+    """In a Compose project: made once Core's key is known, on top of the edits before it."""
 
 
 class Install(StrEnum):
     """How an agent is installed."""
 
     SYSTEMD = "systemd"
+    CONTAINER = "container"
+    """A service of a Docker Compose project."""
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ComposeProject:
+    """How Core's compose project is addressed. Found from the container's labels, or given by the fleet file."""
+
+    name: str
+    directory: str
+    files: tuple[str, ...]
+    env_file: str = ""
+    """The one given with --env-file; empty: compose's own default (`.env` in the directory)."""
+    command: tuple[str, ...] = ("docker", "compose")
+    """("docker-compose",) for the old stand-alone tool."""
+    run_from: str = ""
+    """Folder commands are run from; empty: the directory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceFacts:
+    """One Komodo service of the compose project (core, or the periphery in its project)."""
+
+    service: str
+    container: str
+    image: str
+    """As written in the container's config: ghcr.io/moghtech/komodo-core:latest"""
+    image_id: str
+    repo_digest: str = ""
+    version: str = ""
+    target_image: str = ""
+    """What will be pulled: ghcr.io/moghtech/komodo-core:2.3.2"""
+    keys_to: str = ""
+    """Its key pair lies inside of the container and is copied to this folder of the host. Empty: it does not."""
+    target_digest: str = ""
+    """That its manifest must have; empty until it is pulled, where the registry could not be asked before."""
+    target_digest_source: str = ""
+    """Where that digest comes from, for people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerFacts:
+    """An agent that runs as a service of a Compose project: Core's own project, or any other one."""
+
+    project: ComposeProject
+    service: ServiceFacts
+    services: tuple[str, ...] = ()
+    """Services of Komodo in the project, whose `env_file:` is read to pin the key."""
+    pin: PlannedEdit | None = None
+    """In Core's project: gives it Core's key; listed among Core's edits. None: the file has the key."""
+    in_core_project: bool = True
+    """Its files are edited, saved and restored with Core's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerFacts:
-    """One agent's machine, as found. A server that could not be looked at has findings and little else."""
+    """One agent's machine, as found. A server that could not be surveyed has little more than findings."""
 
     name: str
     install: Install = Install.UNKNOWN
     reachable: bool = False
     current: bool = False
-    """Already on the target, with a key pinned. Whether it is Core's is judged when the plan is made."""
+    """Already on the target, with a key pinned. Whether it is Core's is decided when the plan is made."""
     version: str = ""
-    """Of the binary on disk, without v: "1.19.5"; empty: unknown."""
+    """Of the binary on disk, or of the container; without v: "1.19.5"; empty: unknown."""
     running_version: str = ""
     """As the running agent's own journal says; empty: not running or not found."""
     arch: str = ""
@@ -82,12 +152,26 @@ class ServerFacts:
     drop_ins: tuple[str, ...] = ()
     binary: str = ""
     binary_sha256: str = ""
+    artifact_sha256: str = ""
+    """That the new binary must have; empty if none is needed."""
+    artifact_source: str = ""
+    """Where that digest comes from, for people."""
     config_paths: tuple[str, ...] = ()
     user_unit: bool = False
+    container: ContainerFacts | None = None
+    """Set where it is installed as a container."""
     edits: tuple[PlannedEdit, ...] = ()
     """What pins Core's key. Of a server where some key is pinned, the plan keeps them only if it is not Core's."""
+    repin: tuple[PlannedEdit, ...] = ()
+    """What pins the one key that is written in the config by a file instead: the plan's edits if that key is Core's."""
     pinned_keys: tuple[str, ...] = ()
-    """One-line keys, and forms that only the agent itself resolves (`file:…`)."""
+    """One-line keys, and references to files that hold one (`file:…`)."""
+    file_keys: tuple[str, ...] = ()
+    """The keys in these files."""
+    outbound: bool = False
+    """The agent connects to Core by itself."""
+    connect_to: str = ""
+    """Address of Core that the agent is to connect to after its switch; empty: its connection stays as it is."""
     open_today: bool = False
     """The running agent accepts any Core."""
     state_place: str = ""
@@ -96,20 +180,15 @@ class ServerFacts:
     """Where each path was found, for people: "binary /usr/local/bin/periphery, from ExecStart of periphery.service"."""
     findings: tuple[Finding, ...] = ()
 
+    @property
+    def in_core_project(self) -> bool:
+        """It is the agent in Core's own Compose project."""
+        return self.container is not None and self.container.in_core_project
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ComposeProject:
-    """How Core's compose project is addressed. Found from the container's labels, or told by the fleet file."""
-
-    name: str
-    directory: str
-    files: tuple[str, ...]
-    env_file: str = ""
-    """The one given with --env-file; empty: compose's own default (`.env` in the directory)."""
-    command: tuple[str, ...] = ("docker", "compose")
-    """("docker-compose",) for the old stand-alone tool."""
-    run_from: str = ""
-    """Folder commands are run from; empty: the directory."""
+    @property
+    def edits_without_pin(self) -> tuple[PlannedEdit, ...]:
+        """What remains to be edited where the agent has Core's key: a container's image, `init` and keys mount."""
+        return tuple(e for e in self.edits if not e.with_key) if self.container else ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +196,9 @@ class DatabaseFacts:
     """Where Core keeps its data. No credentials."""
 
     container: str = ""
+    image: str = ""
+    image_id: str = ""
+    """Of the running container, which no upgrade replaces."""
     address: str = ""
     """host:port as Core uses it inside the project's network."""
     reach: str = ""
@@ -138,21 +220,6 @@ class KnownServer:
     enabled: bool
     state: str
     version: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceFacts:
-    """One Komodo service of the compose project (core, or the periphery beside it)."""
-
-    service: str
-    container: str
-    image: str
-    """As written in the container's config: ghcr.io/moghtech/komodo-core:latest"""
-    image_id: str
-    repo_digest: str = ""
-    version: str = ""
-    target_image: str = ""
-    """What will be pulled: ghcr.io/moghtech/komodo-core:2.3.2"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,6 +263,62 @@ class CoreFacts:
     sources: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
 
+    @property
+    def agent_name(self) -> str:
+        """Name of the agent in Core's own project: of its Server, or its service where Core does not report one."""
+        return self.agent_server or (self.agent.service if self.agent else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreInstallation(CoreFacts):
+    """Core as every step on its host needs it: nothing that a survey without refusals finds is missing."""
+
+    core: ServiceFacts
+    project: ComposeProject
+    database: DatabaseFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreRef:
+    """Core as the fleet file and the survey know it, for steps that change how it reaches a server."""
+
+    spec: CoreSpec
+    facts: CoreFacts
+
+
+def installation(facts: CoreFacts) -> CoreInstallation:
+    """The same facts of a plan that nothing refused. Raises ValueError where one of the three is missing."""
+    if facts.core is None or facts.project is None or facts.database is None:
+        raise ValueError("a step on Core's host was planned without Core's container, project or database")
+    return CoreInstallation(**{field.name: getattr(facts, field.name) for field in fields(CoreFacts)})
+
+
+class DumpLabel(StrEnum):
+    """When a dump is made; part of its file name."""
+
+    BEFORE = "before"
+    """While v1 runs: proves that a dump works, and how long it takes."""
+    FINAL = "final"
+    """Core v1 is stopped."""
+    PRE_ROLLBACK = "pre_rollback"
+    """Core v2 is stopped, before a rollback replaces the database."""
+
+
+class DumpMethod(StrEnum):
+    """The tool that dumps and restores the database."""
+
+    MONGODUMP = "mongodump"
+    KM = "km"
+    """Komodo's own tool, in Core's image since 1.19.0."""
+
+
+class Moment(StrEnum):
+    """When a fingerprint of the database was taken."""
+
+    BEFORE = "before the upgrade"
+    AFTER = "after the upgrade"
+    ROLLED_BACK = "after the rollback"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionCount:
@@ -218,11 +341,10 @@ class DumpProof:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DatabasePrint:
+class DatabaseFingerprint:
     """What Core's database held at one moment."""
 
-    moment: str
-    """before the upgrade | after the upgrade | after the rollback"""
+    moment: Moment
     at: datetime
     collections: tuple[CollectionCount, ...]
 
@@ -231,8 +353,7 @@ class DatabasePrint:
 class DumpFacts:
     """A dump of Core's database that exists and was checked."""
 
-    label: str
-    """before | final | pre_rollback"""
+    label: DumpLabel
     path: str
     """On the Core host."""
     bytes: int
@@ -240,8 +361,7 @@ class DumpFacts:
     collections: tuple[CollectionCount, ...]
     taken_at: datetime
     seconds: float
-    method: str = "mongodump"
-    """mongodump | km"""
+    method: DumpMethod = DumpMethod.MONGODUMP
     source: str = ""
     """On the Core host: the fingerprint of the database it was taken from."""
     proof: DumpProof | None = None
@@ -262,9 +382,9 @@ class SavedFile:
     """Absolute path of the copy in the run's folder."""
     sha256: str
     guide_name: str = ""
-    """The copy beside the file with the guide's name (`….bak_v1`); empty for binaries and units."""
+    """The copy next to the file with the guide's name (`….bak_v1`); empty for binaries and units."""
     note: str = ""
-    """For people: "an older compose.env.bak_v1 was kept; tonight's is compose.env.bak_v1.20261123T220000Z"."""
+    """As text: "an older compose.env.bak_v1 was kept; the copy of this run is compose.env.bak_v1.20261123T220000Z"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,3 +398,8 @@ class Backup:
     """The line a person types on that host."""
     taken_at: datetime
     notes: tuple[str, ...] = ()
+
+
+def agent_backup(core: Backup) -> Backup:
+    """The backup of the agent in Core's own project: Core's, with the command that restores the agent alone."""
+    return replace(core, restore_command=f"{core.restore_command} agent")

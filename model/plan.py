@@ -7,12 +7,13 @@ import json
 from dataclasses import asdict, dataclass, replace
 
 from model.facts import CoreFacts, Finding, PlannedEdit, ServerFacts, Severity
-from model.fleet import TOGETHER, FleetSpec
+from model.fleet.spec import Approval, FleetSpec, RolloutMode
+from model.text.versions import old_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wave:
-    """Servers that are upgraded at the same time. Number 1 is the canary; together, it is all of them."""
+    """Servers that are upgraded at the same time. Number 1 is the canary; all at once, it is all of them."""
 
     number: int
     servers: tuple[str, ...]
@@ -26,17 +27,18 @@ class Plan:
     target: str
     core: CoreFacts
     servers: tuple[ServerFacts, ...]
-    """All servers of the fleet file, those that are already current included."""
+    """All servers of the fleet file and the agent in Core's own project, those that are already current included."""
     waves: tuple[Wave, ...]
-    mode: str = "waves"
-    """waves | together"""
+    with_core: tuple[str, ...] = ()
+    """Switched right after Core, before the first wave: the agent in Core's own project."""
+    mode: RolloutMode = RolloutMode.WAVES
     already_current: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
     offline: tuple[str, ...] = ()
     """Set aside: nothing is planned for them before they return."""
     commands: tuple[str, ...] = ()
-    """In order, for people."""
-    way_back: tuple[str, ...] = ()
+    """In order, as shown to the operator."""
+    rollback_steps: tuple[str, ...] = ()
     digest: str = ""
 
     @property
@@ -54,6 +56,12 @@ class Plan:
         """Findings that an approver must know."""
         return tuple(f for f in self.findings if f.severity is Severity.WARN)
 
+    @property
+    def old(self) -> str:
+        """What runs before, in sentences: "v1", the version of a v2 ("2.0.0"), or "the old version"."""
+        left = [s.version for s in self.servers if not s.current and s.version]
+        return old_name(*([] if self.core.current else [self.core.version]), *left)
+
     def server(self, name: str) -> ServerFacts:
         """Facts of one server. Raises KeyError."""
         for facts in self.servers:
@@ -62,23 +70,50 @@ class Plan:
         raise KeyError(name)
 
 
+def with_ignored(fleet: FleetSpec, plan: Plan) -> Plan:
+    """The plan without the warnings that the fleet file ignores: they become notes with the reason. A refusal stays."""
+
+    def noted(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+        return tuple(
+            replace(one, severity=Severity.INFO, ignored=fleet.ignored_because)
+            if one.severity is Severity.WARN and one.code in fleet.ignored_checks
+            else one
+            for one in findings
+        )
+
+    servers = tuple(replace(facts, findings=noted(facts.findings)) for facts in plan.servers)
+    return replace(plan, core=replace(plan.core, findings=noted(plan.core.findings)), servers=servers)
+
+
 def bind(plan: Plan) -> Plan:
-    """The same plan with its digest: over what will be changed, not over what was merely seen (times, free space)."""
+    """The same plan with its digest, which covers every change but no mere observations (times, free space)."""
     core = plan.core
     bound: dict[str, object] = {
         "fleet": plan.fleet,
         "target": plan.target,
         "core": [core.version, [_edit(e) for e in core.edits], asdict(core.core) if core.core else None],
+        "database": [core.database.image, core.database.image_id] if core.database else None,
         "agent": asdict(core.agent) if core.agent else None,
         "servers": [
-            [s.name, s.version, s.binary, s.binary_sha256, list(s.config_paths), [_edit(e) for e in s.edits]]
+            [
+                s.name,
+                s.version,
+                s.binary,
+                s.binary_sha256,
+                s.artifact_sha256,
+                list(s.config_paths),
+                [_edit(e) for e in s.edits],
+                asdict(s.container.service) if s.container else None,
+                *([s.connect_to] if s.connect_to else []),
+            ]
             for s in plan.servers
         ],
         "waves": [list(w.servers) for w in plan.waves],
+        "with_core": list(plan.with_core),
         "left_behind": list(plan.left_behind),
         **({"offline": list(plan.offline)} if plan.offline else {}),
     }
-    if plan.mode == TOGETHER:
+    if plan.mode == RolloutMode.ALL_AT_ONCE:
         bound["mode"] = plan.mode
     text = json.dumps(bound, sort_keys=True, separators=(",", ":"))
     return replace(plan, digest=hashlib.sha256(text.encode()).hexdigest()[:16])
@@ -91,7 +126,7 @@ def _edit(edit: PlannedEdit) -> list[str]:
 def waves(fleet: FleetSpec, names: tuple[str, ...]) -> tuple[Wave, ...]:
     """Canary first, then waves of the configured size, in the fleet file's order."""
     rollout = fleet.rollout
-    each = rollout.approve == "each-server"
+    each = rollout.approve == Approval.EACH_SERVER
     share = rollout.wave.endswith("%")
     size = max(1, len(names) * int(rollout.wave[:-1]) // 100) if share else int(rollout.wave)
     if each:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import TypedDict
 
-from model.facts import Backup, CoreFacts, DumpFacts, Finding, PlannedEdit, ServerFacts
-from model.fleet import AgentRelease, Clocks, CoreSpec, FleetSpec, ServerSpec, slug
+from model.facts import Backup, CoreFacts, CoreInstallation, CoreRef, DumpFacts, DumpLabel, Finding, Moment, ServerFacts
+from model.fleet.spec import AgentRelease, CoreSpec, FleetSpec, ServerSpec, Timing, slug
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +21,7 @@ class Operation:
     target: str
     """A server's name, or "core"."""
     attempt: int = 1
-    """Rises with every human retry; an undo voids the marks of its attempt."""
+    """Rises with every human retry; an undo invalidates the marks of its attempt."""
 
     def id(self, step: str) -> str:
         """`<change>/<target slug>/<attempt>/<step>`"""
@@ -40,14 +41,33 @@ class Operation:
         return f"{state_dir}/{slug(self.fleet)}/{self.change}"
 
 
+SWITCH = "switch"
+"""Step of the operation that switches an agent; a restore waits for it."""
+
+
+def agent_operation(op: Operation, facts: CoreFacts) -> Operation | None:
+    """The operation of the agent in Core's own project, next to Core's own one; None: the project has no agent."""
+    return replace(op, target=facts.agent_name) if facts.agent_name else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetMessage:
+    """Base of inputs that carry the fleet."""
+
+    fleet: FleetSpec
+
+    @property
+    def timing(self) -> Timing:
+        """Of the fleet."""
+        return self.fleet.timing
+
+
 # --- surveys (read-only) ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SurveyCore:
-    """Input of `survey_core` and of `recheck_core`."""
-
-    fleet: FleetSpec
+class SurveyCore(FleetMessage):
+    """Input of `survey_core`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,12 +78,15 @@ class SurveyServer:
     target: str
     fleet: str
     agent: AgentRelease = AgentRelease()
-    clocks: Clocks = Clocks()
+    timing: Timing = Timing()
+    agents_url: str = ""
+    known: ServerFacts | None = None
+    """Of an agent in a container: what the survey of Core found of it. None: found from the unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recheck:
-    """What changed since the plan, and what is going on right now."""
+    """What changed since the plan, and what is in progress now."""
 
     drift: tuple[str, ...] = ()
     """Differences from the plan, for people; any of them means: plan again."""
@@ -71,29 +94,94 @@ class Recheck:
     """Updates in progress."""
     unreachable: str = ""
     """Why the host could not be reached, so that nothing is known; only where that is no failure."""
+    losses: tuple[str, ...] = ()
+    """What a rollback that keeps the database loses, because the old version cannot read it."""
 
 
 # --- Core -------------------------------------------------------------------------------------------------------------
 
 
-KEEP = "keep"
-"""Label of a way back that keeps what was written since (`[database] rollback`)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CoreStep:
-    """Input of every step on the Core host."""
+class CoreBasis(TypedDict):
+    """The fields of a CoreStep, to make a more specific message of: `DumpDatabase(**step.basis(), label=…)`."""
 
     op: Operation
     fleet: FleetSpec
-    facts: CoreFacts
-    backup: Backup | None = None
+    facts: CoreInstallation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreStep(FleetMessage):
+    """Input of the steps on Core's host that need the plan and nothing else; base of those that need more."""
+
+    op: Operation
+    facts: CoreInstallation
+
+    @property
+    def folder(self) -> str:
+        """The run folder on Core's host."""
+        return self.op.folder(self.fleet.core.host.state_dir)
+
+    def basis(self) -> CoreBasis:
+        """The fields that all messages about Core share."""
+        return {"op": self.op, "fleet": self.fleet, "facts": self.facts}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DumpDatabase(CoreStep):
+    """Input of `dump_database`."""
+
+    label: DumpLabel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DumpStep(CoreStep):
+    """Input of `prove_dump` and of `restore_database`: the dump that is proven or restored."""
+
+    dump: DumpFacts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FingerprintDatabase(CoreStep):
+    """Input of `fingerprint_database`."""
+
+    moment: Moment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteCoreFiles(CoreStep):
+    """Input of `write_core_files`."""
+
+    final_dump: DumpFacts
+    """Recorded in the run folder before v2 is started, so that a rollback needs no history."""
+    staged_key: str = ""
+    """Core's public key where its pair was created in advance: the pair is installed. Empty: v2 creates one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadCoreKey(CoreStep):
+    """Input of `read_core_key`."""
+
+    expected: str = ""
+    """The public key that was created in advance; Core must have it. Empty: any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckRollback(CoreStep):
+    """Input of `check_rollback`."""
+
+    backup: Backup
     dump: DumpFacts | None = None
-    """The dump this step rests on (counts to equal, or what to restore)."""
-    label: str = ""
-    """For dumps: before | final | pre_rollback. For a look at what a way back needs: KEEP, or nothing."""
-    key: str = ""
-    """Core's public key, once known."""
+    """The dump that will be restored. None: none is."""
+    keep_database: bool = False
+    """What was written since the upgrade is kept (`[database] rollback = "keep"`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReturnToNewCore(CoreStep):
+    """Input of `return_to_new_core`."""
+
+    dump: DumpFacts | None
+    """`pre_rollback`, where the failed rollback has touched the database."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +190,8 @@ class StagedCore:
 
     images: tuple[str, ...]
     digests: tuple[str, ...] = ()
-    keepers: tuple[str, ...] = ()
+    """Of the manifest of each image."""
+    image_pins: tuple[str, ...] = ()
     """Names of the created, never started containers (komodo-upgrade-keep-…)."""
 
 
@@ -113,7 +202,7 @@ class CoreStarted:
     version: str
     started_at: datetime
     """Host's time at `up -d`."""
-    dark: timedelta
+    downtime: timedelta
     """From the stop of the old Core until the new one answered."""
 
 
@@ -136,20 +225,70 @@ class Done:
 # --- servers ----------------------------------------------------------------------------------------------------------
 
 
+class ServerBasis(TypedDict):
+    """The fields of a ServerStep, to make a more specific message of."""
+
+    op: Operation
+    server: ServerSpec
+    facts: ServerFacts
+    target: str
+    agent: AgentRelease
+    timing: Timing
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerStep:
-    """Input of every step on a server."""
+    """Input of `back_up_server` and `stage_server`; base of the messages that need more."""
 
     op: Operation
     server: ServerSpec
     facts: ServerFacts
     target: str
     agent: AgentRelease = AgentRelease()
-    clocks: Clocks = Clocks()
-    backup: Backup | None = None
-    staged: StagedAgent | None = None
-    key: str = ""
-    """Core's public key; empty where nothing is pinned by this step."""
+    timing: Timing = Timing()
+
+    @property
+    def folder(self) -> str:
+        """The run folder on the server."""
+        return self.op.folder(self.server.host.state_dir)
+
+    def basis(self) -> ServerBasis:
+        """The fields that all messages about a server share."""
+        return ServerBasis(
+            op=self.op, server=self.server, facts=self.facts, target=self.target, agent=self.agent, timing=self.timing
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecheckServer(ServerStep):
+    """Input of `recheck_server`."""
+
+    staged: StagedAgent | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedServerStep(ServerStep):
+    """Input of the steps that need the server's backup: its restore, the check for one, its automatic rollback."""
+
+    backup: Backup
+    core: CoreRef | None = None
+    """Of a server that was to connect to Core: a restore gives Core its address again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchServer(SavedServerStep):
+    """Input of `switch_server`."""
+
+    staged: StagedAgent
+    key: str
+    """Core's public key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectServer(SavedServerStep):
+    """Input of `connect_server` and `disconnect_server`; `core` is set."""
+
+    key: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +300,9 @@ class StagedAgent:
     version: str
     source: str
     """For people: "downloaded by the host from …", "pushed by the worker"."""
+    image: str = ""
+    """Of an agent in a container."""
+    image_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,53 +314,51 @@ class Switched:
     """systemd's InvocationID of the new run; a container's id for the agent in Core's project."""
     started_at: datetime
     """Host's time."""
-    port_silent: timedelta
+    port_downtime: timedelta
     lines: tuple[str, ...]
     """The journal's proof lines, cleaned: version, loaded keys, listening."""
-    puts_itself_back_at: datetime | None = None
-    """By the host's clock, unless Core's login is seen or it is disarmed before. None: no dead-man timer."""
+    auto_rollback_at: datetime | None = None
+    """By the host's clock, unless Core's login is seen or it is disarmed before. None: no timer."""
 
 
 class Armed(StrEnum):
-    """What a host's dead-man timer is, or what became of it."""
+    """State of a host's automatic rollback timer."""
 
     NONE = "none"
     ARMED = "armed"
     LOST = "lost"
-    """The machine was restarted since: nothing will happen by itself any more."""
+    """The machine was restarted since, so the timer is gone."""
     FIRING = "firing"
     FIRED = "fired"
-    """The agent was put back."""
+    """The old version was restored."""
     FAILED = "failed"
-    """It was to be put back, and restore.sh did not end well."""
+    """restore.sh failed."""
     SILENT = "silent"
-    """Its time was over, and the agent's journal showed a login of Core."""
+    """Its time was over, and the agent's journal had a login of Core."""
     DISARMED = "disarmed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeadMan:
-    """Result of `look_at_dead_man` and `disarm_dead_man`."""
+class AutoRollback:
+    """Result of `check_auto_rollback` and `disarm_auto_rollback`."""
 
     state: Armed = Armed.NONE
     at: datetime | None = None
-    """When it will be over, or when it ended; the host's clock."""
+    """When it fires, or when it ended; by the host's clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerifyServer:
+class VerifyServer(FleetMessage):
     """Input of `verify_server`: the proof from Core's side, and from the agent's journal, that the key was used."""
 
     op: Operation
-    fleet: FleetSpec
     core: CoreFacts
     server: ServerSpec
+    facts: ServerFacts
     switched: Switched
     expected_version: str
     key: str
-    """Empty on the way back to v1: then the login line of v1 does not exist and Core's view alone counts."""
-    container: str = ""
-    """Set for the agent in Core's project: its container on the Core host."""
+    """Empty in a rollback to v1: v1 prints no login line, so Core's view alone counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,7 +370,7 @@ class Proof:
     line: str
     """The journal's login line, with the host's time."""
     confirmed_at: datetime
-    dark: timedelta = timedelta()
+    unmanaged: timedelta = timedelta()
     """From Core's switch until Core said Ok again (0 where unknown)."""
     unverified: tuple[str, ...] = ()
     """What could not be verified, for people."""
@@ -261,19 +401,10 @@ class ReleaseHosts:
     """Input of `release_host`: give the lock back, remove what was staged and not used; backups stay."""
 
     op: Operation
+    timing: Timing = Timing()
     server: ServerSpec | None = None
     core: CoreSpec | None = None
-    keepers: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SaveReport:
-    """Input of `save_report`: report.md and report.json into Core's run folder."""
-
-    op: Operation
-    core: CoreSpec
-    markdown: str
-    json: str
+    image_pins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,32 +412,7 @@ class Notice:
     """Input of `notify`."""
 
     fleet: str
+    timing: Timing = Timing()
     subject: str
     text: str
     command: str = ""
-
-
-__all__ = [
-    "Armed",
-    "CoreKey",
-    "CoreStarted",
-    "CoreStep",
-    "DeadMan",
-    "Done",
-    "Notice",
-    "Operation",
-    "PlannedEdit",
-    "PostChecks",
-    "Proof",
-    "Recheck",
-    "ReleaseHosts",
-    "Restored",
-    "SaveReport",
-    "ServerStep",
-    "StagedAgent",
-    "StagedCore",
-    "SurveyCore",
-    "SurveyServer",
-    "Switched",
-    "VerifyServer",
-]

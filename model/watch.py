@@ -1,4 +1,4 @@
-"""What is looked at after an upgrade, for hours and until the next day: input, looks and report of `WatchFleet`."""
+"""Input, checks and report of `WatchFleet`, which checks a fleet for hours after an upgrade and again the next day."""
 
 from __future__ import annotations
 
@@ -7,92 +7,93 @@ from datetime import datetime
 from enum import StrEnum
 
 from model.facts import CoreFacts, Finding
-from model.fleet import FleetSpec, Watch
+from model.fleet.spec import FleetSpec, Watch
+from model.steps import FleetMessage
 
 QUERY_WATCH = "watch"
-"""The WatchReport as it stands."""
+"""Returns the current WatchReport."""
 BACKUP_FINDINGS = ("no-backup-procedure", "backup-failed", "backup-not-run")
-"""Codes of what only a look for the automatic backup can find, or find cured."""
+"""Codes of findings that only a check for the automatic backup can open or close."""
 EXIT_FOUND = 8
-"""Exit code of `status` where the upgrade went well and the watch has found something."""
+"""Exit code of `status` if the upgrade succeeded and the watch has a finding."""
 
 
 def watch_id(workflow_id: str, change: str) -> str:
-    """Of the watch over one upgrade: below the fleet's own id, so it holds up nobody."""
+    """Id of the watch over one upgrade. It differs from the fleet's id, so it does not block other runs."""
     return f"{workflow_id}/watch/{change}"
 
 
 class WatchState(StrEnum):
-    """Where a watch stands."""
+    """The state of a watch."""
 
     WATCHING = "watching"
     OVER = "over"
     ENDED = "ended early"
-    """Another upgrade or a rollback began, or somebody cancelled it."""
+    """Another upgrade or a rollback started, or an operator cancelled the watch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchRequest:
-    """Input of `WatchFleet`. The fleet comes without its servers: only Core's host is talked to."""
+    """Input of `WatchFleet`. The fleet has no servers here, because only Core's host is connected to."""
 
     fleet: FleetSpec
     change: str
     watch: Watch
     core: CoreFacts
     servers: tuple[str, ...]
-    """Upgraded ones, as Komodo names them."""
+    """Komodo's names of the upgraded servers."""
     since: datetime
-    """When the upgrade was over."""
+    """The end of the upgrade."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatsAt:
-    """When the stats that Core holds of a server were made, by that server's clock."""
+    """The time of the stats that Core holds of a server, by that server's clock."""
 
     server: str
     at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WatchStep:
-    """Input of `watch_fleet`: one look."""
+class WatchStep(FleetMessage):
+    """Input of `watch_fleet`: one check."""
 
-    fleet: FleetSpec
     change: str
     core: CoreFacts
     servers: tuple[str, ...]
     since: datetime
     backup: bool = False
-    """It is the next day: the automatic backup must have run."""
+    """Check for the automatic backup, which must have run by the next day."""
     before: tuple[StatsAt, ...] = ()
-    """Of the last look: by now they must have moved."""
+    """Stats of the last check: Core must have newer ones by now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WatchLook:
+class WatchCheck:
     """Result of `watch_fleet`."""
 
     findings: tuple[Finding, ...] = ()
     stats: tuple[StatsAt, ...] = ()
     superseded: str = ""
-    """Why there is nothing to watch any more; empty: there is."""
+    """Why the watch ends, for example because of another upgrade; empty: it continues."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """One finding, over all looks."""
+    """One finding, over all checks."""
 
     finding: Finding
     first: datetime
     last: datetime
-    looks: int = 1
+    checks: int = 1
+    """In how many checks it was found."""
     open: bool = True
-    """The last look found it too."""
+    """The last check found it too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchReport:
-    """Answer of the query `watch`, and what the watch ends with."""
+    """Answer of the query `watch`, and result of the watch."""
 
     fleet: str
     change: str
@@ -100,26 +101,23 @@ class WatchReport:
     since: datetime
     until: datetime
     at: datetime
-    """Of the last look (of the beginning before there was one)."""
-    looks: int = 0
-    next_look: datetime | None = None
+    """Time of the last check; before the first one, the start of the watch."""
+    checks: int = 0
+    next_check: datetime | None = None
     servers: int = 0
     backup_seen: bool = False
-    """The automatic backup was looked for; whether it ran is told by the findings."""
+    """The automatic backup was checked; the findings show whether it ran."""
     found: tuple[Seen, ...] = ()
     detail: str = ""
 
     @property
     def open(self) -> tuple[Seen, ...]:
-        """What the last look found."""
+        """The findings of the last check."""
         return tuple(seen for seen in self.found if seen.open)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SaveWatch:
+class SaveWatch(FleetMessage):
     """Input of `save_watch`: the watch's section of report.md, and watch.json, in Core's run folder."""
 
-    fleet: FleetSpec
-    change: str
-    markdown: str
-    json: str
+    report: WatchReport

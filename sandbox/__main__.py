@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--speed", type=float, default=4.0, help="how many times faster than a real Core's clocks")
     parser.add_argument("--interval", default="1-sec", help="Core's monitoring interval")
     parser.add_argument(
-        "--fault", action="append", default=[], metavar="NAME@HOST[:TIMES|:put-back]", help="see sandbox/faults.py"
+        "--fault", action="append", default=[], metavar="NAME@HOST[:TIMES|:rolled-back]", help="see sandbox/faults.py"
     )
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_run(parser.parse_args()))

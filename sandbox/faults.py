@@ -24,7 +24,7 @@
 | dump-empty | core | | mongodump of a wrong database: exit 0, nothing in it |
 | dump-truncated | core | | mongodump exits 0, half of the archive is missing |
 | dump-loses | core | | mongodump exits 0 and counts all, one document is not in the archive |
-| dump-of-another | core | database="admin" | mongodump dumps another database than it was told |
+| dump-of-another | core | database="admin" | mongodump dumps another database than it was asked for |
 | dump-meanwhile | core | what="update"/"insert"/"delete" | somebody writes right after mongodump has read |
 | km-fails | core | | km does not reach the database |
 | dump-hangs | core | | mongodump never ends |
@@ -37,8 +37,8 @@
 | up-keeps-old | core | | `docker compose up` ends well and starts the old container: nothing was pulled |
 | up-does-nothing | core | | `docker compose up` fails without having done anything |
 
-Options of every fault: times=N (it heals itself after N strikes). Of crash-loop on a server: until="put-back" (it heals
-itself once another version was started there).
+Options of every fault: times=N (it heals itself after N strikes). Of crash-loop on a server: until="rolled-back" (it
+heals itself once another version was started there).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A whole simulated fleet in one process: `Sandbox.start`, faults, what was run where.
 
-Simplified, besides what the parts say of themselves: everybody on a host is the same real user (there is no chroot, no
-second user), so file permissions refuse nothing; the kernel, clock and disks are those of the machine it runs on.
+Simplified, besides what the parts document: all users of a host are one real user (there is no chroot), so file
+permissions refuse nothing; kernel, clock and disks are those of the machine that it runs on.
 """
 
 from __future__ import annotations
@@ -11,31 +11,36 @@ import contextlib
 import os
 import platform
 import secrets
-import shutil
 import signal
-import socket
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 import asyncssh
 
-from sandbox import fleet_file, programs, quick, releases, seed_documents, shims
-from sandbox.compose_cli import run as compose
-from sandbox.core import Core
-from sandbox.disks import FULL, READ_ONLY
-from sandbox.engine import Engine
+from sandbox import fleet_file, releases, seed_containers, seed_v2
+from sandbox.docker import processes
+from sandbox.docker.compose_cli import run as compose
+from sandbox.docker.engine import Container, Engine
 from sandbox.faults import Fault
-from sandbox.handlers import HANDLERS
-from sandbox.host import SandboxHost
-from sandbox.mongo_store import Store
-from sandbox.mongo_wire import MongoServer
-from sandbox.seed_files import NAMES, SHAPES, Secrets, write_agent, write_project
-from sandbox.ssh import SshHost
-from sandbox.standin import Call, ControlSocket
+from sandbox.handlers import handlers
+from sandbox.komodo_core import seed_documents
+from sandbox.komodo_core.core import Core
+from sandbox.komodo_core.program import CoreProgram
+from sandbox.machine import shims, stand_ins
+from sandbox.machine.call import Call
+from sandbox.machine.control import Control
+from sandbox.machine.disks import FULL, READ_ONLY
+from sandbox.machine.host import SandboxHost
+from sandbox.machine.ssh import SshHost
+from sandbox.mongo.program import database_of
+from sandbox.mongo.store import Store
+from sandbox.mongo.wire import MongoServer
+from sandbox.seed_files import SHAPES, Secrets, invent_secrets, server_name, write_agent, write_project
 from sandbox.web import Request, Response, WebServer
-from sandbox.world import Recorded, World, now
+from sandbox.world import Recorded, World, address_of, free_net, now
 
 CORE = "core"
 _BAD_DISKS = {"disk-full": FULL, "read-only": READ_ONLY}
@@ -48,19 +53,20 @@ class Sandbox:
     def __init__(self, folder: Path, world: World, secrets_of: Secrets) -> None:
         self.folder = folder
         self.world = world
-        self.hosts: dict[str, SandboxHost] = world.hosts
+        self.hosts: dict[str, SandboxHost] = {}
         self.own_secrets = secrets_of
         self.fleet_file = folder / "fleet.toml"
         self.api_key = API_KEY
         self._ssh: dict[str, SshHost] = {}
-        self._sockets = Path(tempfile.mkdtemp(prefix="kus-"))
-        self._control = ControlSocket(str(self._sockets / "s"), world.hosts)
+        self._control = Control(Path(tempfile.mkdtemp(prefix="kus-")))
         self._site = WebServer(self._release_site)
         world.watchers.append(self._drop_on_command)
+        self.engines: dict[str, Engine] = {}
+        """By host; Core's among them."""
         self._changes: list[asyncio.Task[Any]] = []
         self._client_key = asyncssh.generate_private_key("ssh-ed25519")
 
-    # --- what tests look at -------------------------------------------------------------------------------------------
+    # --- what tests read ----------------------------------------------------------------------------------------------
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -69,30 +75,35 @@ class Sandbox:
 
     @property
     def journal(self) -> list[Recorded]:
-        """Everything the stand-ins were asked to do, on all hosts, in order."""
+        """Every command of the stand-ins, on all hosts, in order."""
         return self.world.journal
 
     def mutations(self, host: str = "") -> list[Recorded]:
-        """Those that change something."""
+        """Commands that change something."""
         return [r for r in self.journal if r.mutating and host in ("", r.host)]
-
-    @property
-    def engine(self) -> Engine:
-        """Docker on the Core host."""
-        engine = self.hosts[CORE].docker
-        assert engine is not None
-        return engine
 
     @property
     def core(self) -> Core | None:
         """The running Core, if there is one."""
         for container in self.engine.containers.values():
-            if isinstance(container.program, Core):
-                return container.program
+            if isinstance(container.program, CoreProgram):
+                return container.program.core
         return None
 
     database = "mongo"
     """mongo | ferretdb"""
+    files = "v1"
+    """v1 | v2 | v2-keys-inside"""
+    outbound: tuple[str, ...] = ()
+    """Servers whose agents connect to Core by themselves; only with files of v2."""
+
+    containers: Mapping[str, str] = MappingProxyType({})
+    """Host → shape of its agent's container (sandbox/seed_containers.py); the other agents run under systemd."""
+
+    @property
+    def engine(self) -> Engine:
+        """Docker on Core's host."""
+        return self.engines[CORE]
 
     @property
     def store(self) -> Store:
@@ -102,16 +113,26 @@ class Sandbox:
     @property
     def database_server(self) -> MongoServer:
         """The listening mongod."""
-        found = [s for c in self.engine.containers.values() if (s := programs.database_of(c))]
+        found = [s for c in self.engine.containers.values() if (s := database_of(c))]
         return found[0]
 
     def agent_version(self, host: str) -> str:
         """Of the running agent; empty when none runs."""
+        if host in self.containers:
+            agent = self.agent_container(host)
+            return agent.image.version if agent.status == "running" else ""
         service = self.hosts[host].systemd.find("periphery.service")
         return service.agent.version if service and service.agent and service.agent.running else ""
 
+    def agent_container(self, host: str) -> Container:
+        """The agent's container on a host that has one."""
+        found = [c for c in self.engines[host].containers.values() if c.image.program == "periphery" and c.started]
+        return found[0]
+
     def logs(self, host: str) -> list[str]:
-        """The agent's journal."""
+        """The agent's journal, or its container's log."""
+        if host in self.containers:
+            return [text for _, _, text in self.agent_container(host).logs]
         return [e.text for e in self.hosts[host].journal.of("periphery.service")]
 
     # --- faults -------------------------------------------------------------------------------------------------------
@@ -136,28 +157,28 @@ class Sandbox:
         for fault in self.world.faults.heal(name, host):
             for one in self._named(fault.host):
                 if fault.name in _BAD_DISKS:
-                    one.mend_disk()
+                    one.empty_disk()
                 elif fault.name == "clock-jump":
                     shims.set_clock(one, 0)
                 elif fault.name == "old-libc":
                     (one.root / ".old-libc").unlink(missing_ok=True)
                 elif fault.name in {"unreachable", "hang"}:
-                    self._changes.append(self.world.spawn(self._mend_ssh(one.name)))
+                    self._changes.append(self.world.spawn(self._repair_ssh(one.name)))
         self._settle_shims()
 
     def _settle_shims(self) -> None:
         for host in self.hosts.values():
-            quick.settle(host)
+            stand_ins.settle(host)
 
     def kill_connections(self, host: str = "") -> None:
         """Cut every open SSH connection now."""
         for one in self._named(host):
             self._ssh[one.name].cut()
 
-    def prune_images(self) -> list[str]:
-        """What Komodo itself does every day: images that no container uses are gone. Returns their references."""
-        used = {c.image.id for c in self.engine.containers.values()}
-        images = self.engine.store.images
+    def prune_images(self, host: str = CORE) -> list[str]:
+        """What Komodo does every day: remove the images that no container uses. Returns their references."""
+        used = {c.image.id for c in self.engines[host].containers.values()}
+        images = self.engines[host].store.images
         gone = [image for image in images.values() if image.id not in used]
         for image in gone:
             del images[image.id]
@@ -171,18 +192,17 @@ class Sandbox:
         machine.sudo_seen.clear()
         for service in machine.systemd.services.values():
             await machine.systemd.stop(service)
-        engine = machine.docker
-        running = [c for c in engine.containers.values() if c.wanted] if engine else []
-        for container in running:
-            assert engine is not None
-            await engine.stop(container)
-        machine.booted = now().timestamp()
+        engine = self.engines.get(host)
+        running = [(engine, c) for c in engine.containers.values() if c.wanted] if engine else []
+        for docker, container in running:
+            await docker.stop(container)
+        machine.systemd.booted = now().timestamp()
         for service in machine.systemd.services.values():
             if machine.systemd.enabled(service) == "enabled":
                 await machine.systemd.start(service)
-        for container in running:
-            if engine is not None and container.spec.restart in {"unless-stopped", "always"}:
-                await engine.start(container)
+        for docker, container in running:
+            if container.spec.restart in {"unless-stopped", "always"}:
+                await docker.start(container)
 
     def _drop_on_command(self, host: str, argv: tuple[str, ...]) -> None:
         """Fault connection-drop with `on`."""
@@ -193,7 +213,7 @@ class Sandbox:
             self._ssh[host].cut()
 
     async def settled(self) -> None:
-        """Wait until what `fault` and `heal` began is done."""
+        """Wait until the changes that `fault` and `heal` started are done."""
         await asyncio.gather(*self._changes)
 
     async def _break_ssh(self, name: str, host: str) -> None:
@@ -205,14 +225,14 @@ class Sandbox:
         else:
             await server.new_host_key()
 
-    async def _mend_ssh(self, host: str) -> None:
+    async def _repair_ssh(self, host: str) -> None:
         await self._ssh[host].stop()
         await self._ssh[host].start()
 
     def _named(self, host: str) -> list[SandboxHost]:
         return [self.hosts[host]] if host else list(self.hosts.values())
 
-    # --- life ---------------------------------------------------------------------------------------------------------
+    # --- start and stop -----------------------------------------------------------------------------------------------
 
     @classmethod
     async def start(
@@ -227,14 +247,22 @@ class Sandbox:
         core_url: str = "https://komodo.example.com",
         target: str = "2.3.2",
         database: str = "mongo",
+        files: str = "v1",
+        outbound: tuple[str, ...] = (),
+        containers: Mapping[str, str] | None = None,
     ) -> Sandbox:
-        """Build the hosts' folders below `folder` and bring everything up. `database`: mongo | ferretdb."""
+        """Build the hosts' folders below `folder` and bring everything up. `database`: mongo | ferretdb.
+
+        `files`: v1 | v2 | v2-keys-inside, the shape of Core's project and of the agents' configurations.
+        `containers`: host → shape of its agent's container (sandbox/seed_containers.py).
+        """
         folder = Path(os.path.abspath(folder))  # noqa: ASYNC240, PTH100
         folder.mkdir(parents=True, exist_ok=True)
-        world = World(id=secrets.token_hex(8), net=await free_net(), speed=speed, handlers=dict(HANDLERS))
+        world = World(id=secrets.token_hex(8), net=await free_net(), speed=speed)
         sandbox = cls(folder, world, invent_secrets())
         world.commands_file = folder / "commands.jsonl"
-        sandbox.database = database
+        sandbox.database, sandbox.files, sandbox.outbound = database, files, outbound
+        sandbox.containers = containers or {}
         world.api_secret = sandbox.own_secrets.api_secret
         try:
             await sandbox._build(servers, core_version, agent_version, monitoring_interval, core_url, target)
@@ -246,7 +274,8 @@ class Sandbox:
     async def _build(
         self, servers: int, core_version: str, agent_version: str, interval: str, url: str, target: str
     ) -> None:
-        core = self._host(CORE, 1, docker=True)
+        core = self._host(CORE, 1)
+        self.engines[CORE] = Engine(core, processes.run)
         for position in range(servers):
             self._host(server_name(position), 11 + position)
         await self._control.start()
@@ -257,29 +286,49 @@ class Sandbox:
             shape = SHAPES[position] if position < len(SHAPES) else "plain"
             if shape == "sudo":
                 host.sudo, host.sudo_password = "password", self.own_secrets.sudo_password
-            write_agent(host.root, shape, binary=binary, core=core.address, secrets=self.own_secrets)
+            if host.name not in self.containers:
+                write_agent(host.root, shape, binary=binary, core=core.address, secrets=self.own_secrets)
+        for number, (name, shape) in enumerate(self.containers.items()):
+            engine = self.engines[name] = Engine(self.hosts[name], processes.run, first=130 + 20 * number)
+            engine.old_compose = shape == "config"
         for host in self.hosts.values():
-            host.build(self._control.path)
+            self._control.add(host, handlers(self.engines.get(host.name)))
             key = asyncssh.generate_private_key("ssh-ed25519")
             self._ssh[host.name] = SshHost(host, self._client_key, key)
             await self._ssh[host.name].start()
         for host in self._servers():
+            if host.name in self.containers:
+                await self._start_container(host, agent_version)
+                continue
             service = host.systemd.find("periphery.service")
             assert service is not None
             await host.systemd.start(service)
         await self._start_core(core, core_version, interval, url)
+        if self.files != "v1" and self.core is not None:
+            for host in (h for h in self._servers() if h.name not in self.containers):
+                address = core.address if host.name in self.outbound else ""
+                await seed_v2.configure(host, self.store, self.core.public_key, address)
         keys = {name: ssh.host_key for name, ssh in self._ssh.items()}
-        fleet_file.write(self.folder, self.world, self._client_key, keys, self.own_secrets, API_KEY, target=target)
+        fleet_file.write(
+            self.folder,
+            self.hosts,
+            self.world.releases.base,
+            self._client_key,
+            keys,
+            self.own_secrets,
+            API_KEY,
+            target=target,
+        )
 
     async def _start_core(self, host: SandboxHost, version: str, interval: str, url: str) -> None:
-        folder = write_project(
-            host.root, tag="latest", host=url, interval=interval, secrets=self.own_secrets, database=self.database
-        )
         engine = self.engine
-        if version != "1.19.5":
-            text = (folder / "compose.env").read_text()
-            (folder / "compose.env").write_text(text.replace("IMAGE_TAG=latest", f"IMAGE_TAG={version}"))
         tag = "latest" if version == "1.19.5" else version
+        written = {"tag": tag, "host": url, "interval": interval, "database": self.database}
+        if self.files == "v1":
+            write_project(host.root, secrets=self.own_secrets, **written)
+        else:
+            mounted = self.files == "v2"
+            seed_v2.write_project(host.root, secrets=self.own_secrets, keys_mounted=mounted, **written)
         ferretdb = ("ghcr.io/ferretdb/ferretdb:2.7.0", "ghcr.io/ferretdb/postgres-documentdb:17")
         data = ferretdb if self.database == "ferretdb" else ("mongo",)
         for reference in (*data, *(f"ghcr.io/moghtech/komodo-{kind}:{tag}" for kind in ("core", "periphery"))):
@@ -287,24 +336,34 @@ class Sandbox:
             assert image is not None
             engine.store.add(image)
         await self._compose("up", "-d", "mongo", "periphery")
-        rows = [("Local", "https://periphery:8120")]
+        rows = [("Local", "https://periphery:8120" if self.files == "v1" else "")]
         rows += [(h.name, f"https://{h.address}:8120") for h in self._servers()]
         seed_documents.fill(self.store, "komodo", rows, API_KEY)
         await self._compose("up", "-d")
         await self._core_ready()
 
+    async def _start_container(self, host: SandboxHost, version: str) -> None:
+        """An agent in a container, as its owner installed it."""
+        engine = self.engines[host.name]
+        project = seed_containers.seeded(
+            self.containers[host.name], version=version, root=host.root, secrets=self.own_secrets
+        )
+        folder = seed_containers.write(host.root, project)
+        for reference in project.images:
+            image = engine.store.published(reference)
+            assert image is not None
+            engine.store.add(image)
+        call = Call(host, "docker", [], str(folder), host.environment(root=True))
+        if await compose(call, engine, [*project.words, "up", "-d"], old=project.old_compose):
+            raise RuntimeError(f"the sandbox's agent container does not start: {call.pending()}")
+
     async def _compose(self, *words: str) -> None:
-        """What a person typed when the fleet was installed (not recorded)."""
+        """What an operator typed when the fleet was installed (not recorded)."""
         host = self.hosts[CORE]
-        null = os.open(os.devnull, os.O_RDWR)
         flags = ["-p", "komodo", "-f", "komodo/mongo.compose.yaml", "--env-file", "komodo/compose.env"]
-        call = Call(host, "docker", [], str(host.root / "opt"), host.environment(root=True), 0, [null, null, null])
-        try:
-            code = await compose(call, self.engine, [*flags, *words])
-        finally:
-            os.close(null)
-        if code:
-            raise RuntimeError(f"the sandbox's own project does not start: {call.said()}")
+        call = Call(host, "docker", [], str(host.root / "opt"), host.environment(root=True))
+        if await compose(call, self.engine, [*flags, *words]):
+            raise RuntimeError(f"the sandbox's own project does not start: {call.pending()}")
 
     async def _core_ready(self) -> None:
         deadline = asyncio.get_running_loop().time() + 10
@@ -314,12 +373,9 @@ class Sandbox:
             await asyncio.sleep(0.01)
         self.core.tick()
 
-    def _host(self, name: str, number: int, *, docker: bool = False) -> SandboxHost:
-        address = address_of(self.world.net, number)
-        host = SandboxHost(self.world, name, self.folder / "hosts" / name, address)
-        if docker:
-            host.docker = Engine(host, programs.run)
-        self.hosts[name] = host
+    def _host(self, name: str, number: int) -> SandboxHost:
+        address = self.world.addresses[name] = address_of(self.world.net, number)
+        host = self.hosts[name] = SandboxHost(self.world, name, self.folder / "hosts" / name, address)
         return host
 
     def _servers(self) -> list[SandboxHost]:
@@ -332,7 +388,7 @@ class Sandbox:
         return Response(answer.status, answer.body, answer.kind)
 
     async def stop(self) -> None:
-        """Everything down; files stay. Processes that commands left behind are ended."""
+        """Stop everything; files stay. Processes that commands left behind are killed."""
         for ssh in self._ssh.values():
             await ssh.stop()
         self._end_processes()
@@ -342,10 +398,9 @@ class Sandbox:
         await self._site.stop()
         for host in self.hosts.values():
             await host.systemd.stop_all()
-            if host.docker is not None:
-                await host.docker.stop_all()
+        for engine in self.engines.values():
+            await engine.stop_all()
         await self.world.cancel_all()
-        shutil.rmtree(self._sockets, ignore_errors=True)
 
     def _end_processes(self, host: str = "") -> None:
         mark = f"KU_SANDBOX={self.world.id}".encode()
@@ -363,42 +418,3 @@ class Sandbox:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop()
-
-
-def server_name(position: int) -> str:
-    """web-1, db-1, nas, build-1, web-2, then web-3, web-4, …"""
-    return NAMES[position] if position < len(NAMES) else f"web-{position - 2}"
-
-
-def address_of(net: str, number: int) -> str:
-    """Loopback address of the n-th machine: .1 to .99, then the next networks."""
-    if number < 100:
-        return f"{net}.{number}"
-    first, second, third = net.split(".")
-    number -= 100
-    return f"{first}.{second}.{(int(third) + 1 + number // 250) % 256}.{number % 250 + 1}"
-
-
-def invent_secrets() -> Secrets:
-    """Random ones, so that a search for them finds only them."""
-    new = secrets.token_hex
-    return Secrets(
-        passkey=f"pk{new(14)}", db_password=f"db{new(14)}", webhook_secret=f"wh{new(14)}", jwt_secret=f"jw{new(14)}",
-        admin_password=f"ad{new(14)}", git_token=f"gt{new(14)}", stack_secret=f'st{new(8)} = [with] #odd',
-        sudo_password=f"su{new(10)}", api_secret=f"as{new(14)}",
-    )  # fmt: skip
-
-
-async def free_net() -> str:
-    """A random 127.x.y in which nobody listens on the ports that we need."""
-    for _ in range(50):
-        net = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(250) + 1}"
-        try:
-            for number, port in ((1, 9120), (100, 27017), (101, 27017), (102, 9120)):
-                with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    probe.bind((f"{net}.{number}", port))
-        except OSError:
-            continue
-        return net
-    raise RuntimeError("no free loopback network: the sandbox needs Linux, where all of 127.0.0.0/8 is local")

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import asyncssh
 
 from sandbox.keys import write_secret
+from sandbox.machine.host import SandboxHost
+from sandbox.releases import binary
 from sandbox.seed_files import Secrets
-
-if TYPE_CHECKING:
-    from sandbox.world import World
 
 
 def write(
     folder: Path,
-    world: World,
+    hosts: dict[str, SandboxHost],
+    base: str,
     client_key: asyncssh.SSHKey,
     host_keys: dict[str, asyncssh.SSHKey],
     secrets: Secrets,
@@ -25,7 +25,7 @@ def write(
     *,
     target: str,
 ) -> None:
-    """Everything a client needs to reach and upgrade the fleet."""
+    """Write what a client needs to reach and upgrade the fleet. `base`: address of the release site."""
     write_secret(folder / "id_ed25519", client_key.export_private_key())
     store = folder / "secrets"
     store.mkdir(mode=0o700, exist_ok=True)
@@ -36,17 +36,20 @@ def write(
     ):
         write_secret(store / name, value.encode() + b"\n")
     lines = []
-    for name, host in world.hosts.items():
+    for name, host in hosts.items():
         public = host_keys[name].export_public_key().decode().split()
         lines.append(f"[{host.address}]:{host.port} {public[0]} {public[1]}\n")
     (folder / "known_hosts").write_text("".join(lines))
     new = folder / "fleet.toml.new"
-    new.write_text(_text(world, target))
+    new.write_text(_text(hosts, base, target))
     os.replace(new, folder / "fleet.toml")  # noqa: PTH105
 
 
-def _text(world: World, target: str) -> str:
-    core = world.hosts["core"]
+def _text(hosts: dict[str, SandboxHost], base: str, target: str) -> str:
+    core = hosts["core"]
+    digests = ", ".join(
+        f'{arch} = "{hashlib.sha256(binary(target, arch)).hexdigest()}"' for arch in ("x86_64", "aarch64")
+    )
     text = f"""# A simulated fleet (python -m sandbox). Everything in it is on loopback.
 
 [fleet]
@@ -73,7 +76,8 @@ canary = 1
 wave = 2
 
 [agent]
-url = "{world.releases.base}/releases/download/v{{version}}/periphery-{{arch}}"
+url = "{base}/releases/download/v{{version}}/periphery-{{arch}}"
+sha256 = {{ {digests} }}
 
 [watch]
 lasts = "off"
@@ -90,7 +94,7 @@ retry = "6s"
 dump = "1m"
 download = "1m"
 """
-    for name, host in world.hosts.items():
+    for name, host in hosts.items():
         if name == "core":
             continue
         text += f"""

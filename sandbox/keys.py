@@ -22,7 +22,7 @@ def public_text(key: X25519PublicKey) -> str:
 
 
 def ensure_pair(private_file: Path) -> tuple[str, bool]:
-    """The public key of a pair kept at `private_file`, made there (0600, with a `.pub` beside it) if it is missing.
+    """The public key of a pair kept at `private_file`, made there (0600, with a `.pub` next to it) if it is missing.
 
     Returns the public key's line and whether the pair is new. A given private key gets no `.pub`
     (v2.3.2:lib: crates/pki).
@@ -36,6 +36,12 @@ def ensure_pair(private_file: Path) -> tuple[str, bool]:
     write_secret(private_file, pem)
     write_secret(private_file.with_suffix(".pub"), public)
     return public_text(key.public_key()), True
+
+
+def write_public(path: Path, key: str) -> None:
+    """A public key as the agent keeps it: PEM, 0600."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_secret(path, f"-----BEGIN PUBLIC KEY-----\n{key}\n-----END PUBLIC KEY-----\n".encode())
 
 
 def mint() -> tuple[str, str]:

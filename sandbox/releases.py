@@ -9,10 +9,11 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 
-VERSIONS = ("1.18.4", "1.19.4", "1.19.5", "2.0.0", "2.3.1", "2.3.2")
+VERSIONS = ("1.18.4", "1.19.4", "1.19.5", "2.0.0", "2.3.1", "2.3.2", "2.3.3")
 MARKER = b"# komodo-sandbox-agent "
 SIZE = 1_200_000
 
@@ -100,8 +101,6 @@ class Releases:
             return Answer(200, SETUP_SCRIPT.encode(), "text/plain; charset=utf-8")
         tag = _TAG.search(path)
         if tag and (tag.group(1) or VERSIONS[-1]) in VERSIONS:
-            import json
-
             return Answer(200, json.dumps(self._release(tag.group(1) or VERSIONS[-1])).encode(), "application/json")
         return Answer(404, b"Not Found", "text/plain; charset=utf-8")
 

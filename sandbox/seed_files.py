@@ -6,6 +6,7 @@ Written by ourselves; the shapes (variables with defaults, `env_file`, an agent 
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,7 +118,7 @@ TZ=Etc/UTC
 
 KOMODO_HOST={host}
 KOMODO_TITLE=Komodo
-## the agent beside Core
+## the agent in Core's project
 KOMODO_FIRST_SERVER=https://periphery:8120
 KOMODO_FIRST_SERVER_NAME=Local
 KOMODO_DISABLE_CONFIRM_DIALOG=false
@@ -226,7 +227,7 @@ passkeys = [ "{passkey}" ]   # same as KOMODO_PASSKEY in Core's compose.env
 ## core_public_keys = "not yet"
 
 ssl_enabled = true
-logging.level = "info"   # debug when in trouble
+logging.level = "info"   # debug to diagnose problems
 
 # --- accounts ---
 [[git_provider]]
@@ -335,3 +336,18 @@ def write_agent(root: Path, shape: str, *, binary: bytes, core: str, secrets: Se
     key = root / "etc/komodo/ssl/key.pem"  # an agent that has run before has its certificate
     key.parent.mkdir(parents=True, exist_ok=True)
     key.write_text("not a real key\n")
+
+
+def server_name(position: int) -> str:
+    """web-1, db-1, nas, build-1, web-2, then web-3, web-4, …"""
+    return NAMES[position] if position < len(NAMES) else f"web-{position - 2}"
+
+
+def invent_secrets() -> Secrets:
+    """Random ones, so that a search for them finds only them."""
+    new = secrets.token_hex
+    return Secrets(
+        passkey=f"pk{new(14)}", db_password=f"db{new(14)}", webhook_secret=f"wh{new(14)}", jwt_secret=f"jw{new(14)}",
+        admin_password=f"ad{new(14)}", git_token=f"gt{new(14)}", stack_secret=f'st{new(8)} = [with] #odd',
+        sudo_password=f"su{new(10)}", api_secret=f"as{new(14)}",
+    )  # fmt: skip

@@ -1,23 +1,20 @@
-"""What all parts of one sandbox share: hosts, faults, speed, and who listens where."""
+"""What all parts of one sandbox share: faults, speed, addresses, and which agent listens where."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import secrets
+import socket
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sandbox.faults import Faults
+from sandbox.mongo.store import Store
 from sandbox.releases import Releases
-
-if TYPE_CHECKING:
-    from sandbox.agent import Agent
-    from sandbox.host import SandboxHost
-    from sandbox.mongo_store import Store
-    from sandbox.standin import Handler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,16 +43,17 @@ class World:
     """How many times faster than the real thing Core's ticks, retries and starts are."""
     releases: Releases = field(default_factory=Releases)
     faults: Faults = field(default_factory=Faults)
-    handlers: dict[str, Handler] = field(default_factory=dict)
-    """Command name -> what runs it."""
-    hosts: dict[str, SandboxHost] = field(default_factory=dict)
-    agents: dict[tuple[str, int], Agent] = field(default_factory=dict)
-    """Running agents by (address, port)."""
+    addresses: dict[str, str] = field(default_factory=dict)
+    """Name of a host -> its loopback address."""
+    listening: dict[tuple[str, int], object] = field(default_factory=dict)
+    """(address, port) -> the agent that listens there."""
+    dialling: list[object] = field(default_factory=list)
+    """Agents that connect to Core by themselves."""
     journal: list[Recorded] = field(default_factory=list)
     commands_file: Path | None = None
-    """The same as lines of JSON, for whoever watches from another process."""
+    """The journal as lines of JSON, to be read by another process."""
     watchers: list[Callable[[str, tuple[str, ...]], None]] = field(default_factory=list)
-    """Told host and command line of each stand-in, before it does anything."""
+    """Called with the host and command line of each stand-in before it runs."""
     defects: list[str] = field(default_factory=list)
     """Errors of the sandbox itself; a test should find none."""
     stores: dict[str, Store] = field(default_factory=dict)
@@ -67,7 +65,7 @@ class World:
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def record(self, entry: Recorded) -> None:
-        """Keep what a stand-in did."""
+        """Add what a stand-in did to the journal."""
         self.journal.append(entry)
         if self.commands_file is not None:
             with self.commands_file.open("a", encoding="utf-8") as file:
@@ -105,3 +103,27 @@ def now() -> datetime:
 def stamp(at: datetime) -> str:
     """As Rust's tracing writes it: 2026-11-23T18:13:36.366926Z."""
     return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def address_of(net: str, number: int) -> str:
+    """Loopback address of the n-th machine: .1 to .99, then the next networks."""
+    if number < 100:
+        return f"{net}.{number}"
+    first, second, third = net.split(".")
+    number -= 100
+    return f"{first}.{second}.{(int(third) + 1 + number // 250) % 256}.{number % 250 + 1}"
+
+
+async def free_net() -> str:
+    """A random 127.x.y in which the ports that we need are free."""
+    for _ in range(50):
+        net = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(250) + 1}"
+        try:
+            for number, port in ((1, 9120), (100, 27017), (101, 27017), (102, 9120)):
+                with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind((f"{net}.{number}", port))
+        except OSError:
+            continue
+        return net
+    raise RuntimeError("no free loopback network: the sandbox needs Linux, where all of 127.0.0.0/8 is local")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import secrets
 import socket
 from collections.abc import Mapping
 from datetime import timedelta
@@ -12,10 +13,16 @@ from typing import Any
 
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 from temporalio.client import Client
+from temporalio.converter import DataConverter
 from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError
 
 from model.errors import TemporalUnavailable
+from service.codec import key_ring
+from service.codec.binding import encrypted
+from service.codec.key_ring import KeyRing
+from service.operation import tracing
+from service.operation.release import Releases
 from service.payloads import data_converter
 
 DEFAULT_ADDRESS = "localhost:7233"
@@ -34,29 +41,47 @@ def identity() -> str:
     return f"komodo-upgrade:{actor()}@{socket.gethostname()}"
 
 
+def worker_identity() -> str:
+    """What Temporal shows for a worker: one name for each process, also where pids repeat (containers)."""
+    return f"komodo-upgrade-worker:{actor()}@{socket.gethostname()}/{os.getpid()}-{secrets.token_hex(2)}"
+
+
 def configured() -> dict[str, Any]:
     """Temporal's own settings as arguments of `Client.connect`; empty when none is set."""
     try:
         return dict(ClientConfig.load_client_connect_config())
     except RuntimeError as error:
-        cure = "mend TEMPORAL_* or temporal.toml; with none set, an embedded server is used"
-        raise TemporalUnavailable(f"Temporal's settings cannot be read: {error}", cure=cure) from None
+        hint = "correct TEMPORAL_* or temporal.toml; with none set, an embedded server is used"
+        raise TemporalUnavailable(f"Temporal's settings cannot be read: {error}", hint=hint) from None
 
 
 def without_settings(environ: Mapping[str, str], empty_file: Path) -> dict[str, str]:
     """An environment in which nothing points to another Temporal than the one given later."""
-    kept = {key: value for key, value in environ.items() if not key.startswith("TEMPORAL_")}
+    kept = {name: value for name, value in environ.items() if not name.startswith(("TEMPORAL_", key_ring.ENV))}
     return kept | {"TEMPORAL_CONFIG_FILE": str(empty_file)}
 
 
-async def connect(config: Mapping[str, Any], *, timeout: timedelta = timedelta(seconds=10)) -> Client:
-    """A client that speaks this project's data format. Raises TemporalUnavailable."""
+def converter() -> DataConverter:
+    """Encrypting, where the environment names a key ring. Raises KeyRingError."""
+    ring = key_ring.from_environment()
+    return encrypted(ring) if ring else data_converter
+
+
+async def connect(
+    config: Mapping[str, Any], *, keys: KeyRing | None = None, timeout: timedelta = timedelta(seconds=10)
+) -> Client:
+    """A client that speaks this project's data format; `keys`: with this key ring instead of the environment's.
+
+    Raises TemporalUnavailable and KeyRingError.
+    """
+    spoken = encrypted(keys) if keys else converter()
     settings = {"target_host": DEFAULT_ADDRESS, **config}
     settings.setdefault("identity", identity())
     try:
         client = await Client.connect(
-            data_converter=data_converter,
+            data_converter=spoken,
             connect_timeout=timeout,
+            interceptors=[Releases(), *tracing.interceptors()],
             **settings,
         )
         request = DescribeNamespaceRequest(namespace=client.namespace)
@@ -71,5 +96,5 @@ def _unavailable(settings: Mapping[str, Any], why: str) -> TemporalUnavailable:
     line = " ".join(why.split())[:300]
     return TemporalUnavailable(
         f"no Temporal server answers at {address} (namespace {namespace}): {line}",
-        cure="check TEMPORAL_ADDRESS and TEMPORAL_NAMESPACE; with none set, an embedded server is used",
+        hint="check TEMPORAL_ADDRESS and TEMPORAL_NAMESPACE; with none set, an embedded server is used",
     )

@@ -8,10 +8,16 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from model.text.outside import multi_line
+
 PLAIN = "plain"
 JSON = "json"
 _CONTEXT = ("temporal_workflow", "temporal_activity")
 _KEPT = ("workflow_id", "workflow_type", "activity_type", "attempt", "update_name")
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+"""Attributes that every record has; the others were given with `extra=`."""
+_LONGEST = 2000
+"""Characters of one extra field."""
 _QUIET = ("asyncssh", "httpx", "httpx2", "httpcore", "pymongo", "motor", "asyncio")
 """Libraries whose own log is noise here, and may hold what our messages never hold."""
 
@@ -36,12 +42,25 @@ def _context(record: logging.LogRecord) -> dict[str, Any]:
     return context
 
 
+def _extra(record: logging.LogRecord) -> dict[str, Any]:
+    """What the call gave with `extra=`. Temporal's own context is reduced by `_context`."""
+    given = {k: v for k, v in record.__dict__.items() if k not in _STANDARD and not k.startswith(("temporal_", "_"))}
+    return {key: _bounded(value) for key, value in given.items()}
+
+
+def _bounded(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    text = str(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
 def _time(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _words(record: logging.LogRecord) -> str:
-    """What a step's expected failure says (activities/boundary.py). Where the SDK raised it says nothing more."""
+def _describe(record: logging.LogRecord) -> str:
+    """The message of a step's expected failure (activities/interceptor.py), without the SDK's traceback."""
     from temporalio.exceptions import ApplicationError  # the supervisor has no other need of it
 
     error = record.exc_info[1] if record.exc_info else None
@@ -53,10 +72,12 @@ class PlainLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One record, its traceback on the lines below."""
-        context = _context(record)
+        context = _extra(record) | _context(record)
         suffix = f"  [{', '.join(f'{key}={value}' for key, value in context.items())}]" if context else ""
         text = f"{_time(record)} {record.levelname:<7} {record.getMessage()}{suffix}"
-        return f"{text}\n{_words(record) or self.formatException(record.exc_info)}" if record.exc_info else text
+        if record.exc_info:
+            text = f"{text}\n{_describe(record) or self.formatException(record.exc_info)}"
+        return multi_line(text)
 
 
 class JsonLines(logging.Formatter):
@@ -72,5 +93,6 @@ class JsonLines(logging.Formatter):
             **_context(record),
         }
         if record.exc_info:
-            entry["exception"] = _words(record) or self.formatException(record.exc_info)
-        return json.dumps(entry, default=str)
+            entry["exception"] = _describe(record) or self.formatException(record.exc_info)
+        # A field of `extra=` never replaces one of the log's own.
+        return json.dumps(_extra(record) | entry, default=str)

@@ -12,8 +12,13 @@ from temporalio.converter import (
     CompositePayloadConverter,
     DataConverter,
     DefaultPayloadConverter,
+    EncodingPayloadConverter,
     JSONPlainPayloadConverter,
 )
+
+from model.errors import NotAuthenticated
+from model.gates import REFUSED
+from service.codec.compression import CompressingCodec
 
 
 @lru_cache(maxsize=256)
@@ -25,11 +30,24 @@ class _Json(PydanticJSONPlainPayloadConverter):
     """The SDK's own, but for the memory of how each type is read.
 
     That one is kept per converter, and every workflow has a converter of its own: each server's workflow would work it
-    out anew for each of its steps, which costs more than all else that is done for it.
+    out again for each of its steps, which costs more than all else that is done for it.
     """
 
     def from_payload(self, payload: Payload, type_hint: type | None = None) -> Any:
         return _adapter(Any if type_hint is None else type_hint).validate_json(payload.data)
+
+
+class _Refused(EncodingPayloadConverter):
+    """Reads the marker that the codec puts in the place of a payload that it refuses."""
+
+    encoding = REFUSED
+
+    def to_payload(self, value: Any) -> Payload | None:  # noqa: ARG002 - the SDK's interface
+        return None
+
+    def from_payload(self, payload: Payload, type_hint: type | None = None) -> Any:  # noqa: ARG002 - the SDK's interface
+        why = payload.data.decode(errors="replace")[:200]
+        raise NotAuthenticated(f"a message is not authentic: {why}")
 
 
 class PayloadConverter(CompositePayloadConverter):
@@ -38,8 +56,8 @@ class PayloadConverter(CompositePayloadConverter):
     def __init__(self) -> None:
         json = _Json()
         default = DefaultPayloadConverter.default_encoding_payload_converters
-        super().__init__(*(json if isinstance(one, JSONPlainPayloadConverter) else one for one in default))
+        super().__init__(*(json if isinstance(one, JSONPlainPayloadConverter) else one for one in default), _Refused())
 
 
-data_converter = DataConverter(payload_converter_class=PayloadConverter)
-"""Of every client and worker of this project."""
+data_converter = DataConverter(payload_converter_class=PayloadConverter, payload_codec=CompressingCodec())
+"""Of every client and worker without a key ring (service/codec)."""

@@ -1,4 +1,4 @@
-"""Which upgrades Temporal knows: running and closed."""
+"""The runs that Temporal knows, running and closed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 
 from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
 
-from model.fleet import workflow_id
+from model.fleet.spec import workflow_id
+from service.operation.search_attributes import Indexed, read
 
 TYPES = ("UpgradeFleet", "RollbackFleet")
 CHECK_TYPE = "CheckFleet"
@@ -31,8 +32,11 @@ class Run:
     ended_at: datetime | None
     requested_by: str = ""
     target: str = ""
+    release: str = ""
+    """Of this project, which began it; empty if it is not known."""
     partial: str = ""
-    """Of a rollback: the only servers it puts back; empty: all."""
+    """Of a rollback: the only servers that it restores; empty: all."""
+    indexed: Indexed = Indexed()
 
     @property
     def is_running(self) -> bool:
@@ -72,7 +76,7 @@ async def watches(client: Client) -> list[Watching]:
 
 
 async def to_run(execution: WorkflowExecution) -> Run:
-    """Visibility's record in our words. The memo is what the starter wrote."""
+    """A run from Temporal's record and the memo that the command wrote."""
     memo = await execution.memo()
     status = execution.status or WorkflowExecutionStatus.RUNNING
     return Run(
@@ -85,7 +89,9 @@ async def to_run(execution: WorkflowExecution) -> Run:
         ended_at=execution.close_time,
         requested_by=str(memo.get("requested_by", "")),
         target=str(memo.get("target", "")),
+        release=str(memo.get("release", "")),
         partial=str(memo.get("servers", "")),
+        indexed=read(execution),
     )
 
 
@@ -99,7 +105,7 @@ async def servers_at_work(client: Client, fleet: str) -> AsyncIterator[str]:
 
 
 async def abandoned_rollback(client: Client, fleet: str) -> Run | None:
-    """The rollback that an upgrade began as its child: it goes on to its end when the upgrade is terminated."""
+    """The rollback that an upgrade began as its child: it continues when the upgrade is terminated."""
     prefix = f"{workflow_id(fleet)}/rollback/"
     async for run in runs(client, "ExecutionStatus = 'Running'"):
         if run.workflow_id.startswith(prefix):

@@ -1,4 +1,4 @@
-"""Options and fixtures that every test room shares."""
+"""Options and fixtures that all tests share."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ OFFICIAL: dict[str, Callable[[Path], bool]] = {
     "env": lambda path: path.suffix == ".env",
     "agent-config": lambda path: path.name == "periphery.config.toml",
 }
-"""Kinds of official files: what `@pytest.mark.official(KIND)` chooses. "services": with Komodo's own services in it."""
+"""Kinds of official files that `@pytest.mark.official(KIND)` selects. "services": Komodo's own services."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "official(kind): which official files `official_file` stands for")
+    config.addinivalue_line("markers", "official(kind): the kind of official files that `official_file` iterates over")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--komodo-files",
         metavar="DIR",
-        help="folder with Komodo's official files, one sub-folder a tag (v1.19.5/compose/…, v1.19.5/config/…)",
+        help="folder with Komodo's official files, one sub-folder per tag (v1.19.5/compose/…, v1.19.5/config/…)",
     )
 
 
 @pytest.fixture(scope="session")
 def captures() -> Path:
-    """What real Komodo said, word for word."""
+    """The recorded output of real Komodo programs."""
     return HERE / "captures"
 
 
 def official_files(config: pytest.Config) -> list[Path]:
-    """Every official file under --komodo-files; empty without the option."""
+    """Every official file below --komodo-files; none without the option."""
     folder = config.getoption("--komodo-files")
     if not folder:
         return []
@@ -57,7 +57,7 @@ def official_files(config: pytest.Config) -> list[Path]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that asks for `official_file` runs once for every official file of its kind; without the option: not."""
+    """Run a test with `official_file` once for every official file of its kind; without the option, not at all."""
     if "official_file" in metafunc.fixturenames:
         mark = metafunc.definition.get_closest_marker("official")
         wanted = OFFICIAL[mark.args[0] if mark else "any"]

@@ -1,4 +1,4 @@
-"""Temporal's servers for tests, started with patience: the SDK waits 5 s for one, a busy machine needs more."""
+"""Start Temporal servers for tests on busy machines, where the SDK's limit of 5 s is too short."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _ATTEMPTS = 6
 
 
 async def started(start: Callable[[], Awaitable[WorkflowEnvironment]]) -> WorkflowEnvironment:
-    """What `start` starts, tried anew when it was not up in time. Raises its last error."""
+    """The environment of `start`, which is repeated if the server did not start in time. Raises the last error."""
     for _ in range(_ATTEMPTS - 1):
         try:
             return await start()

@@ -1,4 +1,4 @@
-"""The bench's machines are machines: an upgrade over real sshd is seen in their files. Neither peers nor Temporal."""
+"""An upgrade over real sshd changes the files of the benchmark's machines. Runs neither other tools nor Temporal."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ from bench import machines
 from bench.compare import GOOD
 from bench.contestants import Fleet
 from bench.peers.plain import upgrade_all
-from service.server import free_port
+from service.embedded.server import free_port
 
 pytestmark = pytest.mark.skipif(
     os.getuid() != 0 or not Path(machines.SSHD).exists(), reason="needs root and OpenSSH's server"
 )
 
 
-async def test_an_upgrade_by_the_plain_script_is_seen_and_not_repeated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_plain_script_upgrades_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machines, "PORT", free_port())
     monkeypatch.setenv("KU_BENCH_PORT", str(machines.PORT))
     async with Fleet.up(tmp_path, 1) as fleet:

@@ -1,1 +1,1 @@
-"""The story: which step, in what order, who approves, what undoes it. No I/O, no clocks, no sets."""
+"""The workflows: the order of the steps, their approvals and their undos. No I/O, no system clock, no sets."""

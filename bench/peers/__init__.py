@@ -1,1 +1,1 @@
-"""The same upgrade of a server by other tools, each in its own way. Run as programs, never imported."""
+"""The same upgrade of a server by other tools. Run as programs, never imported."""

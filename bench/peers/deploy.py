@@ -1,4 +1,4 @@
-"""A server's upgrade as a pyinfra deploy: operations that leave alone what is done already."""
+"""Upgrade a server with pyinfra: completed operations are not repeated."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ if host.get_fact(Command, f"{AGENT} --version") != WANTED:
     server.shell(name="Rename", commands=[f"mv {OWN}/staged {AGENT}"])
 systemd.service(name="Start", service="periphery", running=True)
 ours = f'/version: v/ {{ ours = index($0, "v{host.data.target}") }} /Logged in to Komodo Core/ {{ if (ours) ok = 1 }}'
-look = f"journalctl -u periphery -o cat -n 50 | awk '{ours} END {{ exit !ok }}'"
-server.shell(name="Verify", commands=[f"for _ in $(seq 100); do {look} && exit 0; sleep 0.05; done; exit 1"])
+proof = f"journalctl -u periphery -o cat -n 50 | awk '{ours} END {{ exit !ok }}'"
+server.shell(name="Verify", commands=[f"for _ in $(seq 100); do {proof} && exit 0; sleep 0.05; done; exit 1"])

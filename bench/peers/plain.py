@@ -1,6 +1,6 @@
-"""`python -m bench.peers.plain FOLDER COUNT SITE`: a server's upgrade as a careful asyncssh script: the floor.
+"""`python -m bench.peers.plain FOLDER COUNT SITE`: upgrade servers with a plain asyncssh script, as the baseline.
 
-One connection a host, twenty hosts at once, a command a step. It looks first and leaves alone what is done already.
+One connection per host, twenty hosts at the same time, one command per step. Completed steps are not repeated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ AT_ONCE = 20
 
 
 class Server:
-    """One host."""
+    """One host of the fleet."""
 
     def __init__(self, connection: asyncssh.SSHClientConnection, root: str, url: str, sha256: str) -> None:
         self._connection, self._url, self._sha256 = connection, url, sha256
@@ -32,7 +32,7 @@ class Server:
         return str(done.stdout)
 
     async def upgrade(self) -> None:
-        """Look, back up, stage, edit, switch, verify."""
+        """Survey, back up, stage, edit, switch and verify one host."""
         version = await self._run(f"{self._agent} --version")
         config = await self._run(f"cat {self._config}")
         if version.split() != ["periphery", machines.TARGET]:
@@ -75,7 +75,7 @@ class Server:
 
 
 async def upgrade_all(folder: Path, names: list[str], site: str) -> None:
-    """All of them, AT_ONCE at a time."""
+    """Upgrade all hosts, AT_ONCE at the same time."""
     turns = asyncio.Semaphore(AT_ONCE)
     key = asyncssh.read_private_key(str(folder / "client_key"))
     known = asyncssh.read_known_hosts(str(folder / "known_hosts"))
@@ -100,7 +100,7 @@ async def upgrade_all(folder: Path, names: list[str], site: str) -> None:
 
 
 def main() -> None:
-    """Upgrade."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("count", type=int)

@@ -1,18 +1,19 @@
 # shellcheck shell=sh
-# needs: jobs.sh
-# unlock.sh STATE CHANGE [SECONDS]: gives the host's lock back if this change holds it. Somebody else's lock is left alone.
-# A job of the change is waited for that long: what it was for may be read by a later try before it has come to its end.
-ku_owner_of "$1/lock"
+# needs: lib/jobs.sh
+# params: state change seconds?
+# Releases the host's lock if `change` holds it; the lock of another change is left alone. Waits up to `seconds` for a
+# job of the change: a retry may read the job's result before the job itself has ended.
+ku_owner_of "$state/lock"
 case $ku_owner in
-*" $2")
-    ku_left=${3:-0}
-    while ku_any_alive "$1/${ku_owner%% *}/$2"; do
-        [ "$ku_left" -gt 0 ] || die 73 "a job of this upgrade still runs: $ku_living"
-        ku_left=$((ku_left - 1))
-        sleep 1
+  *" $change")
+    left=${seconds:-0}
+    while ku_any_alive "$state/${ku_owner%% *}/$change"; do
+      [ "$left" -gt 0 ] || die 73 "a job of this upgrade still runs: $ku_living"
+      left=$((left - 1))
+      sleep 1
     done
-    ku_release "$1" "$ku_owner"
-    say unlocked "$2"
+    ku_release "$state" "$ku_owner"
+    say unlocked "$change"
     ;;
-*) say kept "$ku_owner" ;;
+  *) say kept "$ku_owner" ;;
 esac

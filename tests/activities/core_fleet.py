@@ -6,23 +6,39 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import asyncssh
 
-from activities.backup import CoreBackup
-from activities.core import Core
-from activities.dumps import Dumps
-from activities.preflight_core import PreflightCore
-from activities.report import Report
-from activities.rollback import CoreRollback
-from hosts.pool import Hosts
-from model import fleet_file
-from model.facts import CoreFacts, DumpFacts, Finding, Severity
-from model.fleet import FleetSpec
-from model.steps import CoreStep, Operation, SurveyCore
+from activities.core.backup import CoreBackup
+from activities.core.preflight import PreflightCore
+from activities.core.rollback import CoreRollback
+from activities.core.upgrade import Core
+from activities.database.dumps import Dumps
+from activities.fleet.report import Report
+from activities.server.agents import Agents
+from hosts.ssh.pool import Hosts
+from model.facts import Backup, CoreFacts, DumpFacts, DumpLabel, Finding, Severity, agent_backup, installation
+from model.fleet import file
+from model.fleet.spec import FleetSpec
+from model.planning import core_agent
+from model.steps import (
+    CheckRollback,
+    CoreStep,
+    DumpDatabase,
+    DumpStep,
+    Operation,
+    ReadCoreKey,
+    Restored,
+    ReturnToNewCore,
+    SavedServerStep,
+    SurveyCore,
+    Switched,
+    SwitchServer,
+    WriteCoreFiles,
+)
 from sandbox.fleet import Sandbox
 
 CHANGE = "20261123T220000Z"
@@ -36,6 +52,10 @@ class Bench:
     hosts: Hosts
     fleet: FleetSpec
     step: CoreStep = field(init=False, repr=False)
+    saved: Backup = field(init=False, repr=False)
+    final: DumpFacts | None = None
+    key: str = ""
+    """Core's public key, once it is known."""
     results: list[Any] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
@@ -45,6 +65,7 @@ class Bench:
         self.core = Core(self.hosts)
         self.back = CoreRollback(self.hosts)
         self.report = Report(self.hosts)
+        self.agents = Agents(self.hosts)
 
     async def survey(self) -> CoreFacts:
         return await self.preflight.survey_core(SurveyCore(fleet=self.fleet))
@@ -54,14 +75,14 @@ class Bench:
         facts = await self.survey()
         assert not refusals(facts), refusals(facts)
         op = Operation(change=CHANGE, fleet=self.fleet.name, target="core")
-        self.step = CoreStep(op=op, fleet=self.fleet, facts=facts)
+        self.step = CoreStep(op=op, fleet=self.fleet, facts=installation(facts))
         self.results.append(facts)
         return facts
 
     async def backed_up(self) -> None:
         await self.planned()
-        self.step = replace(self.step, backup=await self.backup.back_up_core(self.step))
-        self.results.append(self.step.backup)
+        self.saved = await self.backup.back_up_core(self.step)
+        self.results.append(self.saved)
 
     async def staged(self) -> None:
         await self.backed_up()
@@ -74,9 +95,9 @@ class Bench:
 
     async def _quiet(self) -> DumpFacts:
         self.results.append(await self.core.stop_core(self.step))
-        final = await self.dumps.dump_database(replace(self.step, label="final"))
-        self.results.append(final)
-        return final
+        self.final = await self.dumps.dump_database(self.to_dump("final"))
+        self.results.append(self.final)
+        return self.final
 
     async def upgraded(self) -> DumpFacts:
         """Core and the agent in its project run in the target."""
@@ -87,18 +108,72 @@ class Bench:
         """The same, with the backup made already."""
         self.results.append(await self.core.stage_core(self.step))
         final = await self._quiet()
-        self.results.append(await self.core.write_core_files(replace(self.step, dump=final)))
+        self.results.append(await self.core.write_core_files(self.to_write()))
         self.results.append(await self.core.start_core(self.step))
-        key = await self.core.read_core_key(self.step)
-        self.step = replace(self.step, key=key.public_key)
-        self.results += [key, await self.core.switch_core_agent(self.step)]
+        key = await self.core.read_core_key(self.to_read())
+        self.key = key.public_key
+        self.results += [key, await self.switch_agent()]
         return final
+
+    # --- the inputs of steps that need more than the plan ---
+
+    def to_dump(self, label: str) -> DumpDatabase:
+        return DumpDatabase(**self.step.basis(), label=DumpLabel(label))
+
+    def with_dump(self, dump: DumpFacts) -> DumpStep:
+        return DumpStep(**self.step.basis(), dump=dump)
+
+    def to_write(self) -> WriteCoreFiles:
+        final = self.final or DumpFacts(
+            label=DumpLabel.FINAL,
+            path="/nowhere",
+            bytes=0,
+            sha256="",
+            collections=(),
+            taken_at=datetime.now(UTC),
+            seconds=0,
+        )
+        return WriteCoreFiles(**self.step.basis(), final_dump=final, staged_key=self.key)
+
+    def to_read(self) -> ReadCoreKey:
+        return ReadCoreKey(**self.step.basis(), expected=self.key)
+
+    def to_check(self, dump: DumpFacts | None = None, *, keep: bool = False) -> CheckRollback:
+        return CheckRollback(**self.step.basis(), backup=self.saved, dump=dump, keep_database=keep)
+
+    def to_return(self, dump: DumpFacts | None) -> ReturnToNewCore:
+        return ReturnToNewCore(**self.step.basis(), dump=dump)
+
+    # --- the agent in Core's project, as the plan makes a server of it ---
+
+    def agent_step(self) -> SavedServerStep:
+        found = core_agent(self.fleet, self.step.facts)
+        assert found is not None
+        server, facts = found
+        return SavedServerStep(
+            op=replace(self.step.op, target=server.name),
+            server=server,
+            facts=facts,
+            target=self.fleet.target,
+            timing=self.fleet.timing,
+            backup=agent_backup(self.saved),
+        )
+
+    async def switch_agent(self) -> Switched:
+        step = self.agent_step()
+        staged = await self.agents.stage_server(step)
+        return await self.agents.switch_server(
+            SwitchServer(**step.basis(), backup=step.backup, staged=staged, key=self.key)
+        )
+
+    async def restore_agent(self) -> Restored:
+        return await self.agents.restore_server(self.agent_step())
 
     def next_attempt(self) -> None:
         self.step = replace(self.step, op=replace(self.step.op, attempt=self.step.op.attempt + 1))
 
-    def clocks(self, **changes: timedelta) -> None:
-        self.fleet = replace(self.fleet, clocks=replace(self.fleet.clocks, **changes))
+    def timing(self, **changes: timedelta) -> None:
+        self.fleet = replace(self.fleet, timing=replace(self.fleet.timing, **changes))
         if hasattr(self, "step"):
             self.step = replace(self.step, fleet=self.fleet)
 
@@ -120,7 +195,7 @@ class Bench:
         """Id of a container: changes when it is re-created."""
         return next(c.id for c in self.sandbox.engine.containers.values() if c.name == container)
 
-    async def by_hand(self, command: str) -> Any:
+    async def manual_command(self, command: str) -> Any:
         """What a person types on Core's host: a plain SSH client, nothing of ours."""
         host = self.sandbox.hosts["core"]
         async with await asyncssh.connect(
@@ -142,6 +217,6 @@ def codes(facts: CoreFacts) -> set[str]:
 async def bench(folder: Path, **options: Any) -> AsyncIterator[Bench]:
     options = {"servers": 1, "speed": 20, **options}
     async with await Sandbox.start(folder, **options) as sandbox, Hosts() as hosts:
-        yield Bench(sandbox, hosts, fleet_file.load(sandbox.fleet_file))
+        yield Bench(sandbox, hosts, file.load(sandbox.fleet_file))
         await asyncio.sleep(0)
         assert sandbox.world.defects == []

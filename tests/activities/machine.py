@@ -1,4 +1,4 @@
-"""A machine for the servers' sh files: real dash, real files, stand-ins for systemctl and journalctl with a state."""
+"""A host of the sandbox for the servers' scripts: real dash, real files, systemd and its journal simulated."""
 
 from __future__ import annotations
 
@@ -8,37 +8,16 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from hosts.script import Script, packaged
+from hosts.exec.script import Script, standalone
+from sandbox.machine.host import SandboxHost
+from sandbox.machine.systemd import Service
+from sandbox.releases import MARKER
+from tests.activities.local_hosts import LocalHosts
 from tests.shells import SHELL, path
 
 OLD, NEW = "1.19.5", "2.3.2"
-KEYED = 'core_public_keys = ["MCow"]\npasskeys = ["secret-1"]\n'
+KEYED = f'core_public_keys = ["MCowBQYDK2VuAyEA{"A" * 43}="]\npasskeys = ["secret-1"]\n'
 PLAIN = 'passkeys = ["secret-1"]\n'
-
-SYSTEMCTL = r"""#!/bin/sh
-d={state}
-echo "$*" >>"$d/calls"
-case $1 in
-  show)
-    for p in ActiveState InvocationID NRestarts SubState MainPID; do echo "$p=$(cat "$d/$p" 2>/dev/null)"; done ;;
-  is-active) cat "$d/ActiveState" ;;
-  stop) echo inactive >"$d/ActiveState" ;;
-  start)
-    if [ "$(cat "$d/ActiveState")" = active ]; then exit 0; fi
-    n=$(($(cat "$d/count") + 1)); echo $n >"$d/count"; echo "run$n" >"$d/InvocationID"; echo active >"$d/ActiveState"
-    v=$({binary} --version | sed 's/^periphery //')
-    j=$d/journal.run$n
-    case $v in 2*) printf '\033[2mx\033[0m INFO PeripheryStartup: ' >"$j" ;; *) : >"$j" ;; esac
-    echo "Komodo Periphery version: v$v" >>"$j"
-    echo "PeripheryConfig {{ $(head -n 1 {config}) }}" >>"$j"
-    echo "Server starting on https://[::]:8120" >>"$j"
-    if [ -f "$d/crash" ] && [ "$v" = "$(cat "$d/crash")" ]; then echo failed >"$d/ActiveState"; : >"$j"; fi ;;
-esac
-"""
-JOURNALCTL = r"""#!/bin/sh
-for w; do case $w in _SYSTEMD_INVOCATION_ID=*) cat "{state}/journal.${{w#*=}}" 2>/dev/null;; esac; done
-exit 0
-"""
 
 
 def sha(text: str | bytes) -> str:
@@ -46,14 +25,19 @@ def sha(text: str | bytes) -> str:
 
 
 def agent(version: str) -> str:
-    return f"#!/bin/sh\necho periphery {version}\n"
+    """A small binary that the sandbox's systemd takes for an agent of this version."""
+    return f"#!/bin/sh\n{MARKER.decode()}{version} any\necho periphery {version}\n"
 
 
 @dataclass
 class Machine:
-    root: Path
+    host: SandboxHost
     before: str = ""
     """Shell code in front of each script: what a fault does to the shell itself."""
+
+    @property
+    def root(self) -> Path:
+        return self.host.root
 
     @property
     def binary(self) -> Path:
@@ -61,60 +45,75 @@ class Machine:
 
     @property
     def config(self) -> Path:
-        return self.root / "etc/komodo/periphery.config.toml"
+        return self.root / "etc/agent/periphery.config.toml"
 
     @property
     def folder(self) -> Path:
         return self.root / "state/fleet/20261123T221500Z"
 
     def environment(self) -> dict[str, str]:
-        return {"PATH": path(self.root / "bin"), "LC_ALL": "C", "KU_STAMP": "20261123T221500Z"}
+        ours = {"PATH": path(self.root / "bin"), "LC_ALL": "C", "KU_STAMP": "20261123T221500Z"}
+        return {**self.host.environment(root=True), **ours}
 
-    def run(self, name: str, *args: str, data: str = "", kill_at: int = 0) -> subprocess.CompletedProcess[str]:
-        """Runs a script as hosts do; with kill_at, ends it hard at that external command (counted by a stand-in)."""
-        text = Script.load("komodo.sh", name).text
+    def run(self, name: str, *words: str, data: str = "", **params: str) -> subprocess.CompletedProcess[str]:
+        """Run a script as hosts do."""
+        script = Script.load("komodo.sh", f"server/{name}", *words, **params)
         return subprocess.run(
-            [SHELL, "-c", 'set -eu\numask 077\neval "$KU_TEXT"', name, *args],
+            [SHELL, "-c", 'set -eu\numask 077\neval "$KU_TEXT"', name, *script.words],
             input=data,
             capture_output=True,
             text=True,
             timeout=60,
-            env={**self.environment(), "KU_TEXT": self.before + text, "KILL_AT": str(kill_at)},
+            env={**self.environment(), "KU_TEXT": self.before + script.text},
             check=False,
         )
 
-    def state(self, name: str) -> str:
-        path = self.root / "systemd" / name
-        return path.read_text().strip() if path.exists() else ""
+    @property
+    def service(self) -> Service:
+        found = self.host.systemd.find("periphery")
+        assert found is not None
+        return found
 
-    def set(self, name: str, value: str) -> None:
-        (self.root / "systemd" / name).write_text(value + "\n")
+    @property
+    def log(self) -> str:
+        """What the agent printed since its last start."""
+        entries = self.host.journal.of("periphery.service", invocation=self.service.invocation)
+        return "\n".join(entry.text for entry in entries)
 
-    def calls(self, verb: str) -> int:
-        return sum(line.startswith(verb) for line in self.state("calls").splitlines())
+    def calls(self, *words: str) -> int:
+        """How many commands of the stand-ins began with these words."""
+        return sum(r.argv[: len(words)] == words for r in self.host.commands)
+
+    def replace(self, name: str, text: str) -> Path:
+        """Put a script in the place of a program."""
+        program = self.root / "bin" / name
+        program.unlink(missing_ok=True)
+        program.write_text(f"#!/bin/sh\n{text}\n")
+        program.chmod(0o755)
+        return program
+
+
+UNIT = """[Service]
+ExecStart=/bin/sh -lc "'{binary}' --config-path {config}"
+"""
 
 
 def build(tmp_path: Path) -> Machine:
     """One with a v1 agent that runs."""
-    made = Machine(tmp_path)
-    for folder in ("bin", "systemd", "state", "etc/komodo", "usr local/bin"):
-        (tmp_path / folder).mkdir(parents=True)
-    quoted = f"'{made.binary}'"
-    texts = {
-        "systemctl": SYSTEMCTL.format(state=tmp_path / "systemd", binary=quoted, config=made.config),
-        "systemd-run": "#!/bin/sh\nexit 1\n",
-        "journalctl": JOURNALCTL.format(state=tmp_path / "systemd"),
-    }
-    for name, text in texts.items():
-        (tmp_path / "bin" / name).write_text(text)
-        (tmp_path / "bin" / name).chmod(0o755)
-    made.binary.write_text(agent(OLD))
-    made.binary.chmod(0o755)
-    made.config.write_text(PLAIN)
-    made.config.chmod(0o640)
-    for name, value in {"count": "0", "ActiveState": "inactive", "NRestarts": "0"}.items():
-        made.set(name, value)
-    subprocess.run(["systemctl", "start", "x"], env=made.environment(), check=True)
+    made = Machine(LocalHosts.of_session().host(tmp_path))
+    for file, text, mode in (
+        (made.binary, agent(OLD), 0o755),
+        (made.config, PLAIN, 0o640),
+        (
+            made.root / "etc/systemd/system/periphery.service",
+            UNIT.format(binary=made.binary, config=made.config),
+            0o644,
+        ),
+    ):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        file.chmod(mode)
+    LocalHosts.of_session().run(made.host.systemd.start(made.service))
     return made
 
 
@@ -130,30 +129,38 @@ def back_up(machine: Machine, data: str | None = None) -> subprocess.CompletedPr
     saves = "".join(f"save\t{s}\t{name}\t{guide}\t{path}\n" for _, s, _, name, guide, path in files)
     listed = ["format\t1", "unit\tperiphery.service", f"version\t{OLD}", "wait\t5"]
     listed += [f"file\t{kind}\t{s}\t{mode}\t{owner}\t{name}\t{path}" for kind, s, mode, name, _, path in files]
-    script = packaged("komodo.sh", "restore_server.sh").splitlines()
+    script = standalone("komodo.sh", "server/restore_server.sh").splitlines()
     texts = [
         ("0600", listed, RESTORE_LIST),
         ("0700", script, "restore.sh"),
-        ("0700", packaged("komodo.sh", "dead_man.sh").splitlines(), "dead-man.sh"),
+        ("0700", standalone("komodo.sh", "server/auto_rollback.sh").splitlines(), "dead-man.sh"),
         ("0600", ['{"format": 1}'], "manifest.json"),
     ]
     blocks = ""
     for mode, lines, name in texts:
         content = "\n".join(lines) + "\n"
         blocks += f"text\t{mode}\t{len(content.encode())}\t{name}\n{content}"
-    return machine.run("back_up_server.sh", str(machine.folder), "20261123T221500Z", data=data or saves + blocks)
+    return machine.run(
+        "back_up_server.sh", folder=str(machine.folder), stamp="20261123T221500Z", data=data or saves + blocks
+    )
 
 
 def stage(machine: Machine) -> subprocess.CompletedProcess[str]:
-    """As the worker has pushed it: proven, and laid beside the running binary."""
+    """As the worker has pushed it: proven, and linked next to the running binary."""
     staged = machine.folder / "staged/periphery"
     staged.parent.mkdir(parents=True, exist_ok=True)
     staged.write_text(agent(NEW))
-    return machine.run("stage_agent.sh", str(staged), sha(agent(NEW)), "", str(machine.binary), sha(agent(OLD)))
+    return machine.run(
+        "stage_agent.sh",
+        file=str(staged),
+        expected=sha(agent(NEW)),
+        binary=str(machine.binary),
+        old=sha(agent(OLD)),
+    )
 
 
 def switch(
-    machine: Machine, attempt: int = 1, config: str = KEYED, dead_man: int = 0
+    machine: Machine, attempt: int = 1, config: str = KEYED, auto_rollback: int = 0, scope: str = ""
 ) -> subprocess.CompletedProcess[str]:
     staged = machine.folder / "staged/periphery"
     if not staged.exists():
@@ -161,18 +168,21 @@ def switch(
         staged.write_text(agent(NEW))
     return machine.run(
         "switch_agent.sh",
-        str(machine.folder / f"switch-{attempt}"),
-        "periphery.service",
-        str(machine.binary),
-        sha(agent(OLD)),
-        str(staged),
-        sha(agent(NEW)),
-        NEW,
-        "5",
-        str(machine.config),
-        sha(PLAIN),
-        sha(KEYED),
-        str(dead_man),
+        mark=str(machine.folder / f"switch-{attempt}"),
+        unit="periphery.service",
+        binary=str(machine.binary),
+        old=sha(agent(OLD)),
+        staged=str(staged),
+        new=sha(agent(NEW)),
+        version=NEW,
+        wait="5",
+        config=str(machine.config),
+        base=sha(PLAIN),
+        result=sha(KEYED),
+        key_file=str(machine.root / "agent/keys/core.pub"),
+        core_key="the key",
+        auto_rollback=str(auto_rollback),
+        scope=scope,
         data=config,
     )
 
@@ -182,19 +192,19 @@ def restore(machine: Machine, *args: str) -> subprocess.CompletedProcess[str]:
         [SHELL, "-c", f'{machine.before}. "$0"', str(machine.folder / "restore.sh"), *args],
         capture_output=True,
         text=True,
-        env={"PATH": machine.environment()["PATH"]},
+        env=machine.environment(),
         timeout=60,
         check=False,
         stdin=subprocess.DEVNULL,
     )
 
 
-SETUP = """import sys, os, urllib.request
-version = sys.argv[1].removeprefix("--version=v")
-os.remove({binary!r})
-with open({binary!r}, "w") as f:
-    f.write("#!/bin/sh\\necho periphery " + version + "\\n")
-os.system("chmod +x '{binary}'")
+SETUP = f"""import sys, os
+assert sys.argv[1:] == ["--version=v{NEW}"]
+os.remove({{binary!r}})
+with open({{binary!r}}, "w") as f:
+    f.write({agent(NEW)!r})
+os.system("chmod +x '{{binary}}'")
 os.system("systemctl start periphery")
 """
 
@@ -204,15 +214,17 @@ def by_script(machine: Machine, text: str) -> subprocess.CompletedProcess[str]:
     setup.write_text(text.format(binary=str(machine.binary)))
     return machine.run(
         "switch_by_script.sh",
-        str(machine.folder / "switch-1"),
-        "periphery.service",
-        str(machine.binary),
-        NEW,
-        "5",
-        setup.as_uri(),
-        str(machine.config),
-        sha(PLAIN),
-        sha(KEYED),
-        "0",
+        mark=str(machine.folder / "switch-1"),
+        unit="periphery.service",
+        binary=str(machine.binary),
+        version=NEW,
+        wait="5",
+        url=setup.as_uri(),
+        expected=sha(agent(NEW)),
+        config=str(machine.config),
+        base=sha(PLAIN),
+        result=sha(KEYED),
+        key_file=str(machine.root / "agent/keys/core.pub"),
+        core_key="the key",
         data=KEYED,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,20 +11,30 @@ from typing import Any, TypeVar
 
 from temporalio.testing import ActivityEnvironment
 
-from activities.artifacts import Artifacts
-from activities.periphery import Periphery
-from activities.preflight_server import PreflightServer
-from activities.server_backup import ServerBackup
-from activities.verify import Verify
-from hosts.pool import Hosts
+from activities.server.agents import Agents
+from activities.server.verify import Verify
+from hosts.ssh.pool import Hosts
 from model.facts import Backup, CoreFacts, ServerFacts, Severity
-from model.fleet import FleetSpec, ServerSpec
-from model.fleet_file import load
-from model.steps import Operation, Proof, ServerStep, StagedAgent, SurveyServer, Switched, VerifyServer
+from model.fleet.file import load
+from model.fleet.spec import FleetSpec, Pin, ServerSpec
+from model.steps import (
+    Operation,
+    Proof,
+    Recheck,
+    RecheckServer,
+    Restored,
+    SavedServerStep,
+    ServerStep,
+    StagedAgent,
+    SurveyServer,
+    Switched,
+    SwitchServer,
+    VerifyServer,
+)
 from sandbox.fleet import Sandbox
 
 SPEED = 5.0
-"""Core and agents look and retry that much faster."""
+"""How much faster Core and agents check and retry."""
 CHANGE = "20261123T221500Z"
 OLD, NEW = "1.19.5", "2.3.2"
 WRONG = "MCowBQYDK2VuAyEAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
@@ -72,8 +82,14 @@ class Fleet:
 
     async def survey(self, name: str, **changes: Any) -> ServerFacts:
         server = replace(self.server(name), **changes)
-        asked = SurveyServer(server=server, target=NEW, fleet=self.spec.name, agent=self.spec.agent)
-        return await run(PreflightServer(self.hosts).survey_server, asked)
+        asked = SurveyServer(
+            server=server,
+            target=NEW,
+            fleet=self.spec.name,
+            agent=self.spec.agent,
+            agents_url=self.spec.core.agents_url,
+        )
+        return await run(Agents(self.hosts).survey_server, asked)
 
     async def step(self, name: str, attempt: int = 1) -> ServerStep:
         return ServerStep(
@@ -82,23 +98,32 @@ class Fleet:
             facts=await self.survey(name),
             target=NEW,
             agent=self.spec.agent,
-            clocks=self.spec.clocks,
-            key=self.key,
+            timing=self.spec.timing,
         )
 
     async def back_up(self, step: ServerStep) -> Backup:
-        return await run(ServerBackup(self.hosts).back_up_server, step)
+        return await run(Agents(self.hosts).back_up_server, step)
 
     async def stage(self, step: ServerStep) -> StagedAgent:
-        return await run(Artifacts(self.hosts).stage_server, step)
+        return await run(Agents(self.hosts).stage_server, step)
 
-    async def ready(self, name: str, attempt: int = 1) -> ServerStep:
+    async def ready(self, name: str, attempt: int = 1) -> SwitchServer:
         """Backed up and staged."""
-        step = await self.step(name, attempt)
-        return replace(step, backup=await self.back_up(step), staged=await self.stage(step))
+        return await self.prepared(await self.step(name, attempt))
 
-    async def switch(self, step: ServerStep) -> Switched:
-        return await run(Periphery(self.hosts).switch_server, step)
+    async def prepared(self, step: ServerStep) -> SwitchServer:
+        """The same for a step of another run or attempt."""
+        backup, staged = await self.back_up(step), await self.stage(step)
+        return SwitchServer(**step.basis(), backup=backup, staged=staged, key=self.key)
+
+    async def switch(self, step: SwitchServer) -> Switched:
+        return await run(Agents(self.hosts).switch_server, step)
+
+    async def restore(self, step: SavedServerStep) -> Restored:
+        return await run(Agents(self.hosts).restore_server, step)
+
+    async def recheck(self, step: SwitchServer) -> Recheck:
+        return await run(Agents(self.hosts).recheck_server, RecheckServer(**step.basis(), staged=step.staged))
 
     async def verify(self, step: ServerStep, switched: Switched, **changes: Any) -> Proof:
         asked = VerifyServer(
@@ -106,22 +131,31 @@ class Fleet:
             fleet=self.spec,
             core=self.core,
             server=step.server,
+            facts=step.facts,
             switched=switched,
             expected_version=NEW,
-            key=step.key,
+            key=step.key if isinstance(step, SwitchServer) else self.key,
         )
         return await run(Verify(self.hosts).verify_server, replace(asked, **changes))
 
+    def inline(self) -> Fleet:
+        """With Core's key in the configs, as the upgrade guide writes it."""
+        return replace(self, spec=replace(self.spec, agent=replace(self.spec.agent, pin=Pin.INLINE)))
+
     def short(self) -> Fleet:
-        """With little patience, for what must fail."""
-        clocks = replace(self.spec.clocks, core_sees=timedelta(seconds=3), agent_ready=timedelta(seconds=4))
-        return replace(self, spec=replace(self.spec, clocks=clocks))
+        """With short timeouts, for steps that must fail."""
+        timing = replace(self.spec.timing, core_sees=timedelta(seconds=3), agent_ready=timedelta(seconds=4))
+        return replace(self, spec=replace(self.spec, timing=timing))
 
 
 @contextlib.asynccontextmanager
-async def fleet_of(folder: Path, *, servers: int = 1, core_version: str = NEW) -> AsyncIterator[Fleet]:
-    """Agents on v1: plain, sudo with a password, open to anybody, with a config full of notes. Core on v2 already."""
-    started = await Sandbox.start(folder, servers=servers, core_version=core_version, speed=SPEED)
+async def fleet_of(
+    folder: Path, *, servers: int = 1, core_version: str = NEW, containers: Mapping[str, str] | None = None
+) -> AsyncIterator[Fleet]:
+    """Agents on v1: plain, sudo with a password, open to any Core, with many comments. Core on v2 already."""
+    started = await Sandbox.start(
+        folder, servers=servers, core_version=core_version, speed=SPEED, containers=containers
+    )
     async with started as sandbox, Hosts() as hosts:
         yield Fleet(sandbox, load(sandbox.fleet_file), hosts)
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from activities.preflight_core import PreflightCore
-from komodo.core_api import CoreApi
+from activities.core.preflight import PreflightCore
+from komodo.core.api import CoreApi
 from model.errors import CoreUnreachable
 from tests.activities.core_fleet import Bench, bench
 
@@ -41,9 +40,9 @@ async def test_a_core_too_busy_to_answer_once_is_asked_again(b: Bench, monkeypat
     found = await PreflightCore(b.hosts).recheck_core(b.step)
     assert (found.drift, asked) == ((), ["list_updates"] * 2)
     await b.core.stop_core(b.step)
-    await b.dumps.dump_database(replace(b.step, label="final"))
-    await b.core.write_core_files(b.step)
+    await b.dumps.dump_database(b.to_dump("final"))
+    await b.core.write_core_files(b.to_write())
     await b.core.start_core(b.step)
     busy_once("core_info")
-    assert (await b.core.read_core_key(b.step)).public_key
+    assert (await b.core.read_core_key(b.to_read())).public_key
     assert asked.count("core_info") == 2

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from activities.core_access import login_for
-from activities.dumps import SCRATCH
-from komodo.database import TRIED
+from activities.core.access import login_for
+from activities.database.dumps import SCRATCH
+from komodo.core.database import TRIED
 from model.errors import CommandFailed, DatabaseDenied, DumpRejected, UpgradeError
-from model.facts import DumpFacts, DumpProof
-from model.steps import CoreStep
+from model.facts import DumpProof, Moment
+from model.steps import DumpStep, FingerprintDatabase
 from tests.activities.core_fleet import Bench, bench
 
 
@@ -29,22 +29,16 @@ def scratch(b: Bench) -> list[str]:
     return [name for name in b.sandbox.store.databases if name.startswith("ku_proof_")]
 
 
-async def dumped(b: Bench, label: str = "before") -> CoreStep:
+async def dumped(b: Bench, label: str = "before") -> DumpStep:
     await b.backed_up()
     if label != "before":
         await b.core.stop_core(b.step)
-    step = replace(b.step, label=label)
-    return replace(step, dump=await b.dumps.dump_database(step))
-
-
-def dump_of(step: CoreStep) -> DumpFacts:
-    assert step.dump is not None
-    return step.dump
+    return b.with_dump(await b.dumps.dump_database(b.to_dump(label)))
 
 
 async def test_a_dump_is_proven_and_proven_once(b: Bench) -> None:
     step = await dumped(b)
-    assert all(len(c.digest) == 32 for c in dump_of(step).collections)
+    assert all(len(c.digest) == 32 for c in step.dump.collections)
     proven = await b.dumps.prove_dump(step)
     assert proven.proof is not None
     assert (scratch(b), b.ran("mongorestore")) == ([], 1)
@@ -57,12 +51,12 @@ async def test_a_dump_is_proven_and_proven_once(b: Bench) -> None:
 
 async def test_the_final_dump_is_proven_with_v2_running(b: Bench) -> None:
     final = await b.quiet()
-    await b.core.write_core_files(b.step)
+    await b.core.write_core_files(b.to_write())
     await b.core.start_core(b.step)
-    proven = await b.dumps.prove_dump(replace(b.step, dump=final))
+    proven = await b.dumps.prove_dump(b.with_dump(final))
     assert proven.proof is not None
     assert proven.proof.notes == ()
-    after = await b.dumps.fingerprint_database(replace(b.step, label="after the upgrade"))
+    after = await b.dumps.fingerprint_database(FingerprintDatabase(**b.step.basis(), moment=Moment.AFTER))
     before = {c.name: c.digest for c in final.collections}
     now = {c.name: c.digest for c in after.collections}
     assert now["Server"] != before["Server"]
@@ -70,7 +64,7 @@ async def test_the_final_dump_is_proven_with_v2_running(b: Bench) -> None:
 
 
 async def test_what_changes_during_a_dump(b: Bench) -> None:
-    """Of a database in use: tolerated and told. Of one that must be quiet: refused."""
+    """In a database in use: tolerated and reported. In one that must be quiet: refused."""
     await b.backed_up()
     for what in ("insert", "update", "delete"):
         b.sandbox.fault("dump-meanwhile", "core", what=what, times=1)
@@ -79,12 +73,12 @@ async def test_what_changes_during_a_dump(b: Bench) -> None:
     await b.core.stop_core(b.step)
     b.sandbox.fault("dump-meanwhile", "core", what="insert", times=1)
     with pytest.raises(DumpRejected, match="does something else write"):
-        await b.dumps.dump_database(replace(b.step, label="final"))
+        await b.dumps.dump_database(b.to_dump("final"))
 
 
 async def prove(b: Bench) -> DumpProof:
-    step = replace(b.step, label="before")
-    proven = await b.dumps.prove_dump(replace(step, dump=await b.dumps.dump_database(step)))
+    step = b.to_dump("before")
+    proven = await b.dumps.prove_dump(b.with_dump(await b.dumps.dump_database(step)))
     assert proven.proof is not None
     return proven.proof
 
@@ -108,7 +102,7 @@ async def test_dumps_that_prove_nothing(b: Bench) -> None:
 async def test_a_database_without_dump_tools_is_dumped_by_km(b: Bench) -> None:
     b.sandbox.fault("no-mongodump", "core")
     step = await dumped(b)
-    assert dump_of(step).method == "km"
+    assert step.dump.method == "km"
     assert (await b.dumps.prove_dump(step)).proof is not None
 
 
@@ -116,12 +110,12 @@ async def test_a_database_without_dump_tools_is_dumped_by_km(b: Bench) -> None:
 async def test_a_dump_that_hangs_is_ended_and_core_may_start_again(b: Bench, how: str) -> None:
     """Core is stopped meanwhile: it is waited for once, not once per retry."""
     limit = timedelta(seconds=3)
-    b.clocks(**({"dump_stall": limit} if how == "stalls" else {"dump": limit}))
+    b.timing(**({"dump_stall": limit} if how == "stalls" else {"dump": limit}))
     await b.backed_up()
     await b.core.stop_core(b.step)
     b.sandbox.fault("dump-hangs", "core", times=1)
-    with pytest.raises(CommandFailed, match=r"mongodump hung: for 3 s|did not end within 0:00:03") as caught:
-        await b.dumps.dump_database(replace(b.step, label="final"))
+    with pytest.raises(CommandFailed, match=r"mongodump wrote nothing for 3 s|did not end within 0:00:03") as caught:
+        await b.dumps.dump_database(b.to_dump("final"))
     assert not caught.value.transient
     assert [p.name for p in (b.folder / "dumps").iterdir()] == []
     assert (await b.back.start_old_core(b.step)).version == "1.19.5"
@@ -129,7 +123,7 @@ async def test_a_dump_that_hangs_is_ended_and_core_may_start_again(b: Bench, how
 
 async def test_archives_that_are_not_what_was_dumped(b: Bench) -> None:
     step = await dumped(b, "final")
-    path, source = File(dump_of(step).path), File(dump_of(step).source)
+    path, source = File(step.dump.path), File(step.dump.source)
     whole = path.data
     b.sandbox.store.insert("elsewhere", "Server", [{"name": "x"}])
     other = await archive(b, "elsewhere")
@@ -140,7 +134,7 @@ async def test_archives_that_are_not_what_was_dumped(b: Bench) -> None:
         (whole[:-100], "truncated: .*cut off"),
         (other, "wrong database: the archive holds no document of the database 'komodo'"),
         (changed, "different: .*Server: 2 documents in both, not the same content"),
-        (None, "gone: there is no"),
+        (None, "gone: .* does not exist"),
     ):
         path.put(data)
         source.put(source.data)
@@ -153,10 +147,10 @@ async def test_archives_that_are_not_what_was_dumped(b: Bench) -> None:
 
 
 async def archive(b: Bench, database: str) -> bytes:
-    """What mongodump makes of it."""
+    """The archive that mongodump writes of a database."""
     login, _ = await login_for(await b.hosts.get(b.fleet.core.host), b.step.facts)
     out = b.sandbox.folder / "archive"
-    done = await b.by_hand(
+    done = await b.manual_command(
         f"printf 'password: {login.password}\\n' | sudo docker exec -i komodo-mongo-1 mongodump '--uri={login.uri()}' "
         f"--config=/dev/stdin --db={database} --archive --gzip > {out}"
     )
@@ -169,8 +163,8 @@ async def test_a_login_that_may_not_make_a_scratch_database(b: Bench) -> None:
     b.sandbox.store.only = "komodo"
     with pytest.raises(DatabaseDenied, match="may not make the scratch database") as caught:
         await b.dumps.prove_dump(step)
-    assert "grantRolesToUser" in caught.value.cure
-    assert "[database] proof" in caught.value.cure
+    assert "grantRolesToUser" in caught.value.hint
+    assert "[database] proof" in caught.value.hint
     b.sandbox.store.only = ""
     assert (await b.dumps.prove_dump(step)).proof is not None
 
@@ -188,8 +182,8 @@ class File:
             self.path.write_bytes(data)
 
 
-async def test_a_cut_between_trying_to_write_and_the_drop(b: Bench) -> None:
-    """What is left of the try is no restore, and none of the dump's collections."""
+async def test_a_connection_cut_between_the_write_test_and_the_drop(b: Bench) -> None:
+    """The rest of the write test is neither a restore nor one of the dump's collections."""
     step = await dumped(b)
     op = step.op
     b.sandbox.store.insert(f"{SCRATCH}{op.change.lower()}_before_{op.attempt}", TRIED, [{"by": "komodo-upgrade"}])
@@ -198,7 +192,7 @@ async def test_a_cut_between_trying_to_write_and_the_drop(b: Bench) -> None:
 
 
 class _Killed(BaseException):
-    """What no code catches."""
+    """An exception that no code catches."""
 
 
 async def test_a_crash_between_the_restore_and_the_drop(b: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,9 +202,9 @@ async def test_a_crash_between_the_restore_and_the_drop(b: Bench, monkeypatch: p
         raise _Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("activities.dumps._drop_scratch", dies)
-        patch.setattr("activities.dumps.Dumps._clear", dies)
-        patch.setattr("activities.dumps.fingerprint.judge", dies)
+        patch.setattr("activities.database.dumps._drop_scratch", dies)
+        patch.setattr("activities.database.dumps.Dumps._clear", dies)
+        patch.setattr("activities.database.dumps.fingerprint.compare", dies)
         b.sandbox.store.insert("ku_proof_old_before_1", "Server", [{"name": "left by a run that never came back"}])
         with pytest.raises(_Killed):
             await b.dumps.prove_dump(step)
@@ -233,7 +227,7 @@ async def test_a_cancel_leaves_no_scratch_database(b: Bench) -> None:
     assert scratch(b) == []
 
 
-async def test_a_cut_line_leaves_the_restore_alone_and_the_next_try_attaches_to_it(b: Bench) -> None:
+async def test_a_restore_continues_without_its_connection_and_the_next_try_attaches(b: Bench) -> None:
     step = await dumped(b)
     b.sandbox.fault("slow", "core", command="docker", seconds=0.5)
     task = asyncio.create_task(b.dumps.prove_dump(step))

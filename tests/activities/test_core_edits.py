@@ -1,4 +1,4 @@
-"""What is planned for Core's files, on the official ones of every tag, and every Server's fate."""
+"""The edits planned for Core's files, on the official files of every tag, and the coverage of Servers."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from activities.backup import guide_suffix, plain_names
-from activities.core_edits import compute, env_file_paths, interpolation_file, staged_name
-from activities.fates import fate_findings, find_agent_server
-from komodo.project import parse_containers
+from activities.core.backup import guide_suffix, plain_names
+from activities.core.coverage import coverage_findings, find_agent_server
+from activities.core.files import edit_core_project, interpolation_file, staged_name
+from komodo.core.containers import parse_containers
+from komodo.files.edit_set import ProjectEdit, ProjectFiles
 from model.errors import EditRefused
 from model.facts import ComposeProject, KnownServer, Severity
-from model.fleet import CoreSpec, FleetSpec, HostSpec, ServerSpec
+from model.fleet.spec import CoreSpec, FleetSpec, HostSpec, ServerSpec
 from tests.komodo.inspected import official, text
 
 HOST = HostSpec(name="core", address="core")
@@ -36,16 +37,18 @@ COMPOSE = """services:
 """
 
 
+def edit(compose: dict[str, str], envs: dict[str, str], *, pinned: bool = False) -> ProjectEdit:
+    files = ProjectFiles(directory=PROJECT.directory, compose=compose, envs=envs, fills=(PROJECT.env_file,))
+    return edit_core_project(files, target="2.3.2", keys_mount="bind", pinned=pinned)
+
+
 @pytest.mark.official("v1-core")
 def test_official_files(official_file: Path) -> None:
     """Planned once: both services at the target, the pin on top; planned again on the results: nothing."""
     compose = official_file.read_text()
     env = (official_file.parent / "compose.env").read_text()
     path = PROJECT.files[0]
-    edits = compute(
-        PROJECT, {path: compose}, {PROJECT.env_file: env}, target="2.3.2", keys_mount="bind",
-        service_env_files=(PROJECT.env_file,),
-    )  # fmt: skip
+    edits = edit({path: compose}, {PROJECT.env_file: env})
     planned = edits.planned()
     assert edits.images == {
         "core": "ghcr.io/moghtech/komodo-core:2.3.2",
@@ -55,18 +58,15 @@ def test_official_files(official_file: Path) -> None:
     assert [p.with_key for p in planned] == [False, False, True]
     assert planned[2].base_sha256 == planned[0].result_sha256
     done = {e.path: e.after for e in edits.files}
-    again = compute(
-        PROJECT, {path: done[path]}, {PROJECT.env_file: done[PROJECT.env_file]}, target="2.3.2", keys_mount="bind",
-        service_env_files=(PROJECT.env_file,), pinned=True,
-    )  # fmt: skip
+    again = edit({path: done[path]}, {PROJECT.env_file: done[PROJECT.env_file]}, pinned=True)
     assert again.planned() == ()
 
 
 def test_env_files_of_a_service() -> None:
-    texts = {PROJECT.files[0]: COMPOSE}
-    assert env_file_paths(texts, PROJECT, "core") == ("/opt/komodo/compose.env", "/opt/komodo/core.env")
-    assert env_file_paths(texts, PROJECT, "mongo") == ()
-    assert env_file_paths({PROJECT.files[0]: "a: ["}, PROJECT, "core") == ()
+    files = ProjectFiles(directory=PROJECT.directory, compose={PROJECT.files[0]: COMPOSE})
+    assert files.env_files("core") == ("/opt/komodo/compose.env", "/opt/komodo/core.env")
+    assert files.env_files("mongo") == ()
+    assert replace(files, compose={PROJECT.files[0]: "a: ["}).env_files("core") == ()
     assert interpolation_file(replace(PROJECT, env_file="")) == "/opt/komodo/.env"
 
 
@@ -75,10 +75,7 @@ def test_tag_and_first_server_in_different_env_files() -> None:
         "/opt/komodo/compose.env": "TAG=latest\nKOMODO_PASSKEY=secret-one\n",
         "/opt/komodo/core.env": "TAG=left-alone\nKOMODO_FIRST_SERVER=https://x:8120\n",
     }
-    edits = compute(
-        PROJECT, {PROJECT.files[0]: COMPOSE}, envs, target="2.3.2", keys_mount="bind",
-        service_env_files=("/opt/komodo/compose.env", "/opt/komodo/core.env"),
-    )  # fmt: skip
+    edits = edit({PROJECT.files[0]: COMPOSE}, envs)
     after = {e.path: e.after for e in edits.files}
     assert "TAG=2.3.2\n" in after["/opt/komodo/compose.env"]
     assert after["/opt/komodo/core.env"] == "TAG=left-alone\n# KOMODO_FIRST_SERVER=https://x:8120\n"
@@ -87,10 +84,9 @@ def test_tag_and_first_server_in_different_env_files() -> None:
 
 
 def test_core_in_two_files_or_in_none_is_refused() -> None:
-    two = replace(PROJECT, files=("/a.yaml", "/b.yaml"))
     for texts in ({"/a.yaml": COMPOSE, "/b.yaml": COMPOSE}, {"/a.yaml": "services: {}\n", "/b.yaml": "services: {}\n"}):
         with pytest.raises(EditRefused):
-            compute(two, texts, {}, target="2.3.2", keys_mount="bind", service_env_files=())
+            edit(texts, {})
 
 
 def test_names() -> None:
@@ -101,7 +97,7 @@ def test_names() -> None:
     assert (guide_suffix("1.19.5"), guide_suffix("2.0.0")) == (".bak_v1", ".bak_v2.0.0")
 
 
-# --- fates ------------------------------------------------------------------------------------------------------------
+# --- coverage ---------------------------------------------------------------------------------------------------------
 
 
 def fleet(*names: str, leave_behind: tuple[str, ...] = ()) -> FleetSpec:
@@ -120,18 +116,18 @@ def known(name: str, address: str = "", *, enabled: bool = True, state: str = "O
 
 
 def verdicts(spec: FleetSpec, *servers: KnownServer, agent: str = "") -> dict[str, Severity]:
-    return {f"{f.code} {f.subject}": f.severity for f in fate_findings(spec, servers, agent)}
+    return {f"{f.code} {f.subject}": f.severity for f in coverage_findings(spec, servers, agent)}
 
 
-def test_every_enabled_server_needs_a_fate() -> None:
+def test_every_enabled_server_has_to_be_covered() -> None:
     local = known("Local", "https://periphery:8120")
     servers = (known("a"), known("nas"), known("off", enabled=False), known("done", version="2.3.2"), local)
-    assert verdicts(fleet("a"), *servers, agent="Local") == {"server-without-fate nas": Severity.REFUSE}
+    assert verdicts(fleet("a"), *servers, agent="Local") == {"server-not-covered nas": Severity.REFUSE}
     assert verdicts(fleet("a", leave_behind=("nas",)), *servers, agent="Local") == {}
 
 
 def test_names_of_the_fleet_file_must_be_servers() -> None:
-    findings = fate_findings(fleet("web1", "off"), (known("web-1"), known("off", enabled=False)), "")
+    findings = coverage_findings(fleet("web1", "off"), (known("web-1"), known("off", enabled=False)), "")
     assert [f.text for f in findings if f.code == "server-unknown"] == [
         "Core knows no Server named web1 (did you mean web-1?)"
     ]
@@ -146,7 +142,7 @@ def test_addresses_and_shared_agents() -> None:
     assert stays == {}
 
 
-def test_the_agent_beside_core() -> None:
+def test_the_agent_in_cores_project() -> None:
     agent = next(c for c in parse_containers(text(official())) if c.kind == "periphery")
     servers = (known("a", "https://10.0.0.1:8120"), known("Local", "https://periphery:8120"))
     assert find_agent_server(servers, agent) == "Local"

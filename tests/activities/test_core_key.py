@@ -1,4 +1,4 @@
-"""Core's key pair before v2 runs: made once, on Core's host, seen by nobody, and really Core's afterwards."""
+"""Core's key pair before v2 runs: made once, on Core's host, never readable elsewhere, and used by Core."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from activities.core_key import CoreKeys
-from activities.periphery import Periphery
+from activities.core.key_pair import CoreKeys
+from activities.fleet.run_folders import Folders
 from model.errors import HostError, KeyRejected, PlanChanged
+from model.fleet.spec import KeysMount, RolloutMode
 from model.steps import ReleaseHosts
 from sandbox import keys
 from tests.activities.core_fleet import Bench, bench, codes
@@ -28,11 +29,11 @@ async def b(tmp_path: Path) -> AsyncIterator[Bench]:
 
 
 async def key_of(b: Bench) -> str:
-    """The step as the workflow puts it after the image was pulled; from here on `b.step` carries the key."""
+    """The step as the workflow calls it after the image was pulled; from here on `b` knows the key."""
     key = await CoreKeys(b.hosts).stage_core_key(b.step)
     b.results.append(key)
-    b.step = replace(b.step, key=key.public_key)
-    return key.public_key
+    b.key = key.public_key
+    return b.key
 
 
 async def test_the_pair_is_made_once_used_by_core_and_never_leaves_the_host(b: Bench) -> None:
@@ -50,16 +51,16 @@ async def test_the_pair_is_made_once_used_by_core_and_never_leaves_the_host(b: B
     assert b.ran("run", "km") == 1
 
     await b.core.stop_core(b.step)
-    await b.dumps.dump_database(replace(b.step, label="final"))
-    done = await b.core.write_core_files(b.step)
+    await b.dumps.dump_database(b.to_dump("final"))
+    done = await b.core.write_core_files(b.to_write())
     placed = b.project / "keys" / "core.key"
     assert f"wrote {placed}" in done.facts
     assert placed.read_bytes() == staged.read_bytes()
     assert [oct(p.stat().st_mode & 0o777) for p in sorted(placed.parent.iterdir())] == ["0o600", "0o600"]
     b.next_attempt()
-    await b.core.write_core_files(b.step)
+    await b.core.write_core_files(b.to_write())
     await b.core.start_core(b.step)
-    key = await b.core.read_core_key(b.step)
+    key = await b.core.read_core_key(b.to_read())
     assert (key.public_key, b.sandbox.core.public_key) == (public, public)
     assert len([s for s in key.sources if not s.startswith("core.key")]) == 3, "API, log and core.pub agree"
     assert (b.folder / "core.key").read_bytes() == placed.read_bytes()
@@ -86,63 +87,63 @@ async def test_a_pair_that_is_there_is_never_made_again(b: Bench) -> None:
     assert b.ran("run", "km") == 0
     assert "found" in b.results[-1].sources[0]
     before = (folder / "core.key").read_bytes()
-    await b.core.write_core_files(b.step)
+    await b.core.write_core_files(b.to_write())
     assert (folder / "core.key").read_bytes() == before
 
     (folder / "core.pub").unlink()
     b.next_attempt()
-    with pytest.raises(KeyRejected, match=r"no core\.pub beside it") as caught:
+    with pytest.raises(KeyRejected, match=r"no core\.pub next to it") as caught:
         await key_of(b)
-    assert "openssl pkey" in caught.value.cure
+    assert "openssl pkey" in caught.value.hint
     (folder / "core.key").write_text("")
-    with pytest.raises(HostError, match="everybody knows"):
+    with pytest.raises(HostError, match="publicly known"):
         await key_of(b)
 
 
-async def test_nothing_is_left_of_an_upgrade_that_ends_before_its_switch(b: Bench) -> None:
+async def test_an_upgrade_that_ends_before_its_switch_leaves_nothing(b: Bench) -> None:
     await b.staged()
     facts = b.step.facts
     assert facts.core is not None
     b.step = replace(b.step, facts=replace(facts, core=replace(facts.core, target_image=facts.core.image)))
-    with pytest.raises(HostError, match="could not be made") as told:
+    with pytest.raises(HostError, match="could not be created") as reported:
         await key_of(b)
-    assert "km --version" in told.value.cure, "an image without km key generate"
+    assert "km --version" in reported.value.hint, "an image without km key generate"
     assert not list((b.folder / "staged").glob("core.*"))
 
     b.step = replace(b.step, facts=facts)
     await key_of(b)
     keys.ensure_pair(b.project / "keys" / "core.key")
     before = {p.name: p.read_bytes() for p in b.project.rglob("*") if p.is_file()}
-    with pytest.raises(PlanChanged, match="somebody else"):
-        await b.core.write_core_files(b.step)
+    with pytest.raises(PlanChanged, match="not the staged key"):
+        await b.core.write_core_files(b.to_write())
     assert {p.name: p.read_bytes() for p in b.project.rglob("*") if p.is_file()} == before
 
-    await Periphery(b.hosts).release_host(ReleaseHosts(op=b.step.op, core=b.fleet.core))
+    await Folders(b.hosts).release_host(ReleaseHosts(op=b.step.op, core=b.fleet.core))
     (private,) = b.sandbox.world.minted
     found = [p for p in b.sandbox.folder.rglob("*") if p.is_file() and private in p.read_text(errors="replace")]
     assert found == []
 
 
-async def test_preflight_refuses_what_cannot_be_done_together(b: Bench) -> None:
-    together = replace(b.fleet, rollout=replace(b.fleet.rollout, mode="together"))
+async def test_preflight_refuses_what_cannot_be_done_all_at_once(b: Bench) -> None:
+    together = replace(b.fleet, rollout=replace(b.fleet.rollout, mode=RolloutMode.ALL_AT_ONCE))
     b.fleet = together
-    assert not {c for c in codes(await b.survey()) if c.startswith("together")}
-    b.fleet = replace(together, core=replace(together.core, keys_mount="volume"))
+    assert not {c for c in codes(await b.survey()) if c.startswith("all-at-once")}
+    b.fleet = replace(together, core=replace(together.core, keys_mount=KeysMount.VOLUME))
     assert "together-keys-volume" in codes(await b.survey())
     b.fleet = together
     folder = b.project / "keys"
     keys.ensure_pair(folder / "core.key")
-    assert not {c for c in codes(await b.survey()) if c.startswith("together")}, "a pair of before is taken"
+    assert not {c for c in codes(await b.survey()) if c.startswith("all-at-once")}, "a pair of before is taken"
     public, private = (folder / "core.pub").read_text(), (folder / "core.key").read_text()
     keys.ensure_pair(folder / "other.key")
     for name, text, words in (
         ("core.pub", (folder / "other.pub").read_text(), "does not belong to the core.key"),
-        ("core.pub", "", "no core.pub beside it"),
-        ("core.pub", "nonsense", "no PEM file"),
-        ("core.key", "", "everybody knows"),
+        ("core.pub", "", "no core.pub next to it"),
+        ("core.pub", "nonsense", "not a PEM file"),
+        ("core.key", "", "publicly known"),
     ):
         (folder / name).write_text(text)
-        found = [f.text for f in (await b.survey()).findings if f.code == "together-key-pair"]
+        found = [f.text for f in (await b.survey()).findings if f.code == "all-at-once-key-pair"]
         assert len(found) == 1, name
         assert words in found[0]
         assert not PRIVATE.search(found[0])
@@ -156,7 +157,7 @@ async def test_preflight_refuses_what_cannot_be_done_together(b: Bench) -> None:
     env = b.project / "compose.env"
     env.write_text(env.read_text() + "KOMODO_PRIVATE_KEY=file:/run/secrets/key\n")
     up = "sudo docker compose -p komodo -f mongo.compose.yaml --env-file compose.env up -d --no-deps core"
-    done = await b.by_hand(f"cd {b.project} && {up}")
+    done = await b.manual_command(f"cd {b.project} && {up}")
     assert done.exit_status == 0, done.stderr
     for _ in range(100):
         if "together-private-key" in codes(await b.survey()):

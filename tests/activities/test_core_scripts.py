@@ -1,4 +1,4 @@
-"""Scripts of Core's host alone under dash, with a docker that writes down what it is asked and what it is fed."""
+"""The scripts of Core's host on their own under dash, on a host of the sandbox with Docker."""
 
 from __future__ import annotations
 
@@ -7,55 +7,60 @@ import hashlib
 import json
 import os
 import subprocess
-import time
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from activities.backup import restore_script
-from hosts.script import Script
-from tests.shells import SHELL, path
+from activities.core.backup import restore_script
+from hosts.exec.script import Script
+from sandbox.docker.engine import Container, Engine, Spec
+from sandbox.mongo.program import database_of
+from sandbox.mongo.store import Store
+from tests.activities.local_hosts import LocalHosts
+from tests.shells import SHELL, path, words_of
 
-FAKE_DOCKER = """#!/bin/sh
-# Records argv, one call a line, and standard input of execs.
-printf '%s\\n' "${0##*/} $*" >>"$FAKE/calls"
-case $* in
-"inspect -f "*) cat "$FAKE/env" ;;
-"inspect "*db) printf '[{"Id": "abc", "State": {"Running": true}}]\\n' ;;
-inspect*) printf '[{"Id": "abc", "State": {"Running": false}}]\\n' ;;
-"run "*)
-    cat >"$FAKE/run.stdin"
-    [ ! -e "$FAKE/hang" ] || { : >"$FAKE/hangs"; exec sleep 30; }
-    cat "$FAKE/said"; exit "$(cat "$FAKE/code")" ;;
-*psql*) exit "$(cat "$FAKE/code")" ;;
-"ps "*) echo "pg-1 postgres-documentdb:17" ;;
-*mongosh\\ --version*) [ -e "$FAKE/mongosh" ] || exit 126 ;;
-*mongosh*) cat >"$FAKE/mongosh.stdin" ;;
-*mongorestore*) cat >"$FAKE/mongorestore.stdin"; cat "$FAKE/said" >&2 ;;
-*mongodump*) cat >"$FAKE/mongodump.stdin"; cat "$FAKE/archive"; cat "$FAKE/said" >&2; exit "$(cat "$FAKE/code")" ;;
-esac
-"""
+PASSWORD = 'p@ss:w/o rd"x\\y%'
+ENCODED = "p%40ss%3Aw%2Fo%20rd%22x%5Cy%25"
+COMPOSE = "services:\n  core:\n    image: busybox\n"
 
 
 class Stage:
-    """A run folder and a fake docker in PATH."""
+    """A host with a run folder, a compose project in it, Core's container (stopped) and the database's (running)."""
 
     def __init__(self, folder: Path) -> None:
-        self.run = folder / "run"
-        self.fake = folder / "fake"
+        self.engine: Engine = LocalHosts.of_session().docker_host(folder / "host")
+        self.host = self.engine.host
+        self.run = self.host.root / "run"
         (self.run / "dumps").mkdir(parents=True)
         (self.run / "files").mkdir()
-        self.fake.mkdir()
-        for name in ("docker", "docker-compose"):
-            (self.fake / name).write_text(FAKE_DOCKER)
-            (self.fake / name).chmod(0o755)
-        (self.fake / "code").write_text("0")
-        (self.fake / "env").write_text("A=1\n")
-        (self.fake / "archive").write_bytes(gzip.compress(b"archive"))
-        (self.fake / "said").write_text("7 document(s) restored successfully. 0 document(s) failed to restore.\n")
         (self.run / "restore.sh").write_text(restore_script())
-        (self.run / "dumps" / "final.archive.gz").write_bytes(gzip.compress(b"archive"))
         (self.run / "core-v2-started").touch()
+        (self.run / "compose.yaml").write_text(COMPOSE)
+        self.container("core", "busybox")
+
+    def container(
+        self, name: str, image: str, *env: str, start: bool = False, aliases: tuple[str, ...] = ()
+    ) -> Container:
+        """Create one, and its image."""
+        published = self.engine.store.published(image)
+        assert published is not None
+        self.engine.store.add(published)
+        labels = {"com.docker.compose.project": "komodo", "com.docker.compose.service": name}
+        spec = Spec(name, image, env=list(env), labels=labels, network="komodo_default", aliases=aliases)
+        made = self.engine.create(spec)
+        if start:
+            LocalHosts.of_session().run(self.engine.start(made))
+        return made
+
+    def database(self, *, password: str = "") -> Store:
+        """A mongod in the container `db`, with three servers in it."""
+        login = ("MONGO_INITDB_ROOT_USERNAME=us@er", f"MONGO_INITDB_ROOT_PASSWORD={password}") if password else ()
+        server = database_of(self.container("db", "mongo", *login, start=True))
+        assert server is not None
+        server.store.insert("komodo", "Server", [{"_id": number} for number in range(3)])
+        return server.store
 
     def list(self, *lines: str) -> None:
         basis = (
@@ -66,102 +71,122 @@ class Stage:
         )  # fmt: skip
         (self.run / "restore.list").write_text("\n".join((*basis, *lines)) + "\n")
 
+    def environment(self) -> dict[str, str]:
+        return {**self.host.environment(root=True), "PATH": path(self.host.root / "bin")}
+
     def sh(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        env = {**os.environ, "PATH": path(self.fake), "FAKE": str(self.fake)}
-        return subprocess.run([SHELL, *words], input=stdin, capture_output=True, env=env)
+        return subprocess.run([SHELL, *words], input=stdin, capture_output=True, env=self.environment(), timeout=60)
 
-    def restore(self, *words: str) -> subprocess.CompletedProcess[bytes]:
-        return self.sh(str(self.run / "restore.sh"), *words)
+    def restore(self, *words: str, dropped: bool = False) -> subprocess.CompletedProcess[bytes]:
+        return self.sh("-c", f'KU_DROPPED={"yes" if dropped else "no"} . "$0"', str(self.run / "restore.sh"), *words)
 
-    def dump(self) -> subprocess.CompletedProcess[bytes]:
-        text = "set -eu\n" + Script.load("komodo.sh", "dump_database.sh").text
-        return self.sh("-c", text, "x", str(self.run), "final", "db", "mongodb://u@h/", "komodo", "login", stdin=b"p")
+    def dump(self, login: str = "", uri: str = "mongodb://127.0.0.1:27017/") -> subprocess.CompletedProcess[bytes]:
+        script = Script.load(
+            "komodo.sh",
+            "database/dump_database.sh",
+            folder=str(self.run),
+            label="final",
+            container="db",
+            uri=uri,
+            database="komodo",
+            login="login" if login else "open",
+        )
+        return self.sh(*words_of(script), stdin=login.encode())
 
-    @property
-    def calls(self) -> str:
-        return (self.fake / "calls").read_text()
+    def calls(self, *words: str) -> int:
+        """How many commands held these words, one after the other."""
+        return sum(" ".join(words) in " ".join(entry.argv) for entry in self.host.commands)
+
+    def program(self, name: str, text: str) -> None:
+        """A program that the sandbox does not simulate."""
+        file = self.host.root / "bin" / name
+        file.unlink(missing_ok=True)
+        file.write_text(text)
+        file.chmod(0o755)
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Stage:
-    return Stage(tmp_path)
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    made = Stage(tmp_path)
+    yield made
+    LocalHosts.of_session().run(made.engine.stop_all())
+    assert made.host.world.defects == []
 
 
 @pytest.mark.parametrize("holder", ["at work", "killed"])
-def test_two_parts_of_a_project_are_not_brought_up_at_the_same_time(stage: Stage, holder: str) -> None:
+def test_two_services_of_a_project_are_not_started_at_the_same_time(stage: Stage, holder: str) -> None:
+    stage.container("db", "busybox")
     with subprocess.Popen(["sleep", "60"]) as other:
         turn = stage.run / "compose-turn"
         turn.mkdir()
         (turn / "pid").write_text(f"{other.pid}\n")
-        text = "set -eu\n" + Script.load("komodo.sh", "start_core.sh").text
-        words = ("x", str(stage.run), str(stage.run), "core", "db", "docker", "compose")
-        env = {**os.environ, "PATH": path(stage.fake), "FAKE": str(stage.fake)}
-        started = subprocess.Popen([SHELL, "-c", text, *words], env=env, stdout=subprocess.PIPE)
+        folder, words = str(stage.run), ("docker", "compose")
+        script = Script.load(
+            "komodo.sh", "core/start_core.sh", *words, folder=folder, directory=folder, service="core", database="db"
+        )
+        started = subprocess.Popen([SHELL, *words_of(script)], env=stage.environment(), stdout=subprocess.PIPE)
         if holder == "at work":
             with pytest.raises(subprocess.TimeoutExpired):
                 started.wait(1)
-            assert " up -d" not in stage.calls
+            assert not stage.calls("up", "-d")
             (turn / "pid").unlink()
             turn.rmdir()
         other.kill()
         other.wait()
-        said, _ = started.communicate(timeout=30)
+        output, _ = started.communicate(timeout=30)
     assert started.returncode == 0
-    assert b"started" in said
-    assert stage.calls.count(" up -d --no-deps core") == 1
+    assert b"started" in output
+    assert stage.calls("up", "-d", "--no-deps", "core") == 1
     assert not turn.exists()
-
-
-PASSWORD = 'p@ss:w/o rd"x\\y%'
-ENCODED = "p%40ss%3Aw%2Fo%20rd%22x%5Cy%25"
 
 
 @pytest.mark.parametrize("source", ["uri", "variable", "file", "initdb"])
 def test_the_password_reaches_mongorestore_on_its_standard_input_only(stage: Stage, source: str) -> None:
-    (stage.fake / "mongosh").touch()
+    """The database accepts no other password, neither of mongosh, which drops the database, nor of mongorestore."""
+    store = stage.database(password=PASSWORD)
+    quoted = PASSWORD.replace("\\", "\\\\").replace('"', '\\"')
+    assert stage.dump(f'password: "{quoted}"\n', "mongodb://us%40er@127.0.0.1:27017/?authSource=admin").returncode == 0
+    store.insert("komodo", "Swarm", [{"name": "of v2"}])
+    core = stage.engine.find("core")
+    assert core is not None
     lines = ["db_user\tus@er"]
     if source == "uri":
-        (stage.fake / "env").write_text(f"KOMODO_DATABASE_URI=mongodb://us%40er:{ENCODED}@mongo:27017/x?a=b\n")
+        core.env.append(f"KOMODO_DATABASE_URI=mongodb://us%40er:{ENCODED}@mongo:27017/x?a=b")
         lines.append("db_uri_variable\tKOMODO_DATABASE_URI")
     elif source == "file":
         (stage.run / "pw").write_text(PASSWORD + "\n")
         lines.append(f"db_password_file\t{stage.run}/pw")
     else:
-        name = "KOMODO_DATABASE_PASSWORD" if source == "variable" else "MONGO_INITDB_ROOT_PASSWORD"
-        (stage.fake / "env").write_text(f"{name}={PASSWORD}\n")
+        if source == "variable":
+            core.env.append(f"KOMODO_DATABASE_PASSWORD={PASSWORD}")
         lines.append("db_password_variable\tKOMODO_DATABASE_PASSWORD")
     stage.list(*lines)
     done = stage.restore("database")
     assert done.returncode == 0, done.stderr
-    fed = (stage.fake / "mongorestore.stdin").read_text()
-    assert fed == 'password: "p@ss:w/o rd\\"x\\\\y%"\n'
-    shell = (stage.fake / "mongosh.stdin").read_text()
-    assert f"mongodb://us%40er:{ENCODED}@127.0.0.1:27017/komodo?authSource=admin" in shell
-    assert "db.dropDatabase()" in shell
-    said = stage.calls + done.stdout.decode() + done.stderr.decode()
-    assert PASSWORD not in said
-    assert ENCODED not in said
-    assert "mongodb://us%40er@127.0.0.1:27017/" in stage.calls
+    assert list(store.databases["komodo"]) == ["Server"], "dropped by mongosh, then restored"
+    assert len(store.find("komodo", "Server")) == 3
+    output = repr([entry.argv for entry in stage.host.commands]) + done.stdout.decode() + done.stderr.decode()
+    assert PASSWORD not in output
+    assert ENCODED not in output
     assert (stage.run / "database-restored").read_text() == f"{stage.run}/dumps/final.archive.gz\n"
 
 
-@pytest.mark.parametrize(
-    "said", ["0 document(s) restored successfully. 0 document(s) failed", "1 … 3 document(s) failed"]
-)
-def test_a_restore_that_did_not_restore_is_no_success(stage: Stage, said: str) -> None:
+@pytest.mark.parametrize("documents", [[], [{"_id": 1}, {"_id": 1}]], ids=["nothing restored", "one failed"])
+def test_an_incomplete_restore_is_no_success(stage: Stage, documents: list[dict[str, int]]) -> None:
+    stage.database().collection("komodo", "Server").documents = [*documents]
+    assert stage.dump().returncode == 0
     stage.list()
-    (stage.fake / "said").write_text(said)
     done = stage.restore("database")
     assert done.returncode == 1
     assert b"the dump is still" in done.stderr
     assert not (stage.run / "database-restored").exists()
 
 
-def test_the_database_is_left_alone_where_the_new_version_never_ran(stage: Stage) -> None:
+def test_the_database_is_kept_where_the_new_version_never_ran(stage: Stage) -> None:
     stage.list()
     (stage.run / "core-v2-started").unlink()
     assert b"the database is as it was" in stage.restore("database").stdout
-    assert not (stage.fake / "calls").exists()
+    assert stage.host.commands == []
 
 
 def test_a_damaged_dump_is_not_restored(stage: Stage) -> None:
@@ -172,24 +197,45 @@ def test_a_damaged_dump_is_not_restored(stage: Stage) -> None:
     assert b"is damaged" in done.stderr
 
 
-def test_the_newest_final_dump_counts(stage: Stage) -> None:
+def test_a_dump_never_overwrites_another_and_the_newest_counts(stage: Stage) -> None:
+    stage.database()
     stage.list()
-    (stage.run / "dumps" / "final.2.archive.gz").write_bytes(gzip.compress(b"newer"))
-    assert b"from " + str(stage.run / "dumps" / "final.2.archive.gz").encode() in stage.restore("database").stdout
+    assert b"dumped\tkomodo.Server (3 documents)" in stage.dump().stdout
+    first = (stage.run / "dumps/final.archive.gz").read_bytes()
+    second = stage.run / "dumps/final.2.archive.gz"
+    assert f"path\t{second}".encode() in stage.dump().stdout
+    assert (stage.run / "dumps/final.archive.gz").read_bytes() == first
+    assert b"from " + str(second).encode() in stage.restore("database").stdout
+
+
+def test_a_password_in_an_error_of_mongodump_is_masked(stage: Stage) -> None:
+    stage.database(password=PASSWORD)
+    done = stage.dump(uri="mongodb://us%40er:geheim@127.0.0.1:27017/?authSource=admin")
+    assert done.returncode == 1
+    assert b"Authentication failed" in done.stderr
+    assert b"geheim" not in done.stderr
+    assert list((stage.run / "dumps").iterdir()) == []
 
 
 def test_compose_is_called_as_it_was_found(stage: Stage) -> None:
-    stage.list("compose_file\t/a/x.yaml", "compose_file\t/a/y z.yaml", "env_file\t/a/.env", "project_directory\t/a")
+    for name in ("x.yaml", "y z.yaml"):
+        (stage.run / name).write_text(COMPOSE)
+    (stage.run / ".env").touch()
+    a = stage.run
+    stage.list(
+        f"compose_file\t{a}/x.yaml", f"compose_file\t{a}/y z.yaml", f"env_file\t{a}/.env", "project_directory\t/a"
+    )
     assert stage.restore("stop").returncode == 0
-    words = "compose -p komodo -f /a/x.yaml -f /a/y z.yaml --env-file /a/.env --project-directory"
-    assert f"docker {words} {stage.run} stop core\n" in stage.calls
+    options = f"-p komodo -f {a}/x.yaml -f {a}/y z.yaml --env-file {a}/.env --project-directory {a} stop core"
+    assert stage.calls(f"docker compose {options}") == 1
     text = (stage.run / "restore.list").read_text().replace("compose\tdocker compose", "compose\tdocker-compose")
     (stage.run / "restore.list").write_text(text)
-    stage.restore("stop")
-    assert "docker-compose -p komodo" in stage.calls
+    stage.program("docker-compose", f'#!/bin/sh\necho "$*" >{a}/calls\n')
+    assert stage.restore("stop").returncode == 0
+    assert (a / "calls").read_text() == f"{options}\n"
 
 
-def test_files_come_back_with_owner_and_mode(stage: Stage) -> None:
+def test_files_are_restored_with_owner_and_mode(stage: Stage) -> None:
     live = stage.run / "compose.env"
     live.write_text("new\n")
     live.chmod(0o640)
@@ -214,63 +260,46 @@ def test_usage(stage: Stage) -> None:
     assert stage.restore("everything").returncode == 2
 
 
-def test_a_dump_never_overwrites_another(stage: Stage) -> None:
-    (stage.fake / "said").write_text("done dumping komodo.Server (3 documents)\n")
-    done = stage.dump()
-    assert done.returncode == 0, done.stderr
-    assert f"path\t{stage.run}/dumps/final.2.archive.gz" in done.stdout.decode()
-    assert "dumped\tkomodo.Server (3 documents)" in done.stdout.decode()
-    assert (stage.fake / "mongodump.stdin").read_text() == "p"
-    assert gzip.decompress((stage.run / "dumps" / "final.archive.gz").read_bytes()) == b"archive"
-
-
-@pytest.mark.parametrize(
-    ("archive", "said", "code", "expected"),
-    [
-        (gzip.compress(b"x", mtime=0), "", 0, 65),
-        (gzip.compress(b"x", mtime=0), "done dumping other.Server (3 documents)", 0, 65),
-        (gzip.compress(os.urandom(999))[:500], "done dumping komodo.Server (3 documents)", 0, 65),
-        (b"", "Failed: mongodb://u:geheim@h: no", 1, 1),
-        (b"", "Failed: write /dev/stdout: no space left on device", 1, 70),
-    ],
-)
-def test_a_dump_that_proves_nothing_is_not_kept(
-    stage: Stage, archive: bytes, said: str, code: int, expected: int
-) -> None:
-    (stage.fake / "archive").write_bytes(archive)
-    (stage.fake / "said").write_text(said + "\n")
-    (stage.fake / "code").write_text(str(code))
-    done = stage.dump()
-    assert done.returncode == expected
-    assert b"geheim" not in done.stderr
-    assert [p.name for p in (stage.run / "dumps").iterdir()] == ["final.archive.gz"]
-
-
 class Km:
-    """A Core without mongodump beside it: km in a container, whose files are those of a dump."""
+    """A Core on FerretDB, without mongodump: km in a container, whose files are those of a dump."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
+        self.postgres = stage.container("pg-1", "ghcr.io/ferretdb/postgres-documentdb:17", start=True)
+        url = f"postgres://us%40er:{ENCODED}@postgres:5432/postgres"
+        image = "ghcr.io/ferretdb/ferretdb:2.7.0"
+        database = stage.container("db", image, f"FERRETDB_POSTGRESQL_URL={url}", start=True, aliases=("ferretdb",))
+        server = database_of(database)
+        assert server is not None
+        self.store = server.store
+        self.store.insert("komodo", "Swarm", [{"name": "of v2"}])
+        core = stage.container(
+            "old-core", "ghcr.io/moghtech/komodo-core:1.19.5", f"KOMODO_DATABASE_PASSWORD={PASSWORD}"
+        )
+        self.image = core.image.id
         stage.list(
             "db_network\tkomodo_default", "db_host\tferretdb:27017", "db_user\tus@er",
             "db_password_variable\tKOMODO_DATABASE_PASSWORD",
         )  # fmt: skip
-        (stage.fake / "env").write_text(f"KOMODO_DATABASE_PASSWORD={PASSWORD}\n")
-        (stage.fake / "said").write_text("\x1b[32m INFO\x1b[0m [Server]: Restored 1 items\nFinished ✅\n")
-        made = stage.run / "made" / "2026-11-23_22-00-00"
-        made.mkdir(parents=True)
-        (made / "Server.gz").write_bytes(gzip.compress(b"{}\n"))
+        listed = (stage.run / "restore.list").read_text()
+        listed = listed.replace("core_image_id\tsha256:abc", f"core_image_id\t{self.image}")
+        (stage.run / "restore.list").write_text(listed.replace("core_container\tcore", "core_container\told-core"))
         self.dump = stage.run / "dumps" / "final.km.tar"
-        subprocess.run(["tar", "-C", made.parent, "-cf", self.dump, "."], check=True)
+        self.pack('{"_id": {"$oid": "65a000000000000000000001"}}\n')
 
-    def restored(self, **env: str) -> subprocess.CompletedProcess[bytes]:
-        return self.stage.sh(
-            "-c", f"{''.join(f'{k}={v} ' for k, v in env.items())}sh {self.stage.run}/restore.sh database"
-        )
+    def pack(self, servers: str, *, stats: bool = True) -> None:
+        """A dump with these documents. km fails for a collection without its file."""
+        folder = self.stage.run / "made"
+        (folder / "2026-11-23_22-00-00").mkdir(parents=True, exist_ok=True)
+        (folder / "2026-11-23_22-00-00/Server.gz").write_bytes(gzip.compress(servers.encode()))
+        (folder / "Stats.gz").unlink(missing_ok=True)
+        if stats:
+            (folder / "Stats.gz").write_bytes(gzip.compress(b""))
+        subprocess.run(["tar", "-C", folder, "-cf", self.dump, "."], check=True)
 
     @property
-    def left(self) -> list[str]:
-        return sorted(p.name for p in (self.stage.run / "dumps").iterdir() if p.name != "final.archive.gz")
+    def dumps(self) -> list[str]:
+        return sorted(p.name for p in (self.stage.run / "dumps").iterdir())
 
 
 @pytest.fixture
@@ -279,67 +308,84 @@ def km(stage: Stage) -> Km:
 
 
 def test_km_restores_where_there_is_no_mongorestore(km: Km) -> None:
-    done = km.restored()
+    done = km.stage.restore("database")
     assert done.returncode == 0, done.stderr
-    fed = (km.stage.fake / "run.stdin").read_text()
-    assert f"KOMODO_CLI_DATABASE_TARGET_PASSWORD={PASSWORD}\n" in fed
-    assert "KOMODO_CLI_DATABASE_TARGET_ADDRESS=ferretdb:27017\n" in fed
-    calls = km.stage.calls
-    assert calls.index("drop_database('komodo')") < calls.index("--restore-folder 2026-11-23_22-00-00")
-    assert "--network komodo_default" in calls
-    assert PASSWORD not in calls + done.stdout.decode() + done.stderr.decode()
+    assert list(km.store.databases["komodo"]) == ["Server"], "dropped, then restored"
+    output = repr([entry.argv for entry in km.stage.host.commands]) + done.stdout.decode() + done.stderr.decode()
+    assert PASSWORD not in output
     assert (km.stage.run / "database-restored").read_text() == f"{km.dump}\n"
-    assert km.left == ["final.km.tar"]
+    assert km.dumps == ["final.km.tar"]
 
 
 @pytest.mark.parametrize(
-    ("said", "code", "why"),
+    ("servers", "stats", "why"),
     [
-        ("[Server]: Restored 1 items\n ERROR [Update]: Failed to flush documents\n", 0, b"every collection"),
-        ("Finished restoring database\n", 0, b"km restored nothing"),
-        ("ERROR: mongodb://u:geheim@h: no\n", 1, b"could not be dropped"),
+        ('{"_id": {"$oid": "65a000000000000000000001"}}\n', False, b"every collection"),
+        ("", True, b"km restored nothing"),
     ],
 )
-def test_a_restore_by_km_that_did_not_restore(km: Km, said: str, code: int, why: bytes) -> None:
-    (km.stage.fake / "said").write_text(said)
-    (km.stage.fake / "code").write_text(str(code))
-    done = km.restored()
+def test_an_incomplete_restore_by_km_is_no_success(km: Km, servers: str, stats: bool, why: bytes) -> None:
+    km.pack(servers, stats=stats)
+    done = km.stage.restore("database")
     assert done.returncode == 1
     assert why in done.stderr
-    if code:
-        again = km.restored(KU_DROPPED="yes")
-        assert b"km ended with 1" in again.stderr
-        assert b"geheim" not in again.stdout + again.stderr
     assert not (km.stage.run / "database-restored").exists()
-    assert km.left == ["final.km.tar"]
+    assert km.dumps == ["final.km.tar"]
 
 
-@pytest.mark.parametrize("script", ["dump_by_km.sh", "prove_by_km.sh"])
-def test_a_km_whose_script_is_stopped_is_ended_too(km: Km, script: str) -> None:
+def test_a_database_that_km_cannot_drop_or_restore(km: Km) -> None:
+    LocalHosts.of_session().run(km.stage.engine.remove(km.postgres))
+    assert b"could not be dropped" in km.stage.restore("database").stderr
+    km.stage.host.world.faults.set("km-fails", km.stage.host.name, {})
+    assert b"km ended with 1" in km.stage.restore("database", dropped=True).stderr
+    km.stage.program("docker", "#!/bin/sh\n[ $1 != run ] || echo 'ERROR: mongodb://u:geheim@h: no'\nexit 1\n")
+    again = km.stage.restore("database", dropped=True)
+    assert again.returncode == 1
+    assert b"geheim" not in again.stdout + again.stderr
+    assert not (km.stage.run / "database-restored").exists()
+
+
+@pytest.mark.parametrize("name", ["dump_by_km.sh", "prove_by_km.sh"])
+def test_a_km_whose_script_is_terminated_ends_too(km: Km, name: str) -> None:
     """Its container would outlive the docker command that started it, and write what is dropped in the meantime."""
-    (km.stage.fake / "hang").touch()
-    args = [str(km.stage.run), "before", "komodo"] if script == "dump_by_km.sh" else [str(km.dump)]
-    text = "set -eu\n" + Script.load("komodo.sh", script).text
-    env = {**os.environ, "PATH": path(km.stage.fake), "FAKE": str(km.stage.fake)}
-    running = subprocess.Popen([SHELL, "-c", text, "x", *args, "sha256:abc", "net"], stdin=subprocess.DEVNULL, env=env)
-    end = time.monotonic() + 20
-    while not (km.stage.fake / "hangs").exists():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    assert km.stage.calls.count("rm -f komodo-upgrade-km") == 1
+    world, hangs = km.stage.host.world, threading.Event()
+
+    def hang(host: str, argv: tuple[str, ...]) -> None:
+        if argv[1] == "run":
+            world.faults.set("hang", host, {})
+            hangs.set()
+
+    world.watchers.append(hang)
+    params = {"image": km.image, "network": "komodo_default"}
+    if name == "dump_by_km.sh":
+        params |= {"folder": str(km.stage.run), "label": "before", "database": "komodo"}
+    else:
+        params |= {"archive": str(km.dump)}
+    script = Script.load("komodo.sh", f"database/{name}", **params)
+    env = km.stage.environment()
+    running = subprocess.Popen([SHELL, *words_of(script)], stdin=subprocess.DEVNULL, env=env)
+    assert hangs.wait(20)
+    assert km.stage.calls("rm", "-f", "komodo-upgrade-km") == 1
+    world.faults.heal("hang")
     running.terminate()
     assert running.wait(20) == 143
-    assert km.stage.calls.count("rm -f komodo-upgrade-km") == 2
-    assert km.left == ["final.km.tar"]
+    assert km.stage.calls("rm", "-f", "komodo-upgrade-km") == 2
+    assert km.dumps == ["final.km.tar"]
 
 
 def test_parts_arrive_whole_or_not_at_all(stage: Stage) -> None:
-    text = "set -eu\n" + Script.load("komodo.sh", "save_report.sh").text
-    done = stage.sh("-c", text, "x", str(stage.run), "4", "3", stdin="ü\n!{}\n".encode())
+    def save(json_bytes: str) -> subprocess.CompletedProcess[bytes]:
+        folder = str(stage.run)
+        script = Script.load(
+            "komodo.sh", "fleet/save_report.sh", folder=folder, markdown_bytes="4", json_bytes=json_bytes
+        )
+        return stage.sh(*words_of(script), stdin="ü\n!{}\n".encode())
+
+    done = save("3")
     assert done.returncode == 0, done.stderr
     assert (stage.run / "report.md").read_text() == "ü\n!"
     assert json.loads((stage.run / "report.json").read_text()) == {}
-    short = stage.sh("-c", text, "x", str(stage.run), "4", "9", stdin="ü\n!{}\n".encode())
+    short = save("9")
     assert short.returncode == 74
     assert not [p for p in stage.run.iterdir() if "parts" in p.name or p.name.endswith(".part")]
 
@@ -353,14 +399,13 @@ esac
 
 
 @pytest.mark.parametrize("stream", ["1", "2"])
-def test_compose_1_29_tells_its_usage_and_ends_well(stage: Stage, stream: str) -> None:
+def test_the_usage_of_compose_1_29_is_no_image(stage: Stage, stream: str) -> None:
     """As Debian's docker-compose 1.29.2 does where it is asked for `config --images`."""
-    (stage.fake / "docker-compose").write_text(OLD_COMPOSE % stream)
-    text = "set -eu\n" + Script.load("komodo.sh", "look_at_project.sh").text
-    env = {**os.environ, "PATH": path(stage.fake), "FAKE": str(stage.fake)}
-    words = ("x", str(stage.run), "core", "", "docker-compose", "-p", "komodo")
-    done = subprocess.run([SHELL, "-c", text, *words], env=env, capture_output=True, text=True, check=False)
+    stage.program("docker-compose", OLD_COMPOSE % stream)
+    compose = ("docker-compose", "-p", "komodo")
+    script = Script.load("komodo.sh", "core/survey_project.sh", *compose, directory=str(stage.run), core="core")
+    done = stage.sh(*words_of(script))
     assert done.returncode == 0, done.stderr
-    assert [line for line in done.stdout.splitlines() if line.startswith("image")] == [
+    assert [line for line in done.stdout.decode().splitlines() if line.startswith("image")] == [
         "image\tghcr.io/moghtech/komodo-core:latest"
     ]

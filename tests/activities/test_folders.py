@@ -1,4 +1,4 @@
-"""The run folders alone: what they say of an upgrade, and of its end, when nothing else is left of it."""
+"""The run folders: what they record of an upgrade and of its end, when there is no other record."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from activities.folders import Folders
-from activities.periphery import Periphery
+from activities.fleet.run_folders import Folders
 from model.errors import HostLocked
-from model.facts import HELD, Severity
-from model.folders import CleanHost, HostFolders, LookAtFolders, SavedChange, Unwanted
+from model.facts import HELD, Severity, installation
+from model.run_folders import CleanHost, HostFolders, SavedChange, ScanHost, Unwanted
 from tests.activities.core_fleet import CHANGE as CORE_CHANGE
 from tests.activities.core_fleet import Bench, bench
 from tests.activities.server_fleet import CHANGE, NEW, OLD, Fleet, fleet_of, run
 
 
 async def core_folders(b: Bench, *, brief: bool = False) -> HostFolders:
-    ask = LookAtFolders(fleet=b.fleet.name, core=b.fleet.core, brief=brief)
-    found = await run(Folders(b.hosts).look_at_folders, ask)
+    ask = ScanHost(fleet=b.fleet.name, core=b.fleet.core, brief=brief)
+    found = await run(Folders(b.hosts).scan_run_folders, ask)
     assert found.problem == ""
     return found
 
 
-async def test_core_there_and_back(tmp_path: Path) -> None:
+async def test_run_folders_of_core_through_upgrade_and_rollback(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         assert (await core_folders(b)).changes == ()
         await b.backed_up()
@@ -40,7 +39,7 @@ async def test_core_there_and_back(tmp_path: Path) -> None:
         await b.back.start_old_core(b.step)
         [again] = (await core_folders(b)).changes
         assert not again.in_place
-        assert again.state.startswith("put back at ")
+        assert again.state.startswith("restored at ")
 
         b.next_attempt()
         final = await b.upgraded_from_backup()
@@ -52,22 +51,21 @@ async def test_core_there_and_back(tmp_path: Path) -> None:
         assert found.agent_switched
         assert found.problem == ""
         assert found.bytes > 10_000
-        assert found.core == replace(
-            b.step.facts, findings=(), sources=(), edits=found.core.edits if found.core else ()
-        )
+        assert found.core is not None
+        assert installation(found.core) == replace(b.step.facts, findings=(), sources=(), edits=found.core.edits)
         assert found.backup
-        saved = b.step.backup
+        saved = b.saved
         assert saved
         assert [(f.path, f.saved_as, f.sha256) for f in found.backup.files] == [
             (f.path, f.saved_as, f.sha256) for f in saved.files
         ]
         assert found.backup.restore_command == saved.restore_command
-        assert len(found.keepers) == 4
+        assert len(found.image_pins) == 4
         brief = (await core_folders(b, brief=True)).changes[0]
         assert (brief.dump, brief.in_place) == (None, True)
 
         # A person, by hand.
-        done = await b.by_hand(f"sudo sh {found.folder}/restore.sh")
+        done = await b.manual_command(f"sudo sh {found.folder}/restore.sh")
         assert done.exit_status == 0, done.stderr
         [back] = (await core_folders(b)).changes
         assert not back.in_place
@@ -79,31 +77,31 @@ async def servers(tmp_path: Path) -> AsyncIterator[Fleet]:
         yield fleet
 
 
-async def look(fleet: Fleet, name: str = "web-1") -> HostFolders:
-    ask = LookAtFolders(fleet=fleet.spec.name, server=fleet.server(name))
-    return await run(Folders(fleet.hosts).look_at_folders, ask)
+async def read(fleet: Fleet, name: str = "web-1") -> HostFolders:
+    ask = ScanHost(fleet=fleet.spec.name, server=fleet.server(name))
+    return await run(Folders(fleet.hosts).scan_run_folders, ask)
 
 
 async def only(fleet: Fleet) -> SavedChange:
-    [change] = (await look(fleet)).changes
+    [change] = (await read(fleet)).changes
     return change
 
 
-async def test_a_look_that_is_cut_is_looked_at_once_more(servers: Fleet) -> None:
+async def test_a_scan_is_repeated_after_a_broken_connection(servers: Fleet) -> None:
     await servers.ready("web-1")
     for command in (1, 2):
         servers.sandbox.fault("connection-drop", "web-1", at=command, times=1)
-        host = await look(servers)
+        host = await read(servers)
         assert (host.problem, [one.problem for one in host.changes]) == ("", [""])
         assert not servers.sandbox.world.faults.any("web-1"), "it was cut"
 
 
-async def test_a_server_there_and_back_and_what_no_reader_understands(servers: Fleet) -> None:
+async def test_run_folders_of_a_server_and_a_manifest_that_cannot_be_read(servers: Fleet) -> None:
     step = await servers.ready("web-1")
     saved = await only(servers)
     assert (saved.in_place, saved.state) == (False, "nothing was switched")
     await servers.switch(step)
-    host = await look(servers)
+    host = await read(servers)
     assert host.running == NEW
     assert host.lock == f"{servers.spec.name} {CHANGE}"
     [found] = host.changes
@@ -138,21 +136,21 @@ async def test_a_server_there_and_back_and_what_no_reader_understands(servers: F
     assert "not what was saved" in (await only(servers)).problem
     await asyncio.to_thread(copy.write_bytes, good)
 
-    await run(Periphery(servers.hosts).restore_server, step)
+    await servers.restore(step)
     back = await only(servers)
     assert not back.in_place
-    assert back.state.startswith("put back at ")
+    assert back.state.startswith("restored at ")
 
 
-async def test_folders_go_when_asked_and_not_under_a_running_job_or_another_fleet(tmp_path: Path) -> None:
+async def test_folders_are_removed_on_request_except_of_running_jobs_and_other_fleets(tmp_path: Path) -> None:
     async with bench(tmp_path) as b:
         await b.staged()
         [found] = (await core_folders(b)).changes
-        assert len(found.keepers) == 4
+        assert len(found.image_pins) == 4
         ask = CleanHost(
             fleet=b.fleet.name,
             change="20261201T000000Z",
-            unwanted=Unwanted(name="core", changes=(CORE_CHANGE,), keepers=found.keepers),
+            unwanted=Unwanted(name="core", changes=(CORE_CHANGE,), image_pins=found.image_pins),
             core=b.fleet.core,
         )
         owner = b.folder.parent.parent / "lock" / "owner"
@@ -167,14 +165,14 @@ async def test_folders_go_when_asked_and_not_under_a_running_job_or_another_flee
             in refused.text
         )
         assert "none of its jobs runs right now" in refused.text
-        assert "thirty days after its last use" in refused.cure
+        assert "thirty days after its last use" in refused.hint
         owner.write_text(mine)
-        [told] = [f for f in (await b.survey()).findings if f.code == HELD]
-        assert f"the upgrade {CORE_CHANGE} of this fleet holds Core's host, since 2" in told.text
-        assert told.severity is Severity.WARN
+        [reported] = [f for f in (await b.survey()).findings if f.code == HELD]
+        assert f"the upgrade {CORE_CHANGE} of this fleet holds Core's host, since 2" in reported.text
+        assert reported.severity is Severity.WARN
 
         done = await run(Folders(b.hosts).clean_host, ask)
-        assert f"container {found.keepers[0]}" in done.removed
+        assert f"container {found.image_pins[0]}" in done.removed
         assert [one for one in done.removed if one.startswith("image sha256:")], "the new images, which nothing uses"
         assert str(b.folder) in done.removed
         assert not b.folder.parent.exists()

@@ -1,28 +1,27 @@
-"""The same for Core's host: each script meets a disk that is full from its n-th write on."""
+"""A full disk at each write of each script of Core's host: all or nothing, and repeating the step works."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from hosts.failures import script_failed
-from hosts.script import Script, packaged
+from hosts.errors import script_failed
+from hosts.exec.script import Script, standalone
 from model.errors import DiskFull
-from model.fleet import HostSpec
-from sandbox.disks import BadDisk
+from model.fleet.spec import HostSpec
+from sandbox.machine.disks import BadDisk
 from tests.activities.test_core_scripts import Stage
-from tests.shells import SHELL, path
+from tests.shells import words_of
 
 CORE = HostSpec(name="core", address="10.0.0.2")
-COMPOSE, ENV = "services:\n  core:\n    image: k:1\n", "A=1\n"
-NEW_COMPOSE, NEW_ENV = COMPOSE.replace("k:1", "k:2"), ENV + "B=2\n"
+COMPOSE, ENV = "services:\n  core:\n    image: busybox\n  periphery:\n    image: busybox\n", "A=1\n"
+NEW_COMPOSE, NEW_ENV = COMPOSE.replace("busybox", "nginx:1.29", 1), ENV + "B=2\n"
 
 
 def sha(text: str) -> str:
@@ -31,7 +30,7 @@ def sha(text: str) -> str:
 
 @dataclass
 class CoreHost:
-    """A run folder, Komodo's folder, a docker that says yes; a disk that is full from the n-th write on."""
+    """A host with a run folder and Komodo's folder; its disk is full from the n-th write on."""
 
     root: Path
     number: int
@@ -42,9 +41,10 @@ class CoreHost:
     def __post_init__(self) -> None:
         self.root.mkdir()
         self.stage = Stage(self.root)
-        for mark in ("core-v2-started", "restore.sh"):
+        for mark in ("core-v2-started", "restore.sh", "compose.yaml"):
             (self.stage.run / mark).unlink()
-        (self.stage.run / "dumps/final.archive.gz").unlink()
+        self.stage.database()
+        self.stage.container("new-core", "nginx:1.29")  # pulled when it was staged
         self.opt.mkdir()
         self.compose.write_text(COMPOSE)
         self.env.write_text(ENV)
@@ -52,7 +52,7 @@ class CoreHost:
 
     @property
     def opt(self) -> Path:
-        return self.root / "opt"
+        return self.stage.host.root / "opt"
 
     @property
     def compose(self) -> Path:
@@ -62,25 +62,24 @@ class CoreHost:
     def env(self) -> Path:
         return self.opt / "compose.env"
 
-    def script(self, name: str, *args: object, data: str = "") -> subprocess.CompletedProcess[bytes]:
-        text = f"set -eu\numask 077\nKU_STAMP=20261123T221500Z\n{self.before}{Script.load('komodo.sh', name).text}"
-        return self._sh("-c", text, name, *map(str, args), data=data)
+    def script(self, name: str, *args: object, data: str = "", **params: object) -> subprocess.CompletedProcess[bytes]:
+        values = {key: str(value) for key, value in params.items()}
+        script = Script.load("komodo.sh", name, *map(str, args), **values)
+        text = f"KU_STAMP=20261123T221500Z\n{self.before}{script.text}"
+        return self.stage.sh(*words_of(replace(script, text=text)), stdin=data.encode())
 
     def restore(self, *words: str) -> subprocess.CompletedProcess[bytes]:
-        return self._sh("-c", f'{self.before}. "$0"', str(self.stage.run / "restore.sh"), *words)
-
-    def _sh(self, *words: str, data: str = "") -> subprocess.CompletedProcess[bytes]:
-        env = {**os.environ, "PATH": path(self.stage.fake), "FAKE": str(self.stage.fake)}
-        return subprocess.run([SHELL, *words], input=data.encode(), capture_output=True, env=env)
+        return self.stage.sh("-c", f'{self.before}. "$0"', str(self.stage.run / "restore.sh"), *words)
 
     def on_full_disk(self, step: Step) -> subprocess.CompletedProcess[bytes]:
-        disk = BadDisk(self.stage.fake, self.root, at=self.number)
-        disk.put_up()
+        host = self.stage.host
+        host.disk = disk = BadDisk(host.root / "bin", host.root, at=self.number)
+        disk.install()
         self.before = disk.builtins
         done = step(self)
         self.before = ""
         self.struck = disk.struck()
-        disk.take_down()
+        host.empty_disk()
         return done
 
     def live(self) -> dict[str, str]:
@@ -91,7 +90,7 @@ Step = Callable[[CoreHost], subprocess.CompletedProcess[bytes]]
 
 
 def back_up(host: CoreHost) -> subprocess.CompletedProcess[bytes]:
-    script, listed = packaged("komodo.sh", "restore_core.sh"), "version\t1.19.5\n"
+    script, listed = standalone("komodo.sh", "core/restore_core.sh"), "version\t1.19.5\n"
     saved = [("compose.yaml", COMPOSE), ("compose.env", ENV)]
     listed += "".join(f"saved\t{sha(text)}\t{name}\t{host.opt / name}\n" for name, text in saved)
     listed += f"directory\t{host.opt}\nproject\tkomodo\ncore_service\tcore\ncore_container\tcore\n"
@@ -101,62 +100,103 @@ def back_up(host: CoreHost) -> subprocess.CompletedProcess[bytes]:
         args += ["part", len(text.encode()), name]
     for name, text in saved:
         args += ["file", host.opt / name, sha(text), name, "yes"]
-    return host.script("back_up_core.sh", host.stage.run, ".bak_v1", *args, data="".join(t for _, t in parts))
+    return host.script(
+        "core/back_up_core.sh", *args, folder=host.stage.run, suffix=".bak_v1", data="".join(t for _, t in parts)
+    )
 
 
 def dump(host: CoreHost) -> subprocess.CompletedProcess[bytes]:
-    (host.stage.fake / "said").write_text("done dumping komodo.Server (3 documents)\n")
-    return host.script("dump_database.sh", host.stage.run, "final", "db", "mongodb://u@h/", "komodo", "open")
+    return host.script(
+        "database/dump_database.sh",
+        folder=host.stage.run,
+        label="final",
+        container="db",
+        uri="mongodb://127.0.0.1:27017/",
+        database="komodo",
+        login="open",
+    )
 
 
 def stage(host: CoreHost) -> subprocess.CompletedProcess[bytes]:
     args: list[object] = []
     for name, text in (("compose.yaml", NEW_COMPOSE), ("compose.env", NEW_ENV)):
         args += ["part", len(text), name, sha(text)]
-    words = ("docker", "compose", "-p", "komodo")
-    return host.script("stage_core.sh", host.stage.run, host.opt, *args, "--", *words, data=NEW_COMPOSE + NEW_ENV)
+    args += ["compose", "docker", "compose", "-p", "komodo"]
+    return host.script(
+        "core/stage_core.sh", *args, folder=host.stage.run, directory=host.opt, data=NEW_COMPOSE + NEW_ENV
+    )
 
 
 def write(host: CoreHost) -> subprocess.CompletedProcess[bytes]:
     args = ["compose.yaml", host.compose, sha(COMPOSE), sha(NEW_COMPOSE), "compose.env", host.env, sha(ENV)]
-    words = (host.stage.run, host.opt / "keys", "no", host.stage.run / "dump.json")
-    return host.script("write_core_files.sh", *words, *args, sha(NEW_ENV), data="{}\n")
+    folder = host.stage.run
+    return host.script(
+        "core/write_core_files.sh",
+        *args,
+        sha(NEW_ENV),
+        folder=folder,
+        keys=host.opt / "keys",
+        pair="no",
+        record=folder / "dump.json",
+        data="{}\n",
+    )
 
 
 def stop(host: CoreHost) -> subprocess.CompletedProcess[bytes]:
-    return host.script("stop_core.sh", host.stage.run, host.opt, "core", "docker", "compose")
+    return host.script(
+        "core/stop_core.sh", "docker", "compose", folder=host.stage.run, directory=host.opt, service="core"
+    )
 
 
 def start(host: CoreHost) -> subprocess.CompletedProcess[bytes]:
-    return host.script("start_core.sh", host.stage.run, host.opt, "core", "db", "docker", "compose")
+    return host.script(
+        "core/start_core.sh",
+        "docker",
+        "compose",
+        folder=host.stage.run,
+        directory=host.opt,
+        service="core",
+        database="db",
+    )
 
 
 def switch_agent(host: CoreHost) -> subprocess.CompletedProcess[bytes]:
     now, keyed = host.compose.read_text(), NEW_COMPOSE + "# key\n"
-    args = (host.compose, sha(now), sha(keyed), len(keyed), "docker", "compose")
-    return host.script("switch_core_agent.sh", host.stage.run, host.opt, "periphery", *args, data=keyed)
+    return host.script(
+        "core/switch_core_agent.sh",
+        "docker",
+        "compose",
+        folder=host.stage.run,
+        directory=host.opt,
+        service="periphery",
+        dest=host.compose,
+        base=sha(now),
+        result=sha(keyed),
+        bytes=len(keyed),
+        data=keyed,
+    )
 
 
 def save_key(host: CoreHost) -> subprocess.CompletedProcess[bytes]:
-    (host.root / "key").write_text("private\n")
-    return host.script("read_core_key.sh", host.stage.run, host.root / "key")
+    (host.stage.host.root / "key").write_text("private\n")
+    return host.script("core/read_core_key.sh", folder=host.stage.run, key=host.stage.host.root / "key")
 
 
 def note(host: CoreHost) -> subprocess.CompletedProcess[bytes]:
-    return host.script("keep_note.sh", host.stage.run / "dump.json", data='{"note": 1}\n')
+    return host.script("fleet/write_note.sh", path=host.stage.run / "dump.json", data='{"note": 1}\n')
 
 
 def report(host: CoreHost) -> subprocess.CompletedProcess[bytes]:
-    return host.script("save_report.sh", host.stage.run, 4, 3, data="# r\n{}\n")
+    return host.script("fleet/save_report.sh", folder=host.stage.run, markdown_bytes=4, json_bytes=3, data="# r\n{}\n")
 
 
-def put_back(host: CoreHost) -> subprocess.CompletedProcess[bytes]:
+def restored(host: CoreHost) -> subprocess.CompletedProcess[bytes]:
     return host.restore("files")
 
 
 STEPS: dict[str, tuple[tuple[Step, ...], Step, int]] = {
     "back up": ((), back_up, 8),
-    "dump": ((back_up,), dump, 2),
+    "dump": ((back_up,), dump, 1),
     "stage": ((back_up,), stage, 4),
     "stop": ((back_up,), stop, 1),
     "write": ((back_up, stage), write, 4),
@@ -165,9 +205,9 @@ STEPS: dict[str, tuple[tuple[Step, ...], Step, int]] = {
     "key": ((back_up,), save_key, 1),
     "note": ((back_up,), note, 1),
     "report": ((back_up,), report, 3),
-    "put back": ((back_up, stage, write), put_back, 4),
+    "restore": ((back_up, stage, write), restored, 4),
 }
-"""What goes before, the step, and how many writes it has at least."""
+"""The steps before, the step, and the least number of its writes."""
 WHOLE = {
     "compose.yaml": {COMPOSE, NEW_COMPOSE, NEW_COMPOSE + "# key\n"},
     "compose.env": {ENV, NEW_ENV},
@@ -197,11 +237,11 @@ def test_each_write(tmp_path: Path, name: str) -> None:
         left = [p for p in host.root.rglob("*") if ".part" in p.name or ".komodo-upgrade." in p.name]
         assert not left, host.struck[:3]
         if write in before:
-            assert put_back(host).returncode == 0
+            assert restored(host).returncode == 0
             assert {n: host.live()[n] for n in ("compose.yaml", "compose.env")} == {
                 "compose.yaml": COMPOSE,
                 "compose.env": ENV,
             }
             assert host.compose.stat().st_mode & 0o777 == 0o640
-    assert number > at_least, "it writes more than that: is the disk full at all?"
+    assert number > at_least, "the step writes more often than that: is the disk full at all?"
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""What counts as proof of a server, from both sides, against the sandbox."""
+"""The proof that a server is upgraded, from Core and from the agent, against the sandbox."""
 
 from __future__ import annotations
 
@@ -9,18 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from model.errors import (
-    NotProven,
-)
+from model.errors import NotProven
+from model.facts import ComposeProject, ContainerFacts, ServerFacts, ServiceFacts
 from model.steps import Operation, ServerStep, Switched
 from tests.activities.server_fleet import CHANGE, NEW, OLD, WRONG, Fleet, fleet_of
-
-
-@pytest.fixture
-async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
-    """Core is on v2 already, the one agent still on v1."""
-    async with fleet_of(tmp_path) as made:
-        yield made
 
 
 @pytest.fixture
@@ -30,8 +22,9 @@ async def old(tmp_path: Path) -> AsyncIterator[Fleet]:
         yield made
 
 
-async def test_a_wrong_key_behind_a_stale_ok_is_not_proven(fleet: Fleet) -> None:
+async def test_a_wrong_key_behind_a_stale_ok_is_not_verified(fleet: Fleet) -> None:
     """The agent was Ok a moment ago, and Core still says so: the agent's own log unmasks it."""
+    fleet = fleet.inline()
     step = await fleet.ready("web-1")
     good = await fleet.switch(step)
     await fleet.verify(step, good)
@@ -49,7 +42,7 @@ async def test_a_wrong_key_behind_a_stale_ok_is_not_proven(fleet: Fleet) -> None
     assert not caught.value.transient
 
 
-async def test_an_agent_on_passkeys_is_not_proven(fleet: Fleet) -> None:
+async def test_an_agent_with_passkeys_is_not_verified(fleet: Fleet) -> None:
     step = await fleet.ready("web-1")
     switched = await fleet.switch(step)
     fleet = fleet.short()
@@ -65,7 +58,7 @@ async def test_an_agent_on_passkeys_is_not_proven(fleet: Fleet) -> None:
     assert "without Core's key" in str(caught.value)
 
 
-async def test_without_an_api_key_the_journal_speaks_and_says_what_is_open(fleet: Fleet) -> None:
+async def test_without_an_api_key_the_proof_comes_from_the_journal(fleet: Fleet) -> None:
     step = await fleet.ready("web-1")
     switched = await fleet.switch(step)
     proof = await fleet.verify(step, switched, core=replace(fleet.core, api=False))
@@ -79,18 +72,18 @@ def _core_was_stopped(folder: Path, *, ago: timedelta) -> None:
     (folder / "core-stopped-at").write_text(f"{datetime.now(UTC) - ago:%Y-%m-%dT%H:%M:%SZ}\n")
 
 
-async def test_a_server_is_dark_from_when_core_was_stopped(fleet: Fleet) -> None:
+async def test_downtime_of_a_server_begins_with_the_stop_of_core(fleet: Fleet) -> None:
     """Not from its own switch: the last of many servers waits longest."""
     step = await fleet.ready("web-1")
     switched = await fleet.switch(step)
     alone = await fleet.verify(step, switched)
-    assert alone.dark < timedelta(seconds=60)
+    assert alone.unmanaged < timedelta(seconds=60)
     _core_was_stopped(Path(step.op.folder(fleet.spec.core.host.state_dir)), ago=timedelta(seconds=600))
     proof = await fleet.verify(step, switched)
-    assert timedelta(seconds=590) < proof.dark < timedelta(seconds=660)
+    assert timedelta(seconds=590) < proof.unmanaged < timedelta(seconds=660)
 
 
-async def test_on_the_way_back_v1_core_is_the_witness(old: Fleet) -> None:
+async def test_in_a_rollback_core_v1_confirms_the_agent(old: Fleet) -> None:
     service = old.sandbox.hosts["web-1"].systemd.find("periphery.service")
     assert service is not None
     now = datetime.now(UTC)
@@ -100,7 +93,7 @@ async def test_on_the_way_back_v1_core_is_the_witness(old: Fleet) -> None:
         facts=await old.survey("web-1"),
         target=NEW,
     )
-    back = Switched(version=OLD, invocation="", started_at=now, port_silent=timedelta(), lines=())
+    back = Switched(version=OLD, invocation="", started_at=now, port_downtime=timedelta(), lines=())
     core = replace(old.core, version=OLD)
     proof = await old.verify(step, back, core=core, expected_version=OLD, key="")
     assert proof.by_core
@@ -111,16 +104,19 @@ async def test_on_the_way_back_v1_core_is_the_witness(old: Fleet) -> None:
     with pytest.raises(NotProven) as caught:
         await old.short().verify(step, back, core=core, expected_version="1.18.4", key="")
     assert OLD in str(caught.value)
-    assert "within 4 s" in str(caught.value), "v1 looks once a second here: less than two of its looks say nothing"
+    assert "within 4 s" in str(caught.value), "v1 checks once a second here: fewer than two of its checks prove nothing"
 
 
-async def test_the_agent_in_cores_project_is_judged_by_its_containers_log(fleet: Fleet) -> None:
-    """It is on v2, Ok for Core, and on passkeys: not proven."""
+async def test_the_agent_in_cores_project_is_verified_by_the_log_of_its_container(fleet: Fleet) -> None:
+    """Core may see it: where its container has logged nothing since the switch, it is not proven."""
     step = await fleet.step("web-1")
     begun = datetime.now(UTC) - timedelta(minutes=5)
-    running = Switched(version=NEW, invocation="", started_at=begun, port_silent=timedelta(), lines=())
+    running = Switched(version=NEW, invocation="", started_at=begun, port_downtime=timedelta(), lines=())
+    service = ServiceFacts(service="periphery", container="komodo-periphery-1", image="i", image_id="sha256:1")
+    project = ComposeProject(name="komodo", directory="/opt/komodo", files=())
     local = replace(step.server, name="Local")
+    facts = ServerFacts(name="Local", container=ContainerFacts(project=project, service=service))
     with pytest.raises(NotProven) as caught:
-        await fleet.short().verify(step, running, server=local, container="komodo-periphery-1")
-    assert "without Core's key" in str(caught.value)
-    assert "docker logs" in str(caught.value) or caught.value.cure
+        await fleet.short().verify(step, running, server=local, facts=facts)
+    assert "version (none), not 2.3.2" in str(caught.value)
+    assert "docker logs komodo-periphery-1" in str(caught.value)

@@ -1,4 +1,4 @@
-"""One look of the watch: the zombie count alone, the whole on the sandbox, and its section of the report."""
+"""One check of the watch: the count of zombies, the whole check on the sandbox, and its section of the report."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from activities import watching
-from activities.watching import Watching
-from hosts.script import Script, parse
+from activities.fleet import monitor
+from activities.fleet.monitor import Watching
+from hosts.exec.script import Script, parse
 from model.facts import Finding, Severity
-from model.steps import SaveReport
+from model.status import FleetResult, FleetState, SaveReport
+from model.text.report import render_markdown
+from model.text.watch import HEADING, lines, render_watch
 from model.watch import SaveWatch, Seen, StatsAt, WatchReport, WatchState, WatchStep
-from model.watch_report import HEADING, lines, render_watch, watch_json
 from tests.activities.core_fleet import CHANGE, Bench, bench
 from tests.activities.server_fleet import run
+from tests.shells import words_of
 
 SHELLS = [shell.split() for shell in ("dash", "busybox sh") if shutil.which(shell.split()[0])]
 PARENT = """
@@ -55,10 +57,10 @@ def parent() -> Iterator[int]:
 
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda words: words[0])
 def test_defunct_processes_are_counted_below_their_container(parent: int, shell: list[str]) -> None:
-    script = "set -eu\n" + Script.load("komodo.sh", "count_zombies.sh").text
+    script = Script.load("komodo.sh", "fleet/count_zombies.sh", str(parent), "999999999")
     counts = [""]
     for _ in range(100):
-        done = subprocess.run([*shell, "-c", script, "count", str(parent), "999999999"], capture_output=True, text=True)
+        done = subprocess.run([*shell, *words_of(script)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         counts = parse(done.stdout)["zombies"]
         if counts[0] == f"{parent} 5":
@@ -74,28 +76,28 @@ def report(**changes: object) -> WatchReport:
     return replace(basis, **changes)  # type: ignore[arg-type]
 
 
-def test_what_status_says() -> None:
-    now = report(looks=2, at=report().since + timedelta(hours=2), next_look=report().since + timedelta(hours=3))
+def test_the_text_of_status() -> None:
+    now = report(checks=2, at=report().since + timedelta(hours=2), next_check=report().since + timedelta(hours=3))
     [line] = lines(now)
-    assert line.startswith("watch over it: watching, 2 looks in 2 h")
+    assert line.startswith("watch over it: watching, 2 checks in 2 h")
     assert line.endswith("; nothing found")
-    finding = Finding(code="zombies", severity=Severity.WARN, subject="core", text="37 defunct", cure="init: true")
+    finding = Finding(code="zombies", severity=Severity.WARN, subject="core", text="37 defunct", hint="init: true")
     seen = Seen(finding=finding, first=now.at, last=now.at)
-    told = "\n".join(lines(replace(now, found=(seen, replace(seen, open=False)))))
-    assert "! core: 37 defunct — init: true [zombies, 2026-11-24 00:00" in told
-    assert "(over) core: 37 defunct" in told
+    reported = "\n".join(lines(replace(now, found=(seen, replace(seen, open=False)))))
+    assert "! core: 37 defunct — init: true [zombies, 2026-11-24 00:00" in reported
+    assert "(over) core: 37 defunct" in reported
     assert render_watch(now).startswith(f"{HEADING}\n")
 
 
-async def test_a_look_at_an_upgraded_fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_check_of_an_upgraded_fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with bench(tmp_path) as made:
         await made.upgraded()
-        await _looks(made, monkeypatch)
+        await _check_twice(made, monkeypatch)
         await _saves(made)
-        await _after_a_way_back(made)
+        await _after_a_rollback(made)
 
 
-async def _looks(made: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def _check_twice(made: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     watch, fleet = Watching(made.hosts), made.fleet
     step = WatchStep(
         fleet=fleet,
@@ -120,10 +122,10 @@ async def _looks(made: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     not_done = await run(watch.watch_fleet, replace(step, servers=("Local", "web-1", "gone")))
     assert [(f.code, f.subject) for f in not_done.findings] == [("server-not-ok", "web-1")]
 
-    monkeypatch.setattr(watching, "MANY", 0)
+    monkeypatch.setattr(monitor, "MANY", 0)
     zombies = (await run(watch.watch_fleet, step)).findings
     assert {f.code for f in zombies} == {"zombies"}
-    assert len(zombies) == 2, "Core and the agent beside it"
+    assert len(zombies) == 2, "Core and the agent in its project"
 
     rolled_back = replace(step, fleet=replace(fleet, target="2.3.3"))
     assert "Core is on 2.3.2 now" in (await run(watch.watch_fleet, rolled_back)).superseded
@@ -142,21 +144,29 @@ def leftovers(folder: Path) -> list[Path]:
 
 async def _saves(made: Bench) -> None:
     folder = Path(made.step.op.folder(made.fleet.core.host.state_dir))
-    save = SaveReport(op=made.step.op, core=made.fleet.core, markdown="# Report\n\n- all is well\n\n", json="{}")
+    result = FleetResult(
+        fleet="f",
+        target="2.3.2",
+        change=CHANGE,
+        state=FleetState.UPGRADED,
+        started_at=datetime(2026, 11, 23, tzinfo=UTC),
+        ended_at=datetime(2026, 11, 24, tzinfo=UTC),
+    )
+    save = SaveReport(op=made.step.op, core=made.fleet.core, page=result)
     await run(made.report.save_report, save)
     shutil.rmtree(Path(made.fleet.core.host.state_dir) / "lock")
-    for looks in (1, 2):
-        now = report(looks=looks)
-        given = SaveWatch(fleet=made.fleet, change=CHANGE, markdown=render_watch(now), json=watch_json(now))
+    for checks in (1, 2):
+        now = report(checks=checks)
+        given = SaveWatch(fleet=made.fleet, report=now)
         done = await run(Watching(made.hosts).save_watch, given)
         assert done.facts == (f"{folder}/report.md", f"{folder}/watch.json")
-    assert (folder / "report.md").read_text() == f"# Report\n\n- all is well\n\n{render_watch(now)}"
-    assert json.loads((folder / "watch.json").read_text())["watch"]["looks"] == 2
+    assert (folder / "report.md").read_text() == render_markdown(result) + render_watch(now)
+    assert json.loads((folder / "watch.json").read_text())["watch"]["checks"] == 2
     assert not (Path(made.fleet.core.host.state_dir) / "lock").exists(), "the next upgrade's lock is left alone"
     assert not leftovers(folder)
 
 
-async def _after_a_way_back(made: Bench) -> None:
+async def _after_a_rollback(made: Bench) -> None:
     """Begun elsewhere, under this upgrade's own name: no lock, and no version of v2's, tells of it."""
     step = WatchStep(
         fleet=made.fleet,
@@ -165,10 +175,10 @@ async def _after_a_way_back(made: Bench) -> None:
         servers=("Local", "web-1"),
         since=datetime.now(UTC) - timedelta(hours=1),
     )
-    done = await made.by_hand(f"sudo sh {made.folder}/restore.sh")
+    done = await made.manual_command(f"sudo sh {made.folder}/restore.sh")
     assert done.exit_status == 0, done.stderr
     assert "Core was rolled back at 2" in (await run(Watching(made.hosts).watch_fleet, step)).superseded
     (made.folder / "rolled-back-at").unlink()
     alone = await run(Watching(made.hosts).watch_fleet, step)
-    told = {f.code: f.text for f in alone.findings if f.code != "zombies"}
-    assert told == {"core-version": "Core answers as v1, not as 2.3.2"}
+    reported = {f.code: f.text for f in alone.findings if f.code != "zombies"}
+    assert reported == {"core-version": "Core answers as v1, not as 2.3.2"}

@@ -1,8 +1,10 @@
-"""A Temporal server with the doubles behind it, and the command line as people call it."""
+"""A Temporal server whose worker serves the doubles, and the command line as a user calls it."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import itertools
 import os
 import time
@@ -15,18 +17,19 @@ from click.testing import CliRunner, Result
 from cli.app import cli
 from cli.session import Session
 from model.errors import NoWorker
-from service import embedded
+from service.codec import key_ring
 from service.connection import connect
-from service.state import ENV, Running, StateDir
+from service.embedded import lifecycle
+from service.embedded.state import ENV, Running, StateDir
 
 ROOT = Path(__file__).parent.parent.parent
-FAKE = embedded.Options(worker="tests.cli.fake_worker")
+FAKE = lifecycle.Options(worker="tests.cli.fake_worker")
 Call = Callable[..., Result]
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _clean_environment() -> Iterator[None]:
-    """No settings of the person who runs the tests; subprocesses find the tests' own modules."""
+    """Remove the settings of whoever runs the tests; let subprocesses import the tests' modules."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [*os.environ]:
             if name.startswith("TEMPORAL_") or name in {"KOMODO_UPGRADE_FLEET", "NO_COLOR"}:
@@ -37,19 +40,53 @@ def _clean_environment() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory, _clean_environment: None) -> Iterator[Running]:
-    """One supervised server with a worker that serves the doubles."""
-    state = StateDir(tmp_path_factory.mktemp("service") / "state")
+def shared_state(tmp_path_factory: pytest.TempPathFactory) -> StateDir:
+    """The state folder of the service that all test processes share."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return StateDir(shared / "service")
+
+
+@pytest.fixture(scope="session")
+def service(shared_state: StateDir, _clean_environment: None) -> Iterator[Running]:
+    """One supervised server, with a worker that serves the doubles, for all test processes. The last one stops it."""
+    state, shared = shared_state, shared_state.root.parent
+    users = shared / "service-users"
+    with _locked(shared):
+        now = asyncio.run(lifecycle.ensure(state, print, FAKE))
+        users.write_text(str(_count(users) + 1))
     try:
-        now = asyncio.run(embedded.ensure(state, print, FAKE))
-        asyncio.run(_seen_polling(now))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(key_ring.ENV_FILE, str(state.key_ring))
+            asyncio.run(_polled(now))
         yield now
     finally:
-        asyncio.run(embedded.stop(state, force=True))
+        with _locked(shared):
+            users.write_text(str(_count(users) - 1))
+            if not _count(users):
+                asyncio.run(lifecycle.stop(state, force=True))
 
 
-async def _seen_polling(now: Running) -> None:
-    """A worker says that it is ready a moment before its first poll has reached the server."""
+def _count(users: Path) -> int:
+    return int(users.read_text()) if users.exists() else 0
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with (folder / "service-lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _keys(request: pytest.FixtureRequest, shared_state: StateDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients and commands of a test that uses the service share its key ring."""
+    if "service" in request.fixturenames:
+        monkeypatch.setenv(key_ring.ENV_FILE, str(shared_state.key_ring))
+
+
+async def _polled(now: Running) -> None:
+    """Wait until the server knows the worker, which reports that it is ready a moment before its first poll."""
     session = Session(client=await connect({"target_host": now.address}))
     deadline = time.monotonic() + 20
     while True:
@@ -74,7 +111,7 @@ def komodo_upgrade(service: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(ENV, str(tmp_path / "state"))
     monkeypatch.setenv("TEMPORAL_ADDRESS", service.address)
-    monkeypatch.setattr("cli.follow.LOOK_EVERY", 0.1)
+    monkeypatch.setattr("cli.follow.POLL_SECONDS", 0.1)
     return _call
 
 
@@ -91,7 +128,7 @@ _NUMBERS = itertools.count(1)
 
 @pytest.fixture
 def fleet_name() -> str:
-    """A fleet that no other test knows."""
+    """A fleet name that no other test uses."""
     return f"fleet-{os.getpid()}-{next(_NUMBERS)}"
 
 

@@ -1,4 +1,4 @@
-"""Stand-ins for the workflows, speaking the same messages: what the commands are tested against without any host."""
+"""Doubles of the workflows with the same messages, so that the commands are tested without hosts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 from temporalio.workflow import ParentClosePolicy
 
-from model.decisions import (
-    QUERY_PLAN,
+from model.facts import Backup, CoreFacts, Finding, PlannedEdit, ServerFacts, Severity
+from model.gates import (
+    QUERY_PLAN_PAGE,
     QUERY_PROGRESS,
     QUERY_SERVER_PROGRESS,
     SIGNAL_CONTROL,
@@ -25,15 +26,24 @@ from model.decisions import (
     Recorded,
     Verdict,
 )
-from model.facts import Backup, CoreFacts, Finding, PlannedEdit, ServerFacts, Severity
-from model.folders import Cleaned, CleanRequest, CleanResult, FleetFolders, HostFolders, LookBackRequest, SavedChange
+from model.pages.results import plan_page
 from model.plan import Plan, Wave, bind
-from model.progress import (
+from model.run_folders import (
+    Cleaned,
+    CleanRequest,
+    CleanResult,
+    FleetFolders,
+    HostFolders,
+    SavedChange,
+    ScanRequest,
+)
+from model.status import (
     CheckResult,
     FleetProgress,
     FleetResult,
     FleetState,
     Phase,
+    PlanPage,
     RollbackRequest,
     ServerOutcome,
     ServerProgress,
@@ -51,7 +61,9 @@ def plan_of(request: UpgradeRequest) -> Plan:
     servers = []
     for server in request.fleet.servers:
         severity = Severity.REFUSE if server.name.startswith("bad") else Severity.WARN
-        finding = Finding(code="x", severity=severity, subject=server.name, text="says something", cure="do something")
+        finding = Finding(
+            code="x", severity=severity, subject=server.name, text="a finding of the check", hint="correct it"
+        )
         current = server.name.startswith("current")
         edit = PlannedEdit(
             path="/etc/komodo/periphery.config.toml",
@@ -81,7 +93,7 @@ def plan_of(request: UpgradeRequest) -> Plan:
             waves=tuple(Wave(number=i, servers=(name,)) for i, name in enumerate(todo, 1)),
             already_current=tuple(s.name for s in servers if s.current),
             commands=("docker compose up -d core",),
-            way_back=("sh /var/lib/komodo-upgrade/x/restore.sh",),
+            rollback_steps=("sh /var/lib/komodo-upgrade/x/restore.sh",),
         )
     )
 
@@ -117,12 +129,12 @@ class UpgradeServer:
 
 @workflow.defn(name="WatchFleet")
 class WatchFleet:
-    """Has found something at its first look, and goes on until it is cancelled."""
+    """Has a finding from its first check, and runs until it is cancelled."""
 
     @workflow.init
     def __init__(self, request: UpgradeRequest) -> None:
         now = workflow.now()
-        finding = Finding(code="zombies", severity=Severity.WARN, subject="core", text="37 defunct", cure="init: true")
+        finding = Finding(code="zombies", severity=Severity.WARN, subject="core", text="37 defunct", hint="init: true")
         self.report = WatchReport(
             fleet=request.fleet.name,
             change=request.change,
@@ -130,8 +142,8 @@ class WatchFleet:
             since=now,
             until=now + timedelta(hours=26),
             at=now,
-            looks=1,
-            next_look=now + timedelta(hours=1),
+            checks=1,
+            next_check=now + timedelta(hours=1),
             found=(Seen(finding=finding, first=now, last=now),),
         )
 
@@ -140,7 +152,7 @@ class WatchFleet:
         try:
             await workflow.wait_condition(lambda: False)
         except asyncio.CancelledError:
-            self.report = replace(self.report, state=WatchState.ENDED, next_look=None)
+            self.report = replace(self.report, state=WatchState.ENDED, next_check=None)
         return self.report
 
     @workflow.query(name=QUERY_WATCH)
@@ -170,7 +182,7 @@ class UpgradeFleet:
         if self.plan.refusals:
             return self.result(FleetState.REFUSED)
         self.phase = Phase.GATE
-        facts = ("plan and dump are fresh", "from now on 2 servers are unmanaged until upgraded")
+        facts = (f"plan {self.plan.digest}: Core 1.19.5 -> 2.3.2", "2 servers are unmanaged until upgraded: no deploys")
         decision = await self.ask("core", GateKind.CORE, facts, ASK, confirm=True)
         if decision.verdict is Verdict.REJECT or self.stopped:
             return self.result(FleetState.STOPPED)
@@ -183,10 +195,8 @@ class UpgradeFleet:
             await child.signal("finish")
             await child
             if name.startswith("broken"):
-                self.states[name] = ServerProgress(name=name, state=ServerState.PARKED)
-                await self.ask(
-                    f"failure/{name}/1", GateKind.FAILURE, ("Core has not confirmed it",), FAILURE, subject=name
-                )
+                self.states[name] = ServerProgress(name=name, state=ServerState.WAITING)
+                await self.ask(f"failure/{name}/1", GateKind.FAILURE, (f"{name}: unverified",), FAILURE, subject=name)
             self.states[name] = ServerProgress(name=name, state=ServerState.UPGRADED)
         if any(name.startswith("watched") for name in self.states):
             await workflow.start_child_workflow(
@@ -222,7 +232,7 @@ class UpgradeFleet:
         self.gate = Gate(
             id=gate,
             kind=kind,
-            question=f"Go on at {gate}?",
+            question=f"Upgrade at gate {gate}?",
             facts=facts,
             verdicts=verdicts,
             opened_at=workflow.now(),
@@ -237,7 +247,7 @@ class UpgradeFleet:
                 id="rollback/1",
                 kind=GateKind.ROLLBACK,
                 question="Roll back?",
-                facts=("nothing is lost",),
+                facts=("nothing is lost: the database is not touched",),
                 verdicts=ASK,
                 opened_at=workflow.now(),
                 confirm=self.request.fleet.name,
@@ -299,7 +309,8 @@ class UpgradeFleet:
         if self.gate is None or self.gate.id != decision.gate:
             raise ApplicationError(f"gate {decision.gate} is not open", type="GateNotOpen")
         if self.gate.plan_digest and decision.plan_digest != self.gate.plan_digest:
-            raise ApplicationError("the decision is about another plan", type="StalePlan")
+            text = f"gate {decision.gate} is about plan {self.gate.plan_digest}, this decision is about another"
+            raise ApplicationError(text, type="PlanDigestMismatch")
 
     @workflow.signal(name=SIGNAL_CONTROL)
     def control_signal(self, control: Control) -> None:
@@ -310,9 +321,9 @@ class UpgradeFleet:
         self.controls.append(control)
         return control
 
-    @workflow.query(name=QUERY_PLAN)
-    def get_plan(self) -> Plan | None:
-        return self.plan
+    @workflow.query(name=QUERY_PLAN_PAGE)
+    def plan_page(self, number: int) -> PlanPage:
+        return plan_page(self.plan, number)
 
     @workflow.query(name=QUERY_PROGRESS)
     def progress(self) -> FleetProgress:
@@ -332,12 +343,12 @@ class UpgradeFleet:
         )
 
 
-@workflow.defn(name="LookBack")
-class LookBack:
+@workflow.defn(name="ScanRunFolders")
+class ScanRunFolders:
     """Hosts after an upgrade; a server named `lost…` does not answer, of one named `never…` nothing was switched."""
 
     @workflow.run
-    async def run(self, request: LookBackRequest) -> FleetFolders:
+    async def run(self, request: ScanRequest) -> FleetFolders:
         core = CoreFacts(reachable=True, version="1.19.5")
         there = not request.fleet.name.endswith("-empty")
         changes = (saved("core", core=core),) if there else ()
@@ -368,7 +379,7 @@ def saved(name: str, **facts: Any) -> SavedChange:
         taken_at=at,
         bytes=40_000_000,
         backup=Backup(host=name, folder=folder, files=(), restore_command=f"sh {folder}/restore.sh", taken_at=at),
-        keepers=("komodo-upgrade-keep-20260101t000000z-core-old",) if name == "core" else (),
+        image_pins=("komodo-upgrade-keep-20260101t000000z-core-old",) if name == "core" else (),
         **facts,
     )
 
@@ -378,7 +389,7 @@ class CleanFleet:
     @workflow.run
     async def run(self, request: CleanRequest) -> CleanResult:
         return CleanResult(
-            hosts=tuple(Cleaned(name=one.name, removed=(*one.keepers, *one.changes)) for one in request.unwanted)
+            hosts=tuple(Cleaned(name=one.name, removed=(*one.image_pins, *one.changes)) for one in request.unwanted)
         )
 
 
@@ -395,8 +406,8 @@ class RollbackFleet:
             ended_at=workflow.now(),
             plan=replace(request.plan),
             servers=tuple(ServerOutcome(name=n, state=ServerState.ROLLED_BACK) for n in request.servers),
-            detail=f"core={request.core} agent={request.core_agent} attempt={request.attempt}",
+            detail=f"core={request.core} attempt={request.attempt}",
         )
 
 
-WORKFLOWS = [CheckFleet, UpgradeServer, UpgradeFleet, RollbackFleet, LookBack, CleanFleet, WatchFleet]
+WORKFLOWS = [CheckFleet, UpgradeServer, UpgradeFleet, RollbackFleet, ScanRunFolders, CleanFleet, WatchFleet]

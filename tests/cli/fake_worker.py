@@ -1,4 +1,4 @@
-"""Run by the supervisor in place of the real worker: serves the doubles. `FAKE_WORKER=crash` makes it end at once."""
+"""Run by the supervisor in place of the real worker: serves the doubles."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from model.fleet import TASK_QUEUE
+from model.fleet.spec import TASK_QUEUE
 from service.connection import configured, connect
 from tests.cli.doubles import WORKFLOWS
 
@@ -28,13 +28,11 @@ async def main(ready: Path) -> None:
         workflow_runner=UnsandboxedWorkflowRunner(),
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
     ):
-        # What a test wants to know about the environment, without any secret in it.
+        # For the test of shared variables.
         await asyncio.to_thread(ready.with_name("fake-worker.env").write_text, os.environ.get("FAKE_SECRET", ""))
         await asyncio.to_thread(ready.write_text, f"{os.getpid()}\n")
         await stop.wait()
 
 
 if __name__ == "__main__":
-    if os.environ.get("FAKE_WORKER") == "crash":
-        sys.exit("the fake worker was told to crash")
     asyncio.run(main(Path(sys.argv[sys.argv.index("--ready-file") + 1])))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from model.decisions import Decision, Recorded, Verdict
+from model.gates import Decision, Recorded, Verdict
 from service.payloads import PayloadConverter, data_converter
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from model.fleet import TASK_QUEUE, workflow_id
+from model.fleet.spec import TASK_QUEUE, workflow_id
 from service.connection import connect
-from service.state import Running
+from service.embedded.state import Running
 from service.upgrades import servers_at_work
 from tests.cli.conftest import Call
 from tests.cli.test_running import as_json
@@ -24,23 +24,23 @@ Fleet = Callable[..., Path]
 def test_rollback_plan_reads_the_folders_and_changes_nothing(
     komodo_upgrade: Call, fleet: Fleet, fleet_name: str
 ) -> None:
-    """On a machine whose Temporal has never heard of the upgrade."""
+    """On a machine whose Temporal does not know the upgrade."""
     fleet("web-1", "lost-1", "never-1")
     planned = as_json(komodo_upgrade, "rollback", "fleet.toml", "--plan")
-    assert planned["core_version"] == {"now": "2.3.2", "back": "1.19.5"}
+    assert planned["core_version"] == {"from": "2.3.2", "to": "1.19.5"}
     [server] = planned["servers"]
-    assert (server["name"], server["now"], server["back"]) == ("web-1", "2.3.2", "1.19.5")
-    assert [one["name"] for one in planned["not_put_back"]] == ["lost-1", "never-1"]
+    assert (server["name"], server["from"], server["to"]) == ("web-1", "2.3.2", "1.19.5")
+    assert [one["name"] for one in planned["not_restored"]] == ["lost-1", "never-1"]
     shown = komodo_upgrade("rollback", "--plan").stdout
-    for words in ("core   ", "2.3.2 → 1.19.5", "✗ lost-1: it cannot be looked at", "database: not touched"):
-        assert words in shown
+    for text in ("core   ", "2.3.2 → 1.19.5", "✗ lost-1: it cannot be read", "database: unchanged"):
+        assert text in shown
     assert [r for r in as_json(komodo_upgrade, "list") if r["fleet"] == fleet_name] == []
 
 
 def test_rollback_needs_no_history_and_ends_with_7(komodo_upgrade: Call, fleet: Fleet, fleet_name: str) -> None:
     fleet("web-1", "web-2")
     done = as_json(komodo_upgrade, "rollback", code=7)
-    assert done["detail"] == "core=True agent=False attempt=2"
+    assert done["detail"] == "core=True attempt=2"
     assert [s["name"] for s in done["servers"]] == ["web-1", "web-2"]
 
 
@@ -49,7 +49,7 @@ def test_rollback_of_one_server(form: tuple[str, ...], komodo_upgrade: Call, fle
     fleet("web-1", "web-2")
     assert "web-9" in komodo_upgrade("rollback", "fleet.toml", "web-9", code=2).stderr
     done = as_json(komodo_upgrade, "rollback", *form, code=7)
-    assert ([s["name"] for s in done["servers"]], done["detail"]) == (["web-2"], "core=False agent=False attempt=2")
+    assert ([s["name"] for s in done["servers"]], done["detail"]) == (["web-2"], "core=False attempt=2")
 
 
 def test_rollback_of_one_server_by_bare_names_needs_no_fleet_file(
@@ -66,37 +66,37 @@ def test_rollback_of_one_server_by_bare_names_needs_no_fleet_file(
     )
 
 
-def test_a_fleet_of_which_nothing_is_in_place(komodo_upgrade: Call, fleet: Fleet, fleet_name: str) -> None:
+def test_without_an_upgrade_in_place_rollback_refuses(komodo_upgrade: Call, fleet: Fleet, fleet_name: str) -> None:
     path = fleet("web-1")
     path.write_text(path.read_text().replace(fleet_name, f"{fleet_name}-empty"))
-    assert "there is nothing to roll back" in komodo_upgrade("rollback", code=2).stderr
+    assert "nothing to roll back" in komodo_upgrade("rollback", code=2).stderr
 
 
-def test_rollback_of_a_running_upgrade_is_asked_of_it(komodo_upgrade: Call, fleet: Fleet) -> None:
+def test_a_running_upgrade_rolls_itself_back(komodo_upgrade: Call, fleet: Fleet) -> None:
     fleet("web-1")
     komodo_upgrade("start", code=6)
-    asked = komodo_upgrade("rollback", "--reason", "wrong night", code=6)
+    asked = komodo_upgrade("rollback", "--reason", "wrong window", code=6)
     assert "accepted: rollback" in asked.stderr
-    assert "waiting at gate core" not in asked.stderr  # the one that was open before is not the one to answer
+    assert "waiting at gate core" not in asked.stderr  # it is not the rollback's gate
     assert "waiting at gate rollback/1: Roll back?" in asked.stderr
     komodo_upgrade("stop")
     komodo_upgrade("status", "--wait", "--timeout", "20s", code=3)
     controls = as_json(komodo_upgrade, "report")["result"]["controls"]
-    assert [(c["verb"], c["reason"]) for c in controls] == [("rollback", "wrong night"), ("stop", "")]
+    assert [(c["verb"], c["reason"]) for c in controls] == [("rollback", "wrong window"), ("stop", "")]
 
 
 # --- clean ------------------------------------------------------------------------------------------------------------
 
 
-def test_clean_shows_first_and_keeps_what_leads_back(komodo_upgrade: Call, fleet: Fleet, fleet_name: str) -> None:
+def test_clean_asks_first_and_keeps_what_a_rollback_needs(komodo_upgrade: Call, fleet: Fleet, fleet_name: str) -> None:
     fleet("web-1", "never-1", "lost-1")
     shown = komodo_upgrade("clean", code=5).stdout
-    assert "stays  web-1" in shown
-    assert "it is the way back of what is in place" in shown
-    assert "goes   never-1" in shown
+    assert "keep    web-1" in shown
+    assert "a rollback of the version in place needs it" in shown
+    assert "remove  never-1" in shown
     assert "38.1 MiB" in shown
-    assert "lost-1 cannot be looked at: no route to host" in shown
-    assert f"nothing was removed; to do it: --confirm {fleet_name}" in shown
+    assert "lost-1 cannot be read: no route to host" in shown
+    assert f"nothing was removed; to remove them, add --confirm {fleet_name}" in shown
     assert "is not the name of this fleet" in komodo_upgrade("clean", "--confirm", "prod", code=1).stderr
     done = as_json(komodo_upgrade, "clean", "--confirm", fleet_name)
     assert [(one["name"], one["removed"]) for one in done["removed"]] == [("never-1", ["20260101T000000Z"])]
@@ -106,9 +106,9 @@ def test_clean_shows_first_and_keeps_what_leads_back(komodo_upgrade: Call, fleet
         "never-1": False,
         "lost-1": True,
     }
-    words = ("clean", "fleet.toml", "--give-up-the-way-back", "--confirm", fleet_name)
+    words = ("clean", "fleet.toml", "--include-needed", "--confirm", fleet_name)
     all_of_it = komodo_upgrade(*words).stdout
-    assert "no rollback will be possible" in all_of_it
+    assert "without them, none will be possible" in all_of_it
     assert "core: removed komodo-upgrade-keep-20260101t000000z-core-old" in all_of_it
     assert "nothing to remove" in komodo_upgrade("clean", "--change", "20300101T000000Z").stdout
 
@@ -146,6 +146,6 @@ def test_a_server_of_a_terminated_upgrade_is_shown_and_waited_for(
     later.start()
     planned = komodo_upgrade("rollback", "--plan")
     later.join()
-    assert "web-1: of a terminated upgrade, still putting itself back; waiting for it" in planned.stderr
+    assert "web-1: still rolling back after its upgrade was terminated" in planned.stderr
     assert "2.3.2 → 1.19.5" in planned.stdout
     assert komodo_upgrade("start", code=6).stderr.startswith("upgrade 2")

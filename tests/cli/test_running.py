@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from cli import gates, output
-from cli.checking import stamp
-from model.fleet import workflow_id
-from model.fleet_file import load
-from model.progress import UpgradeRequest
+from model.fleet.file import load
+from model.fleet.spec import workflow_id
+from model.status import UpgradeRequest
 from service.connection import actor, connect
-from service.state import Running
+from service.embedded.state import Running
+from service.requests import new_change
 from tests.cli.conftest import Call
 
 Fleet = Callable[..., Path]
@@ -39,10 +39,11 @@ def wait_for_gate(komodo_upgrade: Call, gate: str) -> Any:
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody sits there; their typing is the runner's input."""
+    """Simulate a terminal; the runner's input is what is typed."""
+    # A module that is imported while `output` is patched would keep the patched function.
+    monkeypatch.setattr("cli.commands.start.on_terminal", lambda: True)
     for module in (output, gates):
         monkeypatch.setattr(module, "on_terminal", lambda: True)
-    monkeypatch.setattr("cli.start.on_terminal", lambda: True)
 
 
 # --- before -----------------------------------------------------------------------------------------------------------
@@ -53,17 +54,17 @@ def test_check_groups_findings_by_host_and_refuses_with_4(komodo_upgrade: Call, 
     shown = komodo_upgrade("check", code=4)
     lines = [line.strip() for line in shown.stdout.splitlines()]
     at = lines.index("bad-1  agent 1.19.5")
-    assert lines[at + 1] == "✗ says something [x]"
-    assert lines[at + 2] == "→ do something"
+    assert lines[at + 1] == "✗ a finding of the check [x]"
+    assert lines[at + 2] == "→ correct it"
     assert "binary /usr/local/bin/periphery, from ExecStart of periphery.service" in lines
     assert "Settings → Profile → API Keys" in shown.stdout
-    assert "refused: 1 thing stands in the way" in shown.stdout
-    assert "looking at 3 hosts" in shown.stderr
+    assert "refused: 1 problem to solve first" in shown.stdout
+    assert "surveying 3 hosts" in shown.stderr
 
 
 def test_check_is_0_when_ready(komodo_upgrade: Call, fleet: Fleet) -> None:
     fleet("web-1")
-    assert "ready: 1 servers and Core, 1 warning to read" in komodo_upgrade("check").stdout
+    assert "ready: Core and 1 server, 1 warning to read" in komodo_upgrade("check").stdout
 
 
 @pytest.mark.parametrize(("server", "code"), [("web-1", 5), ("bad-1", 4), ("current-1", 0)])
@@ -73,7 +74,7 @@ def test_plan_has_an_exit_code_for_each_case(server: str, code: int, komodo_upgr
     assert found["plan"]["servers"][0]["name"] == server
 
 
-def test_plan_shows_diffs_commands_way_back_and_digest(komodo_upgrade: Call, fleet: Fleet) -> None:
+def test_plan_shows_diffs_commands_rollback_and_digest(komodo_upgrade: Call, fleet: Fleet) -> None:
     fleet("web-1")
     text = komodo_upgrade("plan", code=5).stdout
     digest = as_json(komodo_upgrade, "plan", code=5)["plan"]["digest"]
@@ -92,14 +93,14 @@ def test_a_whole_upgrade_without_a_terminal(
     fleet("web-1", "web-2")
     started = komodo_upgrade("start", code=6)
     assert f"komodo-upgrade approve --gate core --confirm {fleet_name}" in started.stderr
-    assert "from now on 2 servers are unmanaged" in started.stderr
+    assert "2 servers are unmanaged until upgraded" in started.stderr
 
     second = komodo_upgrade("start", code=11)
     assert f"{fleet_name} is being upgraded: begun by {actor()}" in second.stderr
     assert f"komodo-upgrade watch {fleet_name}" in second.stderr
 
     status = komodo_upgrade("status", code=6)
-    assert "waits for a person at gate core" in status.stdout
+    assert "waiting at gate core" in status.stdout
     assert as_json(komodo_upgrade, "status", fleet_name, code=6)["gate"]["confirm"] == fleet_name
 
     assert f"--confirm {fleet_name}" in komodo_upgrade("approve", code=2).stderr
@@ -126,6 +127,8 @@ def test_a_whole_upgrade_without_a_terminal(
     komodo_upgrade("report", "--write", "records")
     assert json.loads((tmp_path / "records" / "report.json").read_text())["result"]["state"] == "upgraded"
     assert "gate core: approve by" in (tmp_path / "records" / "report.md").read_text()
+    komodo_upgrade("report", "--html", "records/report.html")
+    assert f"<h1>Komodo {fleet_name}: upgraded</h1>" in (tmp_path / "records" / "report.html").read_text()
     rows = [row for row in as_json(komodo_upgrade, "list") if row["fleet"] == fleet_name]
     assert [(row["state"], row["requested_by"], row["kind"]) for row in rows] == [("upgraded", actor(), "upgrade")]
 
@@ -136,18 +139,38 @@ def test_start_on_a_terminal_asks_and_wants_the_name(
     fleet("web-1")
     done = komodo_upgrade("start", text=f"perhaps\napprove\nwrong\napprove\n{fleet_name}\n")
     assert "one of: approve, reject, later" in done.stderr
-    assert "that is another name: nothing was sent" in done.stderr
+    assert "the name does not match: nothing was sent" in done.stderr
     assert "upgraded after" in done.stdout
+
+
+def test_a_name_given_in_advance_approves_gate_core_alone(komodo_upgrade: Call, fleet: Fleet, fleet_name: str) -> None:
+    fleet("broken-1")
+    assert "nothing was started" in komodo_upgrade("start", "--confirm", "prod", code=1).stderr
+    assert "no upgrade" in komodo_upgrade("status", code=2).stderr
+    stopped = komodo_upgrade("start", "--confirm", fleet_name, code=6)
+    assert "2 servers are unmanaged until upgraded" in stopped.stderr
+    assert "accepted: gate core: approve" in stopped.stderr
+    assert "waiting at gate failure/broken-1/1" in stopped.stderr
+    komodo_upgrade("skip", "broken-1", "--yes")
+
+
+def test_status_tells_work_from_waiting(komodo_upgrade: Call, fleet: Fleet, fleet_name: str) -> None:
+    fleet(*(f"web-{n}" for n in range(30)))
+    komodo_upgrade("start", "--detach", code=6)
+    komodo_upgrade("approve", "--confirm", fleet_name)
+    assert "rolling out" in komodo_upgrade("status", code=9).stdout
+    komodo_upgrade("pause")
+    assert "paused" in komodo_upgrade("status", code=6).stdout
 
 
 def test_later_leaves_the_gate_open(komodo_upgrade: Call, fleet: Fleet, fleet_name: str, terminal: None) -> None:
     fleet("web-1")
     left = komodo_upgrade("start", text="\n", code=6)
     assert "the gate stays open" in left.stderr
-    komodo_upgrade("reject", "--gate", "core", "--reason", "not tonight")
+    komodo_upgrade("reject", "--gate", "core", "--reason", "postponed")
     assert as_json(komodo_upgrade, "status", code=3)["state"] == "stopped"
     decisions = as_json(komodo_upgrade, "report")["result"]["decisions"]
-    assert [d["decision"]["reason"] for d in decisions] == ["not tonight"]
+    assert [d["decision"]["reason"] for d in decisions] == ["postponed"]
 
 
 def test_approve_on_a_terminal_shows_the_facts_first(
@@ -156,16 +179,16 @@ def test_approve_on_a_terminal_shows_the_facts_first(
     fleet("web-1")
     komodo_upgrade("start", "--detach", code=6)
     changed_mind = komodo_upgrade("approve", text="other\n", code=1)
-    assert "plan and dump are fresh" in changed_mind.stderr
+    assert "2 servers are unmanaged until upgraded" in changed_mind.stderr
     assert "nothing was sent" in changed_mind.stderr
     komodo_upgrade("approve", text=f"{fleet_name}\n")
     komodo_upgrade("status", "--wait", "--timeout", "20s")
 
 
-def test_a_terminal_that_closes_leaves_the_upgrade_alone(komodo_upgrade: Call, fleet: Fleet, terminal: None) -> None:
+def test_an_upgrade_outlives_the_terminal(komodo_upgrade: Call, fleet: Fleet, terminal: None) -> None:
     fleet("web-1")
     left = komodo_upgrade("start", text="", code=130)
-    assert "an upgrade that runs goes on" in left.stderr
+    assert "a running upgrade continues" in left.stderr
     komodo_upgrade("status", code=6)
 
 
@@ -177,12 +200,12 @@ def test_a_failed_server_is_retried_skipped_or_rolled_back_by_name(
     komodo_upgrade("approve", "--confirm", fleet_name)
     wait_for_gate(komodo_upgrade, "failure/broken-1/1")
     assert "is about broken-1, not about broken-2" in komodo_upgrade("retry", "broken-2", "--yes", code=1).stderr
-    assert "name the gate, --gate failure/broken-1/1" in komodo_upgrade("retry", "broken-1", code=2).stderr
+    assert "add --gate failure/broken-1/1" in komodo_upgrade("retry", "broken-1", code=2).stderr
     komodo_upgrade("retry", "broken-1", "--yes")
     wait_for_gate(komodo_upgrade, "failure/broken-2/1")
     komodo_upgrade("skip", fleet_name, "broken-2", "--yes", "--reason", "Friday")
     wait_for_gate(komodo_upgrade, "failure/broken-3/1")
-    assert "does not wait for a decision about broken-1" in komodo_upgrade("rollback", "broken-1", code=1).stderr
+    assert "is not waiting for a decision about broken-1" in komodo_upgrade("rollback", "broken-1", code=1).stderr
     komodo_upgrade("rollback", "broken-3")
     komodo_upgrade("status", "--wait", "--timeout", "20s")
     taken = [d["decision"]["verdict"] for d in as_json(komodo_upgrade, "report")["result"]["decisions"]]
@@ -192,7 +215,7 @@ def test_a_failed_server_is_retried_skipped_or_rolled_back_by_name(
 def test_a_refused_preflight_ends_with_4(komodo_upgrade: Call, fleet: Fleet) -> None:
     fleet("bad-1")
     done = komodo_upgrade("start", code=4)
-    assert "refused: bad-1: says something → do something" in done.stdout
+    assert "refused: bad-1: a finding of the check → correct it" in done.stdout
 
 
 def test_pause_resume_stop_are_recorded(komodo_upgrade: Call, fleet: Fleet) -> None:
@@ -212,7 +235,7 @@ def test_pause_resume_stop_are_recorded(komodo_upgrade: Call, fleet: Fleet) -> N
 def test_a_timeout_leaves_with_124(komodo_upgrade: Call, fleet: Fleet) -> None:
     fleet("web-1")
     komodo_upgrade("start", code=6)
-    assert "the upgrade goes on" in komodo_upgrade("watch", "--timeout", "500ms", code=124).stderr
+    assert "the upgrade continues" in komodo_upgrade("watch", "--timeout", "500ms", code=124).stderr
 
 
 def test_an_unknown_fleet_is_named(komodo_upgrade: Call) -> None:
@@ -234,10 +257,10 @@ def test_a_report_of_a_running_upgrade_is_refused(komodo_upgrade: Call, fleet: F
 def test_a_second_answer_to_the_same_gate_learns_of_the_first(
     komodo_upgrade: Call, fleet: Fleet, fleet_name: str, service: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two people at once: the update's id is the gate's, so the second gets the first one's record."""
-    from cli.upgrade import Upgrade
-    from model.decisions import Decision, Verdict
+    """The update's id is the gate's, so the second answer returns the record of the first."""
     from model.errors import NotAccepted
+    from model.gates import Decision, Verdict
+    from service.client import Upgrade
 
     fleet("web-1")
     komodo_upgrade("start", code=6)
@@ -247,7 +270,7 @@ def test_a_second_answer_to_the_same_gate_learns_of_the_first(
         upgrade = Upgrade(await connect({"target_host": service.address}), fleet_name)
         first = Decision(gate="core", verdict=Verdict.REJECT, actor="alice", plan_digest=digest)
         await upgrade.decide(first)
-        with pytest.raises(NotAccepted, match="answered already: reject by alice"):
+        with pytest.raises(NotAccepted, match="already answered: reject by alice"):
             await upgrade.decide(Decision(gate="core", verdict=Verdict.APPROVE, actor="bob", plan_digest=digest))
 
     asyncio.run(both())
@@ -256,16 +279,16 @@ def test_a_second_answer_to_the_same_gate_learns_of_the_first(
 def test_a_stale_plan_is_refused_by_the_upgrade_itself(
     komodo_upgrade: Call, fleet: Fleet, fleet_name: str, service: Running
 ) -> None:
-    from cli.upgrade import Upgrade
-    from model.decisions import Decision, Verdict
     from model.errors import NotAccepted
+    from model.gates import Decision, Verdict
+    from service.client import Upgrade
 
     fleet("web-1")
     komodo_upgrade("start", code=6)
 
     async def stale() -> None:
         upgrade = Upgrade(await connect({"target_host": service.address}), fleet_name)
-        with pytest.raises(NotAccepted, match="another plan"):
+        with pytest.raises(NotAccepted, match="is about another"):
             await upgrade.decide(Decision(gate="core", verdict=Verdict.APPROVE, actor="bob", plan_digest="old"))
 
     asyncio.run(stale())
@@ -273,31 +296,31 @@ def test_a_stale_plan_is_refused_by_the_upgrade_itself(
 
 
 @pytest.fixture
-def lonely(fleet: Fleet, fleet_name: str, service: Running, komodo_upgrade: Call) -> str:
-    """An upgrade whose workers are all down."""
+def without_worker(fleet: Fleet, fleet_name: str, service: Running, komodo_upgrade: Call) -> str:
+    """An upgrade without a worker."""
     spec = load(fleet("web-1"))
 
     async def start() -> None:
         client = await connect({"target_host": service.address})
-        request = UpgradeRequest(fleet=spec, change=stamp())
+        request = UpgradeRequest(fleet=spec, change=new_change())
         await client.start_workflow("UpgradeFleet", request, id=workflow_id(fleet_name), task_queue="nobody-polls-this")
 
     asyncio.run(start())
     return fleet_name
 
 
-@pytest.mark.usefixtures("lonely")
-def test_with_every_worker_down_a_decision_is_stored_and_said_so(
+@pytest.mark.usefixtures("without_worker")
+def test_without_a_worker_a_decision_is_stored_and_reported_so(
     komodo_upgrade: Call, fleet_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from datetime import timedelta
 
-    monkeypatch.setattr("cli.upgrade.ANSWER", timedelta(seconds=1))
-    silent = komodo_upgrade("status", code=10).stderr
-    assert "no worker answered" in silent
-    assert "the upgrade itself is safe in Temporal" in silent
+    monkeypatch.setattr("service.client.ANSWER", timedelta(seconds=1))
+    unanswered = komodo_upgrade("status", code=10).stderr
+    assert "no worker answered" in unanswered
+    assert "the upgrade itself is safe in Temporal" in unanswered
     assert "the open gate cannot be shown" in komodo_upgrade("approve", "--yes", code=10).stderr
-    assert "wants --plan DIGEST" in komodo_upgrade("approve", "--gate", "core", code=2).stderr
+    assert "needs --plan DIGEST" in komodo_upgrade("approve", "--gate", "core", code=2).stderr
     stored = komodo_upgrade("approve", "--gate", "core", "--plan", "abc", "--confirm", fleet_name)
     assert "stored gate core: approve; no worker answered" in stored.stderr
     assert as_json(komodo_upgrade, "pause") == {"verb": "pause", "stored_only": True}
@@ -308,9 +331,9 @@ def test_without_temporal_the_exit_code_is_10(
 ) -> None:
     fleet("web-1")
     monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
-    said = komodo_upgrade("start", code=10).stderr
-    assert "no Temporal server answers at 127.0.0.1:1" in said
-    assert "TEMPORAL_ADDRESS" in said
+    shown = komodo_upgrade("start", code=10).stderr
+    assert "no Temporal server answers at 127.0.0.1:1" in shown
+    assert "TEMPORAL_ADDRESS" in shown
 
 
 def test_broken_settings_of_temporal_are_named(komodo_upgrade: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,7 +341,7 @@ def test_broken_settings_of_temporal_are_named(komodo_upgrade: Call, monkeypatch
     assert "nope" in komodo_upgrade("list", code=10).stderr
 
 
-def test_where_no_worker_polls_start_says_so_and_starts_nothing(
+def test_start_without_a_worker_starts_nothing(
     komodo_upgrade: Call, fleet: Fleet, fleet_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet("web-1")
@@ -327,7 +350,7 @@ def test_where_no_worker_polls_start_says_so_and_starts_nothing(
     komodo_upgrade("status", code=2)
 
 
-def test_a_terminated_upgrade_is_told_apart(
+def test_a_terminated_upgrade_is_reported_as_such(
     komodo_upgrade: Call, fleet: Fleet, fleet_name: str, service: Running
 ) -> None:
     fleet("web-1")
@@ -342,7 +365,7 @@ def test_a_terminated_upgrade_is_told_apart(
     watched = komodo_upgrade("watch", code=3).stdout
     later.join()
     status = komodo_upgrade("status", code=3).stdout
-    assert watched.endswith(status), "who watched is told the same"
+    assert watched.endswith(status), "`watch` shows the same"
     assert "was terminated through Temporal" in status
     assert "komodo-upgrade rollback" in status
     assert "komodo-upgrade start" in status

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from model.errors import ServiceRefused, TemporalUnavailable
-from model.fleet_file import load
-from service import embedded, processes, server
-from service.child import Child
-from service.control import Control, ask
-from service.fingerprints import fingerprint, referenced
-from service.inhibit import Inhibitor
-from service.state import ENV, Running, StateDir, default_root
+from model.fleet.file import load
+from service.embedded import lifecycle, processes, server
+from service.embedded.child import Child
+from service.embedded.control import Control, ask
+from service.embedded.inhibit import Inhibitor
+from service.embedded.state import ENV, Running, StateDir, default_root
+from service.secret_fingerprints import fingerprint, referenced
 
 Fleet = Callable[..., Path]
 
@@ -37,7 +37,7 @@ def test_a_long_path_still_gets_a_socket(tmp_path: Path) -> None:
     deep = tmp_path / ("x" * 120)
     deep.mkdir()
 
-    async def story() -> dict[str, object]:
+    async def procedure() -> dict[str, object]:
         async def answer(request: object) -> dict[str, object]:
             return {"got": request}
 
@@ -47,7 +47,7 @@ def test_a_long_path_still_gets_a_socket(tmp_path: Path) -> None:
         assert not control.path.parent.exists()
         return reply
 
-    assert asyncio.run(story()) == {"got": {"do": "echo", "x": 1}}
+    assert asyncio.run(procedure()) == {"got": {"do": "echo", "x": 1}}
 
 
 def test_where_nobody_answers_the_control_says_so(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_an_unreadable_state_file_is_no_service(tmp_path: Path) -> None:
 def test_the_bundled_server_is_found_without_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     assert server.binary().name == "temporal"
-    monkeypatch.setattr("service.server.metadata.distribution", _missing)
+    monkeypatch.setattr("service.embedded.server.metadata.distribution", _missing)
     with pytest.raises(TemporalUnavailable, match="no Temporal server is installed"):
         server.binary()
 
@@ -111,10 +111,10 @@ def test_sleep_is_inhibited_while_something_runs(tmp_path: Path, monkeypatch: py
     tool.write_text(f'#!/bin/sh\necho "$*" > {marks}\ncat >/dev/null\nrm {marks}\n')
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr("service.inhibit.LOOK_EVERY", 0.05)
+    monkeypatch.setattr("service.embedded.inhibit.POLL_SECONDS", 0.05)
     answers = iter([True, True, False])
 
-    async def story() -> None:
+    async def procedure() -> None:
         async def busy() -> bool:
             return next(answers, False)
 
@@ -129,13 +129,13 @@ def test_sleep_is_inhibited_while_something_runs(tmp_path: Path, monkeypatch: py
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    asyncio.run(story())
+    asyncio.run(procedure())
 
 
 async def test_a_life_that_ended_before_it_was_ready_is_a_failure_and_a_kill_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.child.FIRST_DELAY", 0.01)
+    monkeypatch.setattr("service.embedded.child.FIRST_DELAY", 0.01)
     may_be_ready = asyncio.Event()
     child = Child(
         "worker",
@@ -181,19 +181,19 @@ def supervised(tmp_path: Path) -> Iterator[StateDir]:
 
 async def test_a_worker_between_two_lives_is_waited_for_however_often_it_was_killed(supervised: StateDir) -> None:
     supervised.update(supervised.read(), restarts={"worker": 7}, failures={"worker": 0})
-    waiting = asyncio.create_task(embedded._settled(supervised, time.monotonic() + 20))
+    waiting = asyncio.create_task(lifecycle._settled(supervised, time.monotonic() + 20))
     await asyncio.sleep(0.2)
     assert not waiting.done()
     supervised.update(supervised.read(), worker_ready=True)
     assert (await waiting).worker_ready
 
 
-async def test_a_crash_loop_gets_one_more_try_from_each_command_and_is_told_with_the_workers_log(
+async def test_a_crash_loop_gets_one_more_try_from_each_command_and_is_reported_with_the_workers_log(
     supervised: StateDir,
 ) -> None:
     supervised.update(supervised.read(), restarts={"worker": 9}, failures={"worker": 9})
     supervised.log("worker").write_text("ImportError: no module named temporalio\n")
-    waiting = asyncio.create_task(embedded._settled(supervised, time.monotonic() + 20))
+    waiting = asyncio.create_task(lifecycle._settled(supervised, time.monotonic() + 20))
     await asyncio.sleep(0.2)
     assert not waiting.done()
     supervised.update(supervised.read(), restarts={"worker": 10}, failures={"worker": 10})

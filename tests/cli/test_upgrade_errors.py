@@ -1,4 +1,4 @@
-"""What a command says when Temporal does not answer it."""
+"""Errors of a command when Temporal does not answer."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from unittest.mock import MagicMock
 
 from temporalio.service import RPCError, RPCStatusCode
 
-from cli.upgrade import Upgrade
+from service.client import Upgrade
 
 
-def test_a_server_that_died_is_told_with_what_starts_it_again() -> None:
+def test_an_unreachable_server_is_reported_with_the_command_that_starts_it() -> None:
     lost = RPCError("transport error", RPCStatusCode.UNAVAILABLE, b"")
-    said = Upgrade(MagicMock(), "prod")._explain(lost)
-    assert "`komodo-upgrade status` starts the embedded server again" in said.cure
-    assert "goes on" in said.left
+    shown = Upgrade(MagicMock(), "prod")._explain(lost)
+    assert "`komodo-upgrade status` starts the embedded server again" in shown.hint
+    assert "continues" in shown.residue

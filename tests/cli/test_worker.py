@@ -15,22 +15,24 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from temporalio import activity, workflow
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.testing import ActivityEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
-from temporalio.worker.workflow_sandbox import SandboxRestrictions
 
+import worker
 from activities import registry
-from activities.boundary import MESSAGE_LIMIT, Boundary, translate
-from hosts.pool import Hosts
+from activities.interceptor import MESSAGE_LIMIT, Boundary, translate
+from cli.app import cli
+from hosts.ssh.pool import Hosts
 from model.errors import CommandFailed, CoreBusy, DiskFull, HostKeyUnknown, Unreachable, UpgradeError
 from service import logs
 from service.connection import connect
-from service.state import Running
-from worker import WORKFLOWS
+from service.embedded.state import Running
+from service.version import describe, release
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -38,52 +40,42 @@ ROOT = Path(__file__).parent.parent.parent
 # --- wiring -----------------------------------------------------------------------------------------------------------
 
 
-def test_every_activity_that_a_workflow_names_is_registered_once() -> None:
-    names = sorted(registry.name_of(method) for method in registry.build(Hosts()))
-    assert names == sorted(registry.NAMES)
-    assert registry.missing([]) == list(registry.NAMES)
+def test_the_worker_compares_its_activities_with_the_contracts() -> None:
+    methods = registry.build(Hosts())
+    assert registry.mismatches(methods) == []
+
+    @activity.defn(name="stop_core")
+    async def other(message: str) -> str:
+        return message
+
+    others = [m for m in methods if m.__name__ not in ("stop_core", "notify")]
+    assert registry.mismatches([*others, other]) == [
+        "activity notify is missing",
+        "activity stop_core takes and returns other types than its contract",
+    ]
 
 
-def test_workflows_call_no_activity_beside_the_registry() -> None:
-    called = {
-        node.value
-        for node in ast.walk(ast.parse((ROOT / "workflows" / "steps.py").read_text()))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in registry.NAMES
-    }
-    assert called == set(registry.NAMES)
-
-
-def test_all_workflows_of_the_room_are_served() -> None:
+def test_all_workflows_of_the_package_are_served() -> None:
     defined = set()
     for file in (ROOT / "workflows").glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ClassDef) and any("defn" in ast.unparse(d) for d in node.decorator_list):
                 defined.add(node.name)
-    assert {kind.__name__ for kind in WORKFLOWS} == defined
+    assert {kind.__name__ for kind in (*worker.WORKFLOWS, *worker.VERSIONED)} == defined
+    assert len(worker.WORKFLOWS) == len(worker.VERSIONED) == len(defined) - 1
 
 
-async def test_the_sandbox_lets_nothing_through_by_accident(service: Running) -> None:
-    """Construction fails when a workflow imports a module that it should have named as passed through."""
-    from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
-
-    raising = SandboxRestrictions.default.with_passthrough_modules("model").with_import_notification_policy(
-        workflow.SandboxImportNotificationPolicy.RAISE_ON_UNINTENTIONAL_PASSTHROUGH
-    )
-    client = await connect({"target_host": service.address})
-    Worker(
-        client,
-        task_queue="never-polled",
-        workflows=WORKFLOWS,
-        workflow_runner=SandboxedWorkflowRunner(restrictions=raising),
-    )
-
-
-def test_without_temporal_the_worker_ends_with_10_and_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    code = "import worker, asyncio\nworker._CONNECT_ATTEMPTS = 1\nworker.main(['--log-format', 'json'])"
+@pytest.mark.usefixtures("root_logger")
+def test_without_temporal_the_worker_ends_with_10_and_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("TEMPORAL_ADDRESS", "127.0.0.1:1")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 10
-    entry = json.loads(done.stderr.splitlines()[-1])
+    monkeypatch.setattr(worker, "_CONNECT_ATTEMPTS", 1)
+    monkeypatch.setattr(worker, "leave", sys.exit)
+    with pytest.raises(SystemExit) as ended:
+        worker.main(["--log-format", "json"])
+    assert ended.value.code == 10
+    entry = json.loads(capsys.readouterr().err.splitlines()[-1])
     assert "no Temporal server answers at 127.0.0.1:1" in entry["message"]
     assert "exception" not in entry
 
@@ -93,7 +85,7 @@ def test_without_temporal_the_worker_ends_with_10_and_one_sentence(monkeypatch: 
 
 def test_what_is_transient_is_retried_and_what_is_not_is_not() -> None:
     assert translate(Unreachable("no route", host="web-1")).non_retryable is False
-    full = translate(DiskFull("no space in /var", host="web-1", left="nothing", cure="free 300 MB"))
+    full = translate(DiskFull("no space in /var", host="web-1", residue="nothing", hint="free 300 MB"))
     assert full.non_retryable is True
     assert full.type == "DiskFull"
     assert full.message == "web-1: no space in /var\n  left behind: nothing\n  next: free 300 MB"
@@ -190,7 +182,7 @@ async def test_a_permanent_error_arrives_once_with_our_words_and_no_cause(client
     assert (error.cause.type, error.cause.message) == ("DiskFull", "web-1: no space")
     history = await client.get_workflow_handle("boundary-refused").fetch_history()
     stored = b"".join(event.SerializeToString() for event in history.events)
-    assert b"web-1: no space" in stored
+    assert b"web-1: no space" not in stored, "words of failures are encrypted"
     assert b"hunter2" not in stored
 
 
@@ -201,8 +193,8 @@ async def test_a_transient_error_is_tried_again(client: Client) -> None:
 
 
 async def test_a_worker_that_is_stopped_hands_a_long_step_over(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not after the 30 s of its grace, but as soon as it was told."""
-    monkeypatch.setattr("activities.boundary.SHUTDOWN_GRACE", timedelta(milliseconds=200))
+    """Not after the 30 s of its grace, but as soon as it was asked to."""
+    monkeypatch.setattr("activities.interceptor.SHUTDOWN_GRACE", timedelta(milliseconds=200))
     steps = _Steps()
     began = time.monotonic()
     async with _worker(client, steps, "boundary-3"):
@@ -226,23 +218,27 @@ async def test_a_cancel_reaches_the_step(client: Client) -> None:
             await handle.result()
 
 
-async def test_a_bug_keeps_its_own_type() -> None:
-    """A programming error is no message for people: it stays what it is, and Temporal retries it."""
+@pytest.mark.parametrize("bug", [KeyError("hunter2"), ValueError("hunter2"), RecursionError("hunter2")])
+async def test_a_bug_is_reported_once_without_its_text(bug: Exception) -> None:
+    """Retrying it would hide it for as long as the retries last, and its text may repeat a secret."""
     from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput
 
     class Next(ActivityInboundInterceptor):
         def __init__(self) -> None: ...
 
         async def execute_activity(self, input: ExecuteActivityInput) -> None:  # noqa: A002 - the SDK's name
-            raise KeyError("bug")
+            raise bug
 
     @activity.defn
     async def body() -> None:
         inbound = Boundary().intercept_activity(Next())
         await inbound.execute_activity(ExecuteActivityInput(fn=body, args=[], executor=None, headers={}))
 
-    with pytest.raises(KeyError):
+    with pytest.raises(ApplicationError, match="bug in komodo-upgrade: report it") as caught:
         await ActivityEnvironment().run(body)
+    assert (caught.value.type, caught.value.non_retryable) == ("InternalError", True)
+    assert f"{type(bug).__name__} in tests/cli/test_worker.py:" in caught.value.message
+    assert "hunter2" not in str(caught.value)
 
 
 # --- logs -------------------------------------------------------------------------------------------------------------
@@ -273,6 +269,37 @@ def test_json_lines_carry_the_context_as_fields() -> None:
 
 
 @pytest.mark.usefixtures("root_logger")
+@pytest.mark.parametrize("kind", [logs.JSON, logs.PLAIN])
+def test_fields_of_a_call_are_written_and_bounded(kind: str) -> None:
+    stream = io.StringIO()
+    logs.set_up(kind, stream=stream)
+    extra = {"step": "restore web-1", "attempt": 3, "time": "never", "tail": "x" * 10_000}
+    logging.getLogger("x").error("an undo failed for good", extra=extra)
+    line = stream.getvalue()
+    assert len(line) < 2_500
+    if kind == logs.JSON:
+        entry = json.loads(line)
+        assert (entry["step"], entry["attempt"], entry["message"]) == ("restore web-1", 3, "an undo failed for good")
+        assert entry["time"] != "never"
+    else:
+        assert "an undo failed for good  [step=restore web-1, attempt=3, time=never, tail=xxx" in line
+
+
+def test_each_worker_process_has_an_identity_of_its_own() -> None:
+    show = "from service.connection import worker_identity; print(worker_identity())"
+    one, two = (subprocess.check_output([sys.executable, "-c", show], cwd=ROOT, text=True) for _ in range(2))
+    assert one != two
+    assert one.startswith("komodo-upgrade-worker:")
+
+
+def test_both_commands_print_their_version(capsys: pytest.CaptureFixture[str]) -> None:
+    worker.main(["--version"])
+    assert capsys.readouterr().out == f"{describe('komodo-upgrade-worker')}\n"
+    assert CliRunner().invoke(cli, ["--version"]).output == f"{describe('komodo-upgrade')}\n"
+    assert release() in describe("komodo-upgrade")
+
+
+@pytest.mark.usefixtures("root_logger")
 def test_plain_lines_end_with_the_context() -> None:
     stream = io.StringIO()
     logs.set_up(logs.PLAIN, stream=stream)
@@ -281,10 +308,10 @@ def test_plain_lines_end_with_the_context() -> None:
 
 
 @pytest.mark.usefixtures("root_logger")
-def test_a_steps_own_error_is_told_in_its_words_any_other_with_its_traceback() -> None:
+def test_a_steps_own_error_is_logged_as_text_any_other_with_its_traceback() -> None:
     stream = io.StringIO()
     logs.set_up(logs.PLAIN, stream=stream)
-    for error in (Unreachable("no route to host", host="nas", cure="ssh ops@nas"), ZeroDivisionError("oops")):
+    for error in (Unreachable("no route to host", host="nas", hint="ssh ops@nas"), ZeroDivisionError("oops")):
         try:
             if isinstance(error, UpgradeError):
                 raise translate(error) from None
@@ -299,13 +326,11 @@ def test_a_steps_own_error_is_told_in_its_words_any_other_with_its_traceback() -
 
 
 def test_the_error_of_a_worker_that_lacks_activities_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    import worker
-
-    monkeypatch.setattr(registry, "build", lambda hosts: [])
+    monkeypatch.setattr(registry, "SUBJECTS", ())
 
     async def serve() -> None:
         async with worker.serving(None):  # type: ignore[arg-type]
             pass
 
-    with pytest.raises(UpgradeError, match="lacks activities: survey_core, survey_server"):
+    with pytest.raises(UpgradeError, match="activity survey_core is missing; activity survey_server is missing"):
         asyncio.run(serve())

@@ -1,1 +1,1 @@
-"""End to end on real parts: systemd, sshd, Docker, Compose and a database. `make e2e`; see docs/e2e.md."""
+"""End-to-end tests on real systemd, sshd, Docker, Compose and databases: `make e2e`, see docs/e2e.md."""

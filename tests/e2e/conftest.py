@@ -1,4 +1,4 @@
-"""The bed for the scenarios. Collected only when asked for (`make e2e`), so that `make test` needs no root."""
+"""Fixtures of the end-to-end scenarios, which only `make e2e` collects, so that `make test` needs no root."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import pytest
 from tests.e2e.bed import turns
 from tests.e2e.bed.bed import Bed
 from tests.e2e.bed.settings import Missing
-from tests.e2e.person import Person
+from tests.e2e.operator import Operator
 from tests.e2e.probe import Probe
 
 collect_ignore_glob = [] if os.environ.get("KUE_RUN") else ["test_*.py"]
 TABLE: list[str] = []
-"""What was proven and how long: printed at the end, written to $KUE_TABLE."""
+"""What was proven and how long it took; printed at the end and written to $KUE_TABLE."""
 ORDER = ("test_upgrade", "test_failure", "test_crash", "test_by_hand")
-"""Where time may run out, what matters most comes first."""
+"""The most important scenarios run first, because time may run out."""
 LONGEST = 200.0
-"""Seconds a default scenario may take on a loaded machine, its fresh bed included."""
+"""Seconds that a default scenario may take on a loaded machine, including a fresh test bed."""
 NOT_RUN: list[str] = []
 
 
@@ -33,7 +33,7 @@ def _ended(_number: int, _frame: object) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("KUE_RUN"):
-        signal.signal(signal.SIGTERM, _ended)  # as Ctrl-C: machines, workers and Temporal servers are taken away
+        signal.signal(signal.SIGTERM, _ended)  # like Ctrl-C: machines, workers and Temporal servers are removed
     config.addinivalue_line("markers", "e2e: on the bed of real machines, part of `make e2e`")
     config.addinivalue_line("markers", "e2e_all: on the bed of real machines, only in `make e2e-all`")
 
@@ -47,7 +47,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """$KUE_UNTIL (seconds since 1970) is when the last scenario must have ended: said, when one is left out for it."""
+    """Leave a scenario out if it might not end before $KUE_UNTIL (seconds since 1970), and report that."""
     until = float(os.environ.get("KUE_UNTIL") or "inf")
     if time.time() + LONGEST > until:
         NOT_RUN.append(item.name)
@@ -56,7 +56,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def built() -> Iterator[Bed]:
-    """Images and snapshot. What this machine lacks fails every scenario, with its name; nothing is skipped."""
+    """Images and snapshot. If the machine lacks something, every scenario fails and names it."""
     try:
         turn = turns.take(lambda text: print(text, file=sys.stderr, flush=True))
         bed = Bed.build()
@@ -73,49 +73,49 @@ def built() -> Iterator[Bed]:
 
 @pytest.fixture(scope="module")
 def bed(built: Bed) -> Bed:
-    """Six servers and Core, fresh, for the scenarios of one module, which follow on one another."""
+    """A fresh test bed for a module whose scenarios build on each other."""
     built.up()
     return built
 
 
 @pytest.fixture
 def fresh(built: Bed) -> Bed:
-    """The same for one scenario."""
+    """A fresh test bed for one scenario."""
     built.up()
     return built
 
 
 @pytest.fixture(scope="module")
-def ann(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
-    """Who upgrades the module's fleet."""
-    yield from _person(bed, tmp_path_factory.mktemp("ann"))
+def ann(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
+    """The operator of the module's fleet."""
+    yield from _operator(bed, tmp_path_factory.mktemp("ann"))
 
 
 @pytest.fixture
-def bob(fresh: Bed, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Person]:
-    """Who upgrades the scenario's fleet; a parameter is the fleet file's `rollout` and `timing`."""
-    yield from _person(fresh, tmp_path, **getattr(request, "param", {}))
+def bob(fresh: Bed, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Operator]:
+    """The operator of the scenario's fleet; parameters are tables of the fleet file."""
+    yield from _operator(fresh, tmp_path, **getattr(request, "param", {}))
 
 
-def _person(bed: Bed, folder: Path, **fleet: str) -> Iterator[Person]:
-    person = Person.of(bed, folder, **fleet)
+def _operator(bed: Bed, folder: Path, **fleet: str) -> Iterator[Operator]:
+    operator = Operator.of(bed, folder, **fleet)
     try:
-        yield person
+        yield operator
     finally:
-        person.leave()
-        (folder / "said.log").write_text("\n\n".join(person.said))
+        operator.leave()
+        (folder / "transcript.log").write_text("\n\n".join(operator.transcript))
 
 
 @pytest.fixture
 def probe(fresh: Bed) -> Iterator[Probe]:
-    """Watches every agent's port and Core's word for it."""
+    """Measures every agent's port and status while the scenario runs."""
     with Probe(fresh) as one:
         yield one
 
 
 @pytest.fixture
 def note(request: pytest.FixtureRequest) -> Iterator[list[str]]:
-    """What a scenario has proven, for the table."""
+    """Lines about what a scenario has proven, for the table."""
     began, proven = time.monotonic(), list[str]()
     yield proven
     seconds = time.monotonic() - began
@@ -128,8 +128,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     count = {word: len(terminalreporter.getreports(word)) for word in ("passed", "failed", "error")}
     left_out = f"; NOT RUN, no time left: {', '.join(NOT_RUN)}" if NOT_RUN else ""
     terminalreporter.ensure_newline()
-    told = ", ".join(f"{n} {word}" for word, n in count.items() if n or word == "passed")
-    terminalreporter.write_line(f"e2e: {told}{left_out}")
+    reported = ", ".join(f"{n} {word}" for word, n in count.items() if n or word == "passed")
+    terminalreporter.write_line(f"e2e: {reported}{left_out}")
     lines = ["| scenario | time | proven |", "|---|---|---|", *TABLE]
     terminalreporter.section("end to end")
     for line in lines:

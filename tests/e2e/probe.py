@@ -1,4 +1,4 @@
-"""How long each server was dark: its agent's own port, and Core's word for it, looked at every 0.2 s."""
+"""Measures downtime every 0.2 s: the port of each agent, and the status that Core reports."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ EVERY = 0.2
 
 
 class Probe:
-    """Runs in threads while a scenario does its work."""
+    """Measures in threads while a scenario runs."""
 
     def __init__(self, bed: Bed) -> None:
         self._bed = bed
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
-        self.silent: dict[str, float] = defaultdict(float)
-        """Server -> seconds its agent's port refused."""
+        self.down_in_all: dict[str, float] = defaultdict(float)
+        """Server -> seconds for which its agent's port refused connections."""
         self.longest: dict[str, float] = defaultdict(float)
-        """Server -> the longest such time without a break."""
+        """Server -> the longest uninterrupted downtime of the port in seconds."""
         self.not_ok: dict[str, float] = defaultdict(float)
-        """Server -> seconds Core did not call it Ok, Core's own silence left out."""
-        self.core_silent = 0.0
+        """Server -> seconds for which Core did not report Ok, without Core's own downtime."""
+        self.core_down = 0.0
         self.answers = 0
-        """Of Core: a probe that never got one proves nothing."""
+        """How often Core answered: a probe without any answer proves nothing."""
 
     def __enter__(self) -> Probe:
-        looks = [lambda s=s: self._port(s) for s in self._bed.servers]
-        for look in (*looks, self._core):
-            thread = threading.Thread(target=self._repeat, args=(look,), daemon=True)
+        probes = [lambda s=s: self._port(s) for s in self._bed.servers]
+        for probe in (*probes, self._core):
+            thread = threading.Thread(target=self._repeat, args=(probe,), daemon=True)
             thread.start()
             self._threads.append(thread)
         return self
@@ -47,11 +47,11 @@ class Probe:
         for thread in self._threads:
             thread.join(5)
 
-    def _repeat(self, look: object) -> None:
-        assert callable(look)
+    def _repeat(self, probe: object) -> None:
+        assert callable(probe)
         while not self._stop.is_set():
             began = time.monotonic()
-            look()
+            probe()
             self._stop.wait(max(0.0, EVERY - (time.monotonic() - began)))
 
     def _port(self, server: Machine) -> None:
@@ -64,10 +64,10 @@ class Probe:
                 self._stop.wait(EVERY / 4)
         else:
             return
-        dark = time.monotonic() - began
-        if dark > EVERY / 4:
-            self.silent[server.name] += dark
-            self.longest[server.name] = max(self.longest[server.name], dark)
+        down = time.monotonic() - began
+        if down > EVERY / 4:
+            self.down_in_all[server.name] += down
+            self.longest[server.name] = max(self.longest[server.name], down)
 
     def _core(self) -> None:
         began = time.monotonic()
@@ -78,7 +78,7 @@ class Probe:
         self._stop.wait(max(0.0, EVERY - (time.monotonic() - began)))
         spent = time.monotonic() - began
         if states is None:
-            self.core_silent += spent
+            self.core_down += spent
             return
         self.answers += 1
         for name, (state, _) in states.items():
@@ -89,6 +89,6 @@ class Probe:
         """A line for each server."""
         names = [*(s.name for s in self._bed.servers), "Local"]
         found = [
-            f"{n}: port silent {self.longest[n]:.1f} s, not Ok {self.not_ok[n]:.1f} s" for n in names if n != "Local"
+            f"{n}: port down {self.longest[n]:.1f} s, not Ok {self.not_ok[n]:.1f} s" for n in names if n != "Local"
         ]
-        return [f"Core ({CORE}) silent {self.core_silent:.1f} s", *found, f"Local: not Ok {self.not_ok['Local']:.1f} s"]
+        return [f"Core ({CORE}) down {self.core_down:.1f} s", *found, f"Local: not Ok {self.not_ok['Local']:.1f} s"]

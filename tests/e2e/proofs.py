@@ -1,4 +1,4 @@
-"""What a scenario looks at when all is over: the machines themselves, never the tool's own word."""
+"""Proofs that are read from the machines, never from the output of the tool."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Any
 from tests.e2e.bed import install
 from tests.e2e.bed.bed import Bed
 from tests.e2e.bed.settings import NEW, OLD
-from tests.e2e.person import NAME
+from tests.e2e.operator import NAME
+
+KEY_FILE = "/etc/komodo/keys/core.pub"
+"""Where an agent keeps Core's key, as Komodo writes it."""
 
 
 def upgraded(bed: Bed, names: list[str] | None = None, version: str = NEW) -> None:
-    """Every agent runs v2 with exactly Core's key pinned, proven by its own journal; Core agrees."""
+    """Assert from the journals that every agent runs the version with exactly Core's key, and that Core agrees."""
     if names is None:
         bed.wait_ok(version, 30)
     key = core_key(bed)
@@ -20,7 +23,8 @@ def upgraded(bed: Bed, names: list[str] | None = None, version: str = NEW) -> No
         assert bed.agent_version(name) == version
         log = bed.agent_log(name)
         assert f"Komodo Periphery version: v{version}" in log
-        assert f'core_public_keys: Some(["{key}"])' in log, f"{name}: {log[:2000]}"
+        assert f'core_public_keys: Some(["file:{KEY_FILE}"])' in log, f"{name}: {log[:2000]}"
+        assert key in bed.on(name, "cat", KEY_FILE)
         assert "Logged in to Komodo Core" in log
         assert "Authenticating using Passkeys" not in log
         assert "Failed to parse" not in log
@@ -29,14 +33,14 @@ def upgraded(bed: Bed, names: list[str] | None = None, version: str = NEW) -> No
 
 
 def core_key(bed: Bed) -> str:
-    """As Core's log tells it; the same at every start."""
+    """Core's public key from its log, which must be the same at every start."""
     keys = set(re.findall(r"Public Key: (MCow\S+)", bed.core_log()))
     assert len(keys) == 1, keys
     return str(keys.pop())
 
 
 def once_only(bed: Bed) -> None:
-    """No step ran twice: every agent was started once in its new version, and so was Core."""
+    """Assert that no step ran twice: Core and every agent were started once in the new version."""
     for server in bed.servers:
         assert bed.starts(server.name, NEW) == 1, f"{server.name}: {bed.agent_log(server.name, this_run=False)[-3000:]}"
         assert bed.show(server.name, "NRestarts") == "0"
@@ -46,7 +50,7 @@ def once_only(bed: Bed) -> None:
 
 
 def as_before(bed: Bed, configs: dict[str, str], files: dict[str, str]) -> None:
-    """All on v1 again, every file word for word as it was, and v1 Core can read its database."""
+    """Assert that v1 runs everywhere with unchanged files, and that v1 Core can read its database."""
     bed.wait_ok(OLD, 120)
     assert bed.configs() == configs
     assert core_files(bed) == files
@@ -57,7 +61,7 @@ def as_before(bed: Bed, configs: dict[str, str], files: dict[str, str]) -> None:
 
 
 def write_since(bed: Bed) -> None:
-    """What a v2 Core writes: something to keep, and an Update of a kind that makes v1's ListUpdates fail."""
+    """Write with v2 Core: a variable to keep, and an Update of an operation that breaks v1's ListUpdates."""
     known = {"name": "SINCE", "value": "v2", "description": "", "is_secret": False}
     install.post("write/CreateVariable", known, bed.headers)
     install.post("write/UpdateServerPublicKey", {"server": bed.servers[0].name, "public_key": ""}, bed.headers)
@@ -65,12 +69,12 @@ def write_since(bed: Bed) -> None:
 
 
 def variables(bed: Bed) -> list[str]:
-    """Their names, as Core tells them."""
+    """The names of the variables that Core lists."""
     found: list[dict[str, Any]] = install.post("read/ListVariables", {"limit": 0}, bed.headers)
     return sorted(v["name"] for v in found)
 
 
 def core_files(bed: Bed) -> dict[str, str]:
-    """Core's project, word for word."""
+    """The content of the files of Core's project."""
     names = (bed.project.file, "compose.env")
     return {name: bed.on("core", "cat", f"/opt/komodo/{name}") for name in names}

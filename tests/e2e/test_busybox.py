@@ -1,4 +1,4 @@
-"""What runs on hosts runs where there is nothing but busybox: its shell, its cp, stat, df, awk, sed, sha256sum, …"""
+"""The shell scripts run with the tools of busybox: its shell, cp, stat, df, awk, sed, sha256sum, …"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TESTS = (
 
 @pytest.fixture
 def tools(built: Bed, tmp_path: Path) -> Path:
-    """Debian's busybox under all its names, out of the machines' root file system."""
+    """Debian's busybox from the machines' root file system, linked under all its names."""
     program = tmp_path / "busybox"
     with program.open("wb") as file:
         root = cache() / "roots" / "machine.tar"
@@ -37,7 +37,7 @@ def tools(built: Bed, tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_sh_files_under_busybox(tools: Path, tmp_path: Path, note: list[str]) -> None:
+def test_shell_scripts_under_busybox(tools: Path, tmp_path: Path, note: list[str]) -> None:
     env = {k: v for k, v in os.environ.items() if not k.startswith("KUE_")}
     env |= {"KU_TEST_TOOLS": str(tools), "PATH": f"{tools}:{os.environ['PATH']}"}
     done = subprocess.run(
@@ -48,4 +48,4 @@ def test_the_sh_files_under_busybox(tools: Path, tmp_path: Path, note: list[str]
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed
     assert int(passed.group(1)) > 300
-    note.append(f"{passed.group(0)} with nothing but busybox in front of PATH")
+    note.append(f"{passed.group(0)} with busybox first in PATH")

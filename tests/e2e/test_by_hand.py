@@ -1,4 +1,4 @@
-"""The tool, its worker and Temporal are gone: restore.sh alone takes the fleet back."""
+"""Rollback by hand: tool, worker and Temporal are stopped, only restore.sh runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e import proofs
 from tests.e2e.bed.bed import Bed
-from tests.e2e.person import NAME, Person
+from tests.e2e.operator import NAME, Operator
 from tests.e2e.probe import Probe
 from tests.e2e.test_crash import ALL_AT_ONCE
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.mark.parametrize("bob", [ALL_AT_ONCE], indirect=True)
-def test_restore_sh_alone(fresh: Bed, bob: Person, note: list[str]) -> None:
+def test_restore_sh_alone(fresh: Bed, bob: Operator, note: list[str]) -> None:
     before = fresh.configs(), proofs.core_files(fresh)
     bob.start()
     gate = bob.gate("core")

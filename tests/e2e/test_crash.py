@@ -1,4 +1,4 @@
-"""The worker is killed before, during and after the switch of Core, and of one server: nothing is lost or doubled."""
+"""The worker is killed before, during and after the switch of Core and of one server: every step runs once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e import proofs
 from tests.e2e.bed.bed import PATIENT, Bed
-from tests.e2e.person import Person
+from tests.e2e.operator import Operator
 
 pytestmark = pytest.mark.e2e
 ALL_AT_ONCE = {"rollout": 'wave = "100%"\napprove = "core-only"', "timing": PATIENT}
@@ -20,7 +20,7 @@ MOMENTS = {
 @pytest.mark.parametrize("bob", [ALL_AT_ONCE], indirect=True)
 @pytest.mark.parametrize("host", MOMENTS)
 def test_the_worker_killed_before_during_and_after_the_switch(
-    fresh: Bed, bob: Person, host: str, note: list[str]
+    fresh: Bed, bob: Operator, host: str, note: list[str]
 ) -> None:
     bob.start()
     gate = bob.gate("core")
@@ -29,14 +29,14 @@ def test_the_worker_killed_before_during_and_after_the_switch(
     killed: list[str] = []
     for job, ended in MOMENTS[host]:
         if job == "stage" or (host != "core" and not killed):
-            bob.kill_worker_when(host, "stage")  # already there: servers are staged before the gate
+            bob.kill_worker_when(host, "stage")  # servers are staged before the gate, so this job exists already
             bob.answer(bob.gate("core"))
         else:
             bob.kill_worker_when(host, job, ended=ended)
         killed.append(f"{job}{' ended' if ended else ''}")
     result = bob.approve_to_the_end()
     assert result["state"] == "upgraded", result
-    assert sum(bob.supervisor()["restarts"].values()) >= len(killed), "the kills did not meet a worker"
+    assert sum(bob.supervisor()["restarts"].values()) >= len(killed), "the signals did not hit a worker"
     proofs.upgraded(fresh)
     proofs.once_only(fresh)
     note.append(f"{host}: SIGKILL at {', '.join(killed)}; every step ran once")

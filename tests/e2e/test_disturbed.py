@@ -1,4 +1,4 @@
-"""What else can happen in an evening: people, machines and lines that come and go."""
+"""Disturbances during an upgrade: signals, stops, killed servers and workers, reboots, cut connections."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests.e2e import proofs
 from tests.e2e.bed.bed import PATIENT, Bed
 from tests.e2e.bed.settings import NEW, OLD
-from tests.e2e.person import NAME, Person
+from tests.e2e.operator import NAME, Operator
 from tests.e2e.test_crash import ALL_AT_ONCE
 
 pytestmark = pytest.mark.e2e_all
@@ -24,25 +24,25 @@ AFTER_GATE = (("core", "stop_core"), ("core", "dump_final"), ("core", "write_cor
 """Host and job, in the order in which they begin."""
 
 
-def signal_decision(person: Person, gate: dict[str, Any]) -> None:
-    """As the manual says, without this tool."""
+def signal_decision(operator: Operator, gate: dict[str, Any]) -> None:
+    """Approve a gate with the `temporal` command, as docs/approvals.md describes."""
     decision = {"gate": gate["id"], "verdict": "approve", "actor": "ann", "plan_digest": gate["plan_digest"]}
-    person.temporal("signal", "--name", "decide", "--input", json.dumps(decision))
+    operator.temporal("signal", "--name", "decide", *operator.encode(decision))
 
 
-def test_approvals_by_temporals_own_command(fresh: Bed, bob: Person, note: list[str]) -> None:
+def test_approvals_by_temporals_own_command(fresh: Bed, bob: Operator, note: list[str]) -> None:
     bob.start()
     answered: list[str] = []
     while gate := bob.wait().get("gate"):
         if gate["id"] in answered:
-            continue  # the signal is under way
+            continue  # the signal has not arrived yet
         signal_decision(bob, gate)
         answered.append(gate["id"])
     proofs.upgraded(fresh)
     note.append(f"signals at {', '.join(answered)}")
 
 
-def test_stopped_in_the_middle_and_started_again(fresh: Bed, bob: Person, note: list[str]) -> None:
+def test_stopped_in_the_middle_and_started_again(fresh: Bed, bob: Operator, note: list[str]) -> None:
     bob.start()
     bob.answer(bob.gate("core"))
     bob.gate("wave/2")
@@ -54,11 +54,11 @@ def test_stopped_in_the_middle_and_started_again(fresh: Bed, bob: Person, note: 
     bob.tool("start", "--detach")
     assert bob.approve_to_the_end()["state"] == "upgraded"
     proofs.upgraded(fresh)
-    note.append("stopped at wave/2, the next start went on with the rest")
+    note.append("stopped at wave/2, the next start continued with the rest")
 
 
 @pytest.mark.parametrize("bob", [ALL_AT_ONCE], indirect=True)
-def test_the_temporal_server_killed_in_the_middle(fresh: Bed, bob: Person, note: list[str]) -> None:
+def test_the_temporal_server_killed_in_the_middle(fresh: Bed, bob: Operator, note: list[str]) -> None:
     bob.start()
     bob.answer(bob.gate("core"))
     fresh.on(
@@ -72,8 +72,8 @@ def test_the_temporal_server_killed_in_the_middle(fresh: Bed, bob: Person, note:
 
 
 @pytest.mark.parametrize("bob", [ALL_AT_ONCE], indirect=True)
-def test_the_worker_killed_at_every_step(fresh: Bed, bob: Person, note: list[str]) -> None:
-    """Each step that changes something on a host loses its worker once, all in one upgrade."""
+def test_the_worker_killed_at_every_step(fresh: Bed, bob: Operator, note: list[str]) -> None:
+    """In one upgrade, each step that changes a host loses its worker once."""
     bob.begin()
     for host, job in BEFORE_GATE:
         bob.kill_worker_when(host, job)
@@ -82,13 +82,13 @@ def test_the_worker_killed_at_every_step(fresh: Bed, bob: Person, note: list[str
         bob.kill_worker_when(host, job)
     assert bob.approve_to_the_end()["state"] == "upgraded"
     steps = [job for _, job in (*BEFORE_GATE, *AFTER_GATE)]
-    assert sum(bob.supervisor()["restarts"].values()) >= len(steps), "the kills did not meet a worker"
+    assert sum(bob.supervisor()["restarts"].values()) >= len(steps), "the signals did not hit a worker"
     proofs.upgraded(fresh)
     proofs.once_only(fresh)
     note.append(f"SIGKILL at {', '.join(steps)}; every step ran once")
 
 
-def test_a_host_rebooted_in_the_middle(fresh: Bed, bob: Person, note: list[str]) -> None:
+def test_a_host_rebooted_in_the_middle(fresh: Bed, bob: Operator, note: list[str]) -> None:
     bob.start()
     bob.answer(bob.gate("core"))
     wave = bob.gate("wave/2")
@@ -105,7 +105,7 @@ def test_a_host_rebooted_in_the_middle(fresh: Bed, bob: Person, note: list[str])
 
 
 @pytest.mark.parametrize("bob", [{"rollout": 'wave = 2\noffline_look = "10s"', "timing": PATIENT}], indirect=True)
-def test_a_link_cut_in_the_middle_and_healed(fresh: Bed, bob: Person, note: list[str]) -> None:
+def test_a_link_cut_in_the_middle_and_healed(fresh: Bed, bob: Operator, note: list[str]) -> None:
     bob.start()
     bob.answer(bob.gate("core"))
     wave = bob.gate("wave/2")
@@ -118,35 +118,35 @@ def test_a_link_cut_in_the_middle_and_healed(fresh: Bed, bob: Person, note: list
     bob.answer(after)
     assert bob.approve_to_the_end()["state"] == "upgraded"
     proofs.upgraded(fresh)
-    note.append("nas unplugged as its wave began: set aside, the others went on; plugged in again: upgraded last")
+    note.append("nas disconnected as its wave began: deferred, the others continued; connected again: upgraded last")
 
 
 @pytest.mark.parametrize("knob", ["fail", "wrong"])
 def test_the_download_site_is_down_or_serves_something_else(
-    fresh: Bed, bob: Person, knob: str, note: list[str]
+    fresh: Bed, bob: Operator, knob: str, note: list[str]
 ) -> None:
-    """Nothing was touched when an artifact cannot be had or is not what its publisher says; later it works."""
+    """An artifact that cannot be downloaded or has a wrong digest changes nothing; a later start succeeds."""
     before = fresh.configs(), proofs.core_files(fresh)
     fresh.site(knob, "503" if knob == "fail" else "<html>please log in</html>\n" * 100)
     ended = bob.tool("start", "--detach", timeout=600)
-    assert ended.returncode not in (0, 1), bob.said[-1]
+    assert ended.returncode not in (0, 1), bob.transcript[-1]
     assert (fresh.configs(), proofs.core_files(fresh)) == before
     assert fresh.core_image().endswith(":latest")
     assert {fresh.agent_version(s.name) for s in fresh.servers} == {OLD}
     note.append(f"exit code {ended.returncode}, nothing changed")
 
 
-def test_the_registry_is_down(fresh: Bed, bob: Person, note: list[str]) -> None:
+def test_the_registry_is_down(fresh: Bed, bob: Operator, note: list[str]) -> None:
     before = fresh.configs(), proofs.core_files(fresh)
     fresh.registry(running=False)
     ended = bob.tool("start", "--detach", timeout=600)
-    assert ended.returncode not in (0, 1), bob.said[-1]
+    assert ended.returncode not in (0, 1), bob.transcript[-1]
     fresh.wait_ok(OLD, 60)
     assert (fresh.configs(), proofs.core_files(fresh)) == before
-    note.append(f"exit code {ended.returncode}, v1 runs on")
+    note.append(f"exit code {ended.returncode}, v1 still runs")
 
 
-def test_the_new_image_is_pruned_while_the_gate_waits(fresh: Bed, bob: Person, note: list[str]) -> None:
+def test_the_new_image_is_pruned_while_the_gate_waits(fresh: Bed, bob: Operator, note: list[str]) -> None:
     bob.start()
     gate = bob.gate("core")
     fresh.on("core", "docker", "image", "prune", "-af")

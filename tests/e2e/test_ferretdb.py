@@ -1,4 +1,4 @@
-"""Core on the real FerretDB, whose image has no dump tools: km of Core's own image in their place, there and back."""
+"""Core on the real FerretDB, whose image has no dump tools: km of Core's image dumps and restores."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.e2e import proofs
 from tests.e2e.bed import install
 from tests.e2e.bed.bed import Bed
 from tests.e2e.bed.settings import FERRETDB, OLD
-from tests.e2e.person import NAME, Person
+from tests.e2e.operator import NAME, Operator
 from tests.e2e.test_crash import ALL_AT_ONCE
 
 pytestmark = pytest.mark.e2e_all
@@ -21,25 +21,25 @@ BASES = "SELECT DISTINCT database_name FROM documentdb_api_catalog.collections O
 
 @pytest.fixture
 def ferretdb(built: Bed) -> Bed:
-    """In the shape of the official ferretdb.compose.yaml, with two servers."""
+    """An installation with the structure of ferretdb.compose.yaml and two servers."""
     bed = Bed.build(2, FERRETDB)
     bed.up()
     return bed
 
 
 @pytest.fixture
-def cleo(ferretdb: Bed, tmp_path: Path) -> Iterator[Person]:
-    """Who upgrades that fleet."""
-    person = Person.of(ferretdb, tmp_path, **ALL_AT_ONCE)
+def cleo(ferretdb: Bed, tmp_path: Path) -> Iterator[Operator]:
+    """The operator of that fleet."""
+    operator = Operator.of(ferretdb, tmp_path, **ALL_AT_ONCE)
     try:
-        yield person
+        yield operator
     finally:
-        person.leave()
-        (tmp_path / "said.log").write_text("\n\n".join(person.said))
+        operator.leave()
+        (tmp_path / "transcript.log").write_text("\n\n".join(operator.transcript))
 
 
 def nothing_left(bed: Bed, *secrets: str) -> None:
-    """No one-off container, no scratch database, nothing half done beside the dumps, no secret in what jobs left."""
+    """Assert that no one-off container, scratch database, partial dump or secret remains."""
     assert bed.on("core", "docker", "ps", "-a", "-q", "--filter", "name=komodo-upgrade-km") == ""
     shown = bed.on(
         "core", "docker", "exec", "komodo-postgres-1", "psql", "-U", "komodo", "-d", "postgres", "-Atc", BASES
@@ -54,7 +54,7 @@ def nothing_left(bed: Bed, *secrets: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["restore", "keep"])
-def test_there_and_back(ferretdb: Bed, cleo: Person, way: str, note: list[str]) -> None:
+def test_upgrade_and_rollback(ferretdb: Bed, cleo: Operator, way: str, note: list[str]) -> None:
     before = ferretdb.configs(), proofs.core_files(ferretdb)
     password = install.secrets().db_password
     had = proofs.variables(ferretdb)
@@ -75,13 +75,13 @@ def test_there_and_back(ferretdb: Bed, cleo: Person, way: str, note: list[str]) 
     proofs.as_before(ferretdb, *before)
     assert proofs.variables(ferretdb) == (had if way == "restore" else sorted([*had, "SINCE"]))
     nothing_left(ferretdb, password)
-    assert password not in "\n".join(cleo.said)
-    note.append("dumped and proven in a scratch database by km of Core's image; no trace of it")
-    note.append("restored by it" if way == "restore" else "what was written since is there in v1")
+    assert password not in "\n".join(cleo.transcript)
+    note.append("dumped and proven in a scratch database by km of Core's image; nothing remains of it")
+    note.append("restored by km" if way == "restore" else "v1 has what was written since the upgrade")
 
 
-def test_restore_sh_alone(ferretdb: Bed, cleo: Person, note: list[str]) -> None:
-    """Nothing drops a database there but psql in PostgreSQL's container."""
+def test_restore_sh_alone(ferretdb: Bed, cleo: Operator, note: list[str]) -> None:
+    """Only psql in PostgreSQL's container can drop the database."""
     before = ferretdb.configs(), proofs.core_files(ferretdb)
     had = proofs.variables(ferretdb)
     cleo.start()
@@ -98,7 +98,7 @@ def test_restore_sh_alone(ferretdb: Bed, cleo: Person, note: list[str]) -> None:
     note.append("sh, docker, psql and km were enough")
 
 
-def test_the_worker_killed_while_km_works(ferretdb: Bed, cleo: Person, note: list[str]) -> None:
+def test_the_worker_killed_while_km_works(ferretdb: Bed, cleo: Operator, note: list[str]) -> None:
     before = ferretdb.configs(), proofs.core_files(ferretdb)
     killed = ["dump_before", "prove_before", "dump_final", "prove_final", "dump_pre_rollback", "restore_database"]
     cleo.begin()

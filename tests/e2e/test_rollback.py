@@ -1,4 +1,4 @@
-"""The way back: from every gate, for one server, days later, when v1 will not start, after a cancel or terminate."""
+"""Rollback: from every gate, of one server, days later, with a v1 that does not start, after cancel and terminate."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from tests.e2e import proofs
 from tests.e2e.bed.bed import PATIENT, Bed
 from tests.e2e.bed.settings import NEW, OLD
 from tests.e2e.bed.shell import wait_for
-from tests.e2e.person import NAME, Person
+from tests.e2e.operator import NAME, Operator
 from tests.e2e.test_crash import ALL_AT_ONCE
 from tests.e2e.test_failure import QUICK
 
 pytestmark = pytest.mark.e2e_all
 
 
-def back(person: Person, *words: str) -> dict[str, Any]:
-    """Ask for a rollback, approve it at its gate, and wait for its end."""
-    person.ok("rollback", NAME, *words, "--detach", code=6)
-    person.answer(person.gate("rollback/"))
-    return person.wait()
+def back(operator: Operator, *words: str) -> dict[str, Any]:
+    """Request a rollback, approve it at its gate, and wait for its end."""
+    operator.ok("rollback", NAME, *words, "--detach", code=6)
+    operator.answer(operator.gate("rollback/"))
+    return operator.wait()
 
 
 @pytest.mark.parametrize("bob", [QUICK], indirect=True)
-def test_from_every_gate(fresh: Bed, bob: Person, note: list[str]) -> None:
-    """Core's, a wave's, a failed server's: afterwards all is as it was, and the next upgrade begins."""
+def test_from_every_gate(fresh: Bed, bob: Operator, note: list[str]) -> None:
+    """From gate core, a wave and a failure: everything is as before, and another upgrade can begin."""
     before = fresh.configs(), proofs.core_files(fresh)
     bob.start()
     bob.answer(bob.gate("core"), "reject")
@@ -55,7 +55,7 @@ def test_from_every_gate(fresh: Bed, bob: Person, note: list[str]) -> None:
 
 
 @pytest.mark.parametrize("bob", [ALL_AT_ONCE], indirect=True)
-def test_one_server_alone_and_then_forward_again(fresh: Bed, bob: Person, note: list[str]) -> None:
+def test_one_server_alone_and_then_forward_again(fresh: Bed, bob: Operator, note: list[str]) -> None:
     config = fresh.configs()["nas"]
     bob.start()
     assert bob.approve_to_the_end()["state"] == "upgraded"
@@ -64,23 +64,23 @@ def test_one_server_alone_and_then_forward_again(fresh: Bed, bob: Person, note: 
     assert fresh.agent_version("nas") == OLD
     assert fresh.configs()["nas"] == config
     proofs.upgraded(fresh, [s.name for s in fresh.servers if s.name != "nas"])
-    assert fresh.states()["nas"][0] != "Ok", "a v2 Core cannot talk to it"
+    assert fresh.states()["nas"][0] != "Ok", "v2 Core cannot reach it"
     bob.tool("start", "--detach", timeout=600)
     assert bob.approve_to_the_end()["state"] == "upgraded"
     proofs.upgraded(fresh)
-    note.append("nas back on v1, the others untouched; the next start took it forward again")
+    note.append("nas on v1, the others untouched; the next start upgraded it again")
 
 
 @pytest.mark.parametrize("bob", [ALL_AT_ONCE], indirect=True)
-def test_days_later_from_another_machine(fresh: Bed, bob: Person, tmp_path: Path, note: list[str]) -> None:
-    """No history, no state folder, no memory: the fleet file and what lies on the hosts."""
+def test_days_later_from_another_machine(fresh: Bed, bob: Operator, tmp_path: Path, note: list[str]) -> None:
+    """Without history and state folder: only the fleet file and the run folders on the hosts."""
     before = fresh.configs(), proofs.core_files(fresh)
     bob.start()
     assert bob.approve_to_the_end()["state"] == "upgraded"
     proofs.upgraded(fresh)
     bob.leave()
     shutil.rmtree(bob.folder / "state")
-    eve = Person.of(fresh, tmp_path / "another machine", **ALL_AT_ONCE)
+    eve = Operator.of(fresh, tmp_path / "another machine", **ALL_AT_ONCE)
     try:
         shown = eve.ok("rollback", "fleet.toml", "--plan")
         assert "LOST" in shown
@@ -92,11 +92,11 @@ def test_days_later_from_another_machine(fresh: Bed, bob: Person, tmp_path: Path
         eve.leave()
     assert result["state"] == "rolled back", json.dumps(result)[:3000]
     proofs.as_before(fresh, *before)
-    note.append("history and state folder gone: the folders on the hosts were enough")
+    note.append("without history and state folder: the run folders on the hosts were enough")
 
 
 REFUSES = """#!/bin/sh
-# As an engine that cannot create a container of the old image.
+# Simulates an engine that cannot create a container of the old image.
 case " $* " in *" up "*)
   if ! grep -q 2.3.2 /opt/komodo/compose.env /opt/komodo/*.yaml; then
     echo 'Error response from daemon: layer does not exist' >&2
@@ -108,8 +108,8 @@ exec /usr/bin/docker "$@"
 
 
 @pytest.mark.parametrize("bob", [ALL_AT_ONCE], indirect=True)
-def test_an_old_core_that_does_not_start_again(fresh: Bed, bob: Person, note: list[str]) -> None:
-    """The fleet must not be left without a Core: v2 is put back, on its own data, and no agent was touched."""
+def test_an_old_core_that_does_not_start_again(fresh: Bed, bob: Operator, note: list[str]) -> None:
+    """A fleet must not remain without Core: v2 is started again with its data, and no agent was touched."""
     bob.start()
     assert bob.approve_to_the_end()["state"] == "upgraded"
     proofs.upgraded(fresh)
@@ -126,12 +126,12 @@ def test_an_old_core_that_does_not_start_again(fresh: Bed, bob: Person, note: li
     again = back(bob)
     assert again["state"] == "rolled back", json.dumps(again)[:3000]
     fresh.wait_ok(OLD, 120)
-    note.append("v2 was back with its data, no agent touched, said so; engine mended: rolled back")
+    note.append("v2 ran again with its data, no agent was touched, and this was reported; engine repaired: rolled back")
 
 
 @pytest.mark.parametrize("bob", [{"rollout": "wave = 2", "timing": PATIENT}], indirect=True)
-def test_cancelled_and_terminated_in_temporal(fresh: Bed, bob: Person, note: list[str]) -> None:
-    """Cancel at gate core undoes everything; terminate in a server's switch leaves it whole, and `start` goes on."""
+def test_cancelled_and_terminated_in_temporal(fresh: Bed, bob: Operator, note: list[str]) -> None:
+    """Cancel at gate core undoes everything. After terminate during a server's switch, `start` continues."""
     before = fresh.configs(), proofs.core_files(fresh)
     bob.start()
     bob.gate("core")
@@ -152,4 +152,6 @@ def test_cancelled_and_terminated_in_temporal(fresh: Bed, bob: Person, note: lis
     assert bob.approve_to_the_end()["state"] == "upgraded"
     proofs.upgraded(fresh)
     assert fresh.agent_version("db-1") == NEW
-    note.append("cancel at gate core: as before; terminate while db-1 was switched: the next start went on to the end")
+    note.append(
+        "cancel at gate core: as before; terminate during the switch of db-1: the next start completed the upgrade"
+    )

@@ -1,4 +1,4 @@
-"""The stand-in agents, as processes with sockets, say what the real ones said: the sandbox's contract once more."""
+"""The stand-in agents as processes log what real agents logged: the sandbox's contract once more."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.e2e_all
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`v1.19.5/periphery` and others, made as for the bed."""
+    """`v1.19.5/periphery` and others, built as for the test bed."""
     folder = tmp_path_factory.mktemp("programs")
     pack.build(Switch(komodo=folder, tools=folder / "tools", real_komodo=False, real_tools=True, official=None))
     return folder
@@ -40,15 +40,15 @@ def _free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def _as_written(said: str, root: Path, port: int, wanted: str) -> list[str]:
-    """The test's folder and port in the place of the captured ones."""
+def _as_written(shown: str, root: Path, port: int, wanted: str) -> list[str]:
+    """Replace the test's folder and port by the captured ones."""
     captured = re.search(r"port: (\d+)", wanted)
-    text = said.replace(str(root), "")
+    text = shown.replace(str(root), "")
     return text.replace(str(port), captured.group(1) if captured else "8120").splitlines()
 
 
 def _machine(case: Case, root: Path) -> Path:
-    """A machine where this agent has run before: config and key pair; it makes its certificate."""
+    """A machine on which this agent has run before: configuration and key pair; it creates its certificate."""
     config = root / "etc/komodo/periphery.config.toml"
     config.parent.mkdir(parents=True)
     config.write_text(case.text)
@@ -57,7 +57,7 @@ def _machine(case: Case, root: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_agent_says_what_the_real_one_said(name: str, programs: Path, captures: Path, tmp_path: Path) -> None:
+def test_the_agent_logs_what_the_real_one_logged(name: str, programs: Path, captures: Path, tmp_path: Path) -> None:
     case, file = CASES[name], captures / "logs" / f"{name}.log"
     private = X25519PrivateKey.generate()
     public = keys.public_text(private.public_key())
@@ -81,17 +81,17 @@ def test_the_agent_says_what_the_real_one_said(name: str, programs: Path, captur
                 for _ in range(2 if name == "v2agent-passkeys-empty" else 1):
                     remote.connect(core, "wss://127.0.0.1:8120/?core=localhost")
             agent.send_signal(signal.SIGTERM)
-        said, _ = agent.communicate(timeout=30)
+        shown, _ = agent.communicate(timeout=30)
     finally:
         agent.kill()
     wanted = file.read_text()
-    assert plain(_as_written(said, tmp_path, port, wanted)) == plain(wanted.splitlines())
+    assert plain(_as_written(shown, tmp_path, port, wanted)) == plain(wanted.splitlines())
     if case.code is not None:
         assert agent.returncode == case.code
 
 
-def test_core_without_its_private_key_is_not_let_in(programs: Path, tmp_path: Path) -> None:
-    """The stand-ins' line proves possession, as Komodo's handshake does: naming the right key is not enough."""
+def test_core_without_its_private_key_is_refused(programs: Path, tmp_path: Path) -> None:
+    """The stand-ins' protocol proves possession of the key, as Komodo's handshake does."""
     private = X25519PrivateKey.generate()
     public = keys.public_text(private.public_key())
     assert len(base64.b64decode(public)) == 44

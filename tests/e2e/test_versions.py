@@ -1,4 +1,4 @@
-"""From one v2 to the next, many servers at once, and a Core whose machine has the old docker-compose."""
+"""From one v2 to the next, thirty servers, and Core with docker-compose 1.29."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 from tests.e2e import proofs
 from tests.e2e.bed.bed import Bed
 from tests.e2e.bed.settings import MIDDLE, NEW, OLD_COMPOSE
-from tests.e2e.person import NAME, Person
+from tests.e2e.operator import NAME, Operator
 from tests.e2e.test_crash import ALL_AT_ONCE
 
 pytestmark = pytest.mark.e2e_all
 
 
 @pytest.mark.parametrize("bob", [{**ALL_AT_ONCE, "target": MIDDLE}], indirect=True)
-def test_to_an_older_v2_and_on_to_the_newest(fresh: Bed, bob: Person, note: list[str]) -> None:
+def test_to_an_older_v2_and_on_to_the_newest(fresh: Bed, bob: Operator, note: list[str]) -> None:
     bob.start()
     assert bob.approve_to_the_end()["state"] == "upgraded"
     proofs.upgraded(fresh, version=MIDDLE)
@@ -38,23 +38,23 @@ def compose1(built: Bed) -> Bed:
 
 
 def test_docker_compose_1_29(compose1: Bed, tmp_path: Path, note: list[str]) -> None:
-    """Other words for the same, no label for the env file, and back again."""
+    """Its commands differ, and it sets no label for the env file; upgrade and rollback."""
     before = compose1.configs(), proofs.core_files(compose1)
-    person = Person.of(compose1, tmp_path, **ALL_AT_ONCE)
+    operator = Operator.of(compose1, tmp_path, **ALL_AT_ONCE)
     try:
-        person.start()
-        assert person.approve_to_the_end()["state"] == "upgraded"
+        operator.start()
+        assert operator.approve_to_the_end()["state"] == "upgraded"
         proofs.upgraded(compose1)
         proofs.once_only(compose1)
-        person.ok("rollback", NAME, "--detach", code=6)
-        person.answer(person.gate("rollback/"))
-        assert person.wait().get("state") == "rolled back"
+        operator.ok("rollback", NAME, "--detach", code=6)
+        operator.answer(operator.gate("rollback/"))
+        assert operator.wait().get("state") == "rolled back"
         proofs.as_before(compose1, *before)
     finally:
-        person.leave()
+        operator.leave()
     version = compose1.on("core", "docker-compose", "version", "--short")
     assert version.startswith("1.29")
-    note.append(f"docker-compose {version}: upgraded, and back")
+    note.append(f"docker-compose {version}: upgrade and rollback")
 
 
 @pytest.fixture
@@ -66,12 +66,12 @@ def thirty(built: Bed) -> Bed:
 
 
 def test_thirty_servers(thirty: Bed, tmp_path: Path, note: list[str]) -> None:
-    person = Person.of(thirty, tmp_path, rollout='wave = "34%"')
+    operator = Operator.of(thirty, tmp_path, rollout='wave = "34%"')
     try:
-        person.start()
-        assert person.approve_to_the_end(1200)["state"] == "upgraded"
+        operator.start()
+        assert operator.approve_to_the_end(1200)["state"] == "upgraded"
         proofs.upgraded(thirty)
         proofs.once_only(thirty)
     finally:
-        person.leave()
+        operator.leave()
     note.append("30 servers")

@@ -19,22 +19,22 @@ import pytest
 from temporalio.client import Client, WorkflowHandle
 from temporalio.testing import WorkflowEnvironment
 
-from model.decisions import QUERY_PROGRESS, SIGNAL_DECIDE, Decision, Gate, Recorded, Verdict
-from model.fleet import TASK_QUEUE, FleetSpec, workflow_id
-from model.fleet_file import load
-from model.progress import FleetProgress, FleetResult, UpgradeRequest
+from model.fleet.file import load
+from model.fleet.spec import TASK_QUEUE, FleetSpec, workflow_id
+from model.gates import QUERY_PROGRESS, SIGNAL_DECIDE, Decision, Gate, Recorded, Verdict
+from model.status import FleetProgress, FleetResult, UpgradeRequest
 from sandbox.fleet import Sandbox
 from service.payloads import data_converter
 from tests.servers import started
 
 PATIENCE = 120.0
-"""Seconds until a test gives up waiting: far above what anything takes, so that a slow machine fails no test."""
+"""Seconds until a test stops waiting: far above what anything takes, so that a slow machine fails no test."""
 
-collect_ignore = [] if os.environ.get("KU_NIGHTS") else ["test_random_nights.py"]
-"""By `make invariants` only, as the scenarios of the bed by `make e2e` only."""
+collect_ignore = [] if os.environ.get("KU_RUNS") else ["test_random_runs.py"]
+"""The random runs run by `make invariants` only."""
 
 GLANCE = 0.25
-"""Seconds between two questions to a workflow: each costs server, worker and test some milliseconds of a processor."""
+"""Seconds between two queries of a workflow: each costs server, worker and test some milliseconds of CPU."""
 
 
 def binary(package: str, name: str) -> str:
@@ -68,7 +68,7 @@ async def temporal() -> AsyncIterator[Client]:
 
 @pytest.fixture
 async def another_temporal() -> AsyncIterator[Client]:
-    """A second one, on another machine so to speak: it knows nothing of the first one's upgrades."""
+    """A second one, as on another machine: it has no history of the first one's upgrades."""
     async for client in _server():
         yield client
 
@@ -81,13 +81,13 @@ class WorkerProcess:
     log: Path
 
     def kill(self) -> None:
-        """SIGKILL: no drain, no last word."""
+        """SIGKILL: nothing is drained."""
         self.process.send_signal(signal.SIGKILL)
 
 
 @dataclass
 class Fleet:
-    """What a test drives: the simulated hosts and the workflow that upgrades them."""
+    """The simulated hosts and the workflow that upgrades them."""
 
     sandbox: Sandbox
     client: Client
@@ -120,7 +120,7 @@ class Fleet:
         return self.workers[-1]
 
     async def start(self, change: str = "") -> None:
-        """Begin an upgrade, as `komodo-upgrade start` does."""
+        """Start an upgrade, as `komodo-upgrade start` does."""
         self.change = change or self.change
         await self.client.start_workflow(
             "UpgradeFleet",
@@ -138,7 +138,7 @@ class Fleet:
         return progress
 
     async def gate(self, prefix: str) -> Gate:
-        """Wait for a gate whose id begins so. An upgrade that ends instead fails the test with its own words."""
+        """Wait for a gate whose id begins with `prefix`. An upgrade that ends instead fails the test."""
         found: list[Gate] = []
 
         async def opened() -> bool:
@@ -161,7 +161,7 @@ class Fleet:
         return recorded
 
     async def approve_all(self) -> FleetResult:
-        """Approve whatever is asked until the end; a gate that cannot be approved fails the test."""
+        """Approve every gate until the end; a gate that cannot be approved fails the test."""
         done = asyncio.ensure_future(self.handle.result())
         answered: list[str] = []
         end = time.monotonic() + PATIENCE
@@ -177,7 +177,7 @@ class Fleet:
         return await done
 
     async def shown(self) -> str:
-        """The state of things, for a test that gives up."""
+        """The state of the run, for a test that stops waiting."""
         tails = "\n".join(f"--- {w.log}\n{w.log.read_text()[-3000:]}" for w in self.workers)
         return f"{await self.progress()}\n{tails}\ndefects: {self.sandbox.world.defects}"
 
@@ -197,7 +197,7 @@ async def until(
     end = time.monotonic() + PATIENCE
     while not await true():
         if time.monotonic() > end:
-            raise AssertionError(f"gave up waiting: {what}\n{await show() if show else ''}")
+            raise AssertionError(f"timed out waiting: {what}\n{await show() if show else ''}")
         await asyncio.sleep(pause)
 
 
@@ -209,13 +209,13 @@ async def fleet(tmp_path: Path, temporal: Client, request: pytest.FixtureRequest
 
 
 @contextlib.asynccontextmanager
-async def serving(tmp_path: Path, temporal: Client, servers: int) -> AsyncIterator[Fleet]:
-    """A simulated fleet, its workers ended with it."""
-    sandbox = await Sandbox.start(tmp_path / "fleet", servers=servers, speed=10)
+async def serving(tmp_path: Path, temporal: Client, servers: int, **shape: Any) -> AsyncIterator[Fleet]:
+    """A simulated fleet, and the workers that serve it until the end. `shape`: see Sandbox.start."""
+    sandbox = await Sandbox.start(tmp_path / "fleet", servers=servers, speed=10, **shape)
     spec = await asyncio.to_thread(load, sandbox.fleet_file)
-    # A killed worker is noticed, and its step begun again, in 4 s instead of 11: most of what a crash test waited for.
-    clocks = replace(spec.clocks, heartbeat=timedelta(seconds=3), retry=timedelta(seconds=1))
-    one = Fleet(sandbox, temporal, tmp_path, replace(spec, clocks=clocks))
+    # A killed worker is noticed and its step retried within 4 s instead of 11 s, for which a crash test mostly waits.
+    timing = replace(spec.timing, heartbeat=timedelta(seconds=3), retry=timedelta(seconds=1))
+    one = Fleet(sandbox, temporal, tmp_path, replace(spec, timing=timing))
     try:
         yield one
         assert not sandbox.world.defects, sandbox.world.defects

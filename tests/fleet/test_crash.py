@@ -1,13 +1,13 @@
-"""Workers die and lines are cut, hosts and people do not notice: a quick sample of `make crash-sweep`."""
+"""Workers die and connections are cut without an effect on the hosts: a quick sample of `make crash-sweep`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from model.progress import FleetState
+from model.status import FleetState
 from tests.sweep import proofs
+from tests.sweep.cell_run import cell_run
 from tests.sweep.director import CUT, KILL, Wanted
-from tests.sweep.night import night
 from tests.sweep.scenarios import SCENARIOS
 
 SAMPLE = {
@@ -17,17 +17,17 @@ SAMPLE = {
 }
 
 
-async def test_what_dies_in_the_middle_of_an_upgrade_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    """SIGKILL in the middle of a script, and after one whose end nobody has heard of; a line cut under a switch."""
+async def test_a_crash_in_the_middle_of_an_upgrade_loses_and_repeats_nothing(tmp_path: Path) -> None:
+    """SIGKILL during a script, and after one whose end was not reported; a connection cut during a switch."""
     happy = SCENARIOS["happy"]
-    async with night(tmp_path, cells=SAMPLE, shape=happy.shape, servers=1) as tonight:
-        was = proofs.before(tonight)
-        result = await happy.play(tonight)
+    async with cell_run(tmp_path, cells=SAMPLE, shape=happy.shape, servers=1) as run:
+        was = proofs.before(run)
+        result = await happy.play(run)
         assert result.state is FleetState.UPGRADED, result.detail
-        assert {hit.cell for hit in tonight.director.hits} == set(SAMPLE)
-        assert await proofs.broken(tonight, was, back=False) == []
-        for host, commands in proofs.after(tonight, result, was).commands.items():
+        assert {hit.cell for hit in run.director.hits} == set(SAMPLE)
+        assert await proofs.broken(run, was, back=False) == []
+        for host, commands in proofs.after(run, result, was).commands.items():
             jobs = {command: times for command, times in commands.items() if command.startswith("job ")}
             assert jobs, host
             assert set(jobs.values()) == {1}, jobs
-        assert tonight.sandbox.agent_version("web-1") == "2.3.2"
+        assert run.sandbox.agent_version("web-1") == "2.3.2"

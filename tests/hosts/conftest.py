@@ -14,8 +14,8 @@ import asyncssh
 import pytest
 
 from hosts.host import Host
-from hosts.pool import Hosts
-from model.fleet import HostSpec, Sudo
+from hosts.ssh.pool import Hosts
+from model.fleet.spec import HostSpec, Sudo
 from tests.shells import path
 
 # Units of the machine that runs the tests are not for tests.
@@ -257,7 +257,7 @@ async def machine(ground: Ground, hosts: Hosts) -> AsyncIterator[Machine]:
                 os.killpg(group, signal.SIGKILL)
 
 
-async def until(condition: Callable[[], object] | Callable[[], Awaitable[object]], seconds: float = 20) -> None:
+async def until(condition: Callable[[], object] | Callable[[], Awaitable[object]], seconds: float = 60) -> None:
     """Waits for a condition, with a deadline."""
     end = asyncio.get_running_loop().time() + seconds
     while True:

@@ -13,17 +13,11 @@ from importlib.util import find_spec
 import asyncssh
 import pytest
 
-from hosts.connection import SESSIONS
-from hosts.pool import HANDSHAKES, Hosts
-from hosts.script import Script
-from model.errors import (
-    AuthenticationFailed,
-    HostKeyChanged,
-    HostKeyUnknown,
-    SecretMissing,
-    Unreachable,
-)
-from model.fleet import HostSpec, SecretRef
+from hosts.exec.script import Script
+from hosts.ssh.connection import SESSIONS
+from hosts.ssh.pool import HANDSHAKES, Hosts
+from model.errors import AuthenticationFailed, HostKeyChanged, HostKeyUnknown, SecretMissing, Unreachable
+from model.fleet.spec import HostSpec, SecretRef
 
 from .conftest import Ground, Machine, Server, until
 
@@ -48,9 +42,9 @@ async def test_an_unknown_host_key(ground: Ground, hosts: Hosts) -> None:
     text = str(error)
     assert error.fingerprint in text
     assert str(ground.known_hosts) in text
-    assert "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub" in error.cure
-    assert f"-p {server.port} ops@127.0.0.1" in error.cure
-    assert f"ssh-keyscan -p {server.port} -t ed25519 127.0.0.1 >> {ground.known_hosts}" in error.cure
+    assert "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub" in error.hint
+    assert f"-p {server.port} ops@127.0.0.1" in error.hint
+    assert f"ssh-keyscan -p {server.port} -t ed25519 127.0.0.1 >> {ground.known_hosts}" in error.hint
     assert not error.transient
     assert server.commands == []
     assert server.logins == 0
@@ -162,7 +156,7 @@ async def test_nobody_listens(ground: Ground, hosts: Hosts) -> None:
     with pytest.raises(Unreachable, match="refused") as caught:
         await hosts.get(ground.spec(server))
     assert caught.value.transient
-    assert "ssh " in caught.value.cure
+    assert "ssh " in caught.value.hint
 
 
 async def test_a_name_that_does_not_resolve(ground: Ground, hosts: Hosts) -> None:
@@ -171,17 +165,17 @@ async def test_a_name_that_does_not_resolve(ground: Ground, hosts: Hosts) -> Non
         await hosts.get(ground.spec(server, address="no-such-host.invalid"))
 
 
-async def test_a_host_that_accepts_and_says_nothing(ground: Ground, hosts: Hosts) -> None:
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def test_a_host_that_accepts_and_sends_nothing(ground: Ground, hosts: Hosts) -> None:
+    async def unresponsive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
 
-    silence = await asyncio.start_server(silent, "127.0.0.1", 0)
+    no_answer = await asyncio.start_server(unresponsive, "127.0.0.1", 0)
     server = await ground.server()
-    spec = ground.spec(server, port=silence.sockets[0].getsockname()[1], connect_timeout=timedelta(seconds=0.5))
+    spec = ground.spec(server, port=no_answer.sockets[0].getsockname()[1], connect_timeout=timedelta(seconds=0.5))
     with pytest.raises(Unreachable, match=r"within 0\.5 s"):
         await hosts.get(spec)
-    silence.close()
+    no_answer.close()
 
 
 async def test_a_key_that_is_not_accepted(ground: Ground, hosts: Hosts) -> None:
@@ -224,7 +218,7 @@ async def test_an_encrypted_key(ground: Ground, hosts: Hosts, monkeypatch: pytes
 async def test_an_encrypted_key_in_openssh_s_own_format(
     ground: Ground, hosts: Hosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What ssh-keygen writes. Reading it takes the package bcrypt; without it, the message says so."""
+    """The format of ssh-keygen. Reading it needs the package bcrypt; without it, the message names the package."""
     path = ground.folder / "encrypted"
     making = await asyncio.create_subprocess_exec(
         "ssh-keygen", "-q", "-t", "ed25519", "-N", "open sesame", "-f", str(path)
@@ -243,7 +237,7 @@ async def test_an_encrypted_key_in_openssh_s_own_format(
 
 
 async def test_a_key_in_an_agent(ground: Ground, hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Encrypted on disk, open in the agent: its public half says which one to use."""
+    """Encrypted on disk, open in the agent: its public half selects the key."""
     server = await ground.server()
     agent = await asyncio.create_subprocess_exec(
         "ssh-agent", "-D", "-a", str(ground.folder / "agent"), stdout=asyncio.subprocess.DEVNULL
@@ -368,7 +362,7 @@ async def test_a_link_that_breaks_while_a_script_runs(machine: Machine) -> None:
 
 
 def test_paths_in_messages_are_quoted() -> None:
-    from hosts.failures import ssh_line
+    from hosts.errors import ssh_line
 
     spec = HostSpec(name="x", address="h", user="u", key_files=("/a b/k",), known_hosts="/k h", jump="")
     assert ssh_line(spec, "h", 22) == "ssh -o 'UserKnownHostsFile=/k h' -i '/a b/k' u@h"

@@ -1,4 +1,4 @@
-"""Putting files in place: whole, once, with owner and mode."""
+"""Files are written completely or not at all, once, with owner and mode."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from hosts.script import Script, packaged
+from hosts.exec.script import Script, library, packaged
 from model.errors import ArtifactError, CommandFailed, PlanChanged, Unreachable
 
 from .conftest import Machine, until
 
 SHELLS = ("dash", "bash --posix", "busybox sh", "sh")
-PRELUDE = packaged("hosts.sh", "prelude.sh")
+PRELUDE = packaged("hosts.sh", "lib/prelude.sh") + library("hosts.sh", "lib/files.sh")
 
 
 def sha(data: bytes) -> str:
@@ -41,7 +41,7 @@ async def test_push(machine: Machine, tmp_path: Path) -> None:
     assert [path.name for path in remote.parent.iterdir()] == ["the binary"]
 
 
-async def test_push_of_something_else_than_expected(machine: Machine, tmp_path: Path) -> None:
+async def test_push_refuses_a_file_with_another_digest(machine: Machine, tmp_path: Path) -> None:
     local = tmp_path / "binary"
     local.write_bytes(b"other")
     remote = machine.server.folder / "binary"
@@ -51,7 +51,7 @@ async def test_push_of_something_else_than_expected(machine: Machine, tmp_path: 
     assert remote.read_bytes() == b"old"
 
 
-async def test_a_push_that_is_cut_leaves_nothing(machine: Machine, tmp_path: Path) -> None:
+async def test_an_interrupted_push_leaves_nothing(machine: Machine, tmp_path: Path) -> None:
     local = tmp_path / "binary"
     data = os.urandom(60_000_000)
     local.write_bytes(data)
@@ -87,6 +87,7 @@ def prelude(shell: list[str], text: str, *args: str, **env: str) -> subprocess.C
     )
 
 
+COPY = """digest "$1"; as_owner "$2" copy_of "$1" "$2" "$sha256"; printf '%s\\n' "$ku_result\""""
 REPLACE = 'replace_file "$1" "$2" "$3" "$4"'
 
 
@@ -107,6 +108,22 @@ def test_replace_file(shell: list[str], tmp_path: Path) -> None:
     assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
     assert after.st_ino != before.st_ino
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a dest", "new"]
+
+
+def test_what_a_killed_call_has_left_is_removed(shell: list[str], tmp_path: Path) -> None:
+    """A power failure between the temporary file and the rename."""
+    new, dest = tmp_path / "new", tmp_path / "compose.env"
+    new.write_text("new")
+    dest.write_text("old")
+    left = [tmp_path / f".{name}.komodo-upgrade.0b9f" for name in ("compose.env", "compose.env.bak_v1")]
+    other = tmp_path / ".other.env.komodo-upgrade.0b9f"
+    for file in (*left, other):
+        file.write_text("SECRET=1")
+    assert prelude(shell, COPY, str(dest), f"{dest}.bak_v1").returncode == 0
+    done = prelude(shell, REPLACE, str(new), str(dest), sha(b"old"), sha(b"new"))
+    assert (done.returncode, dest.read_text()) == (0, "new"), done.stderr
+    assert not [file for file in left if file.exists()]
+    assert other.exists()
 
 
 def test_replace_file_keeps_a_link(shell: list[str], tmp_path: Path) -> None:
@@ -146,7 +163,7 @@ def test_replace_file_refuses_what_was_not_planned(shell: list[str], tmp_path: P
 
 @pytest.mark.parametrize("shell", [s for s in SHELLS if not s.startswith("busybox")], indirect=True)  # its own cp
 def test_replace_file_on_a_full_disk(shell: list[str], tmp_path: Path) -> None:
-    """cp fills the disk (a stand-in does): the file is as it was, nothing lies beside it."""
+    """cp fails on a full disk (a stand-in does): the file is unchanged, and no temporary file remains."""
     new, dest, bin_ = tmp_path / "new", tmp_path / "dest", tmp_path / "bin"
     new.write_text("new")
     dest.write_text("old")
@@ -171,13 +188,13 @@ exit 1
     assert sorted(each.name for each in tmp_path.iterdir()) == ["bin", "dest", "new"]
 
 
-def test_keep_copy(shell: list[str], tmp_path: Path) -> None:
+def test_copy_of(shell: list[str], tmp_path: Path) -> None:
     source, kept = tmp_path / "compose.yaml", tmp_path / "compose.yaml.bak_v1"
     source.write_text("one")
     source.chmod(0o640)
 
     def keep() -> str:
-        done = prelude(shell, 'keep_copy "$1" "$2"', str(source), str(kept), KU_STAMP="20261123T221500Z")
+        done = prelude(shell, COPY, str(source), str(kept), KU_STAMP="20261123T221500Z")
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout
 
@@ -207,11 +224,11 @@ def test_die(shell: list[str]) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (72, "", "it differs\n")
 
 
-async def test_typed_by_the_prelude(machine: Machine, tmp_path: Path) -> None:
+async def test_exit_codes_of_the_libraries_become_typed_errors(machine: Machine, tmp_path: Path) -> None:
     (tmp_path / "new").write_text("new")
     (tmp_path / "dest").write_text("by hand")
     script = Script("t", f"{PRELUDE}\n{REPLACE}")
     with pytest.raises(PlanChanged, match="is not what it was"):
-        await machine.host.run(script, str(tmp_path / "new"), str(tmp_path / "dest"), sha(b"old"), sha(b"new"))
+        await machine.host.run(script.given(str(tmp_path / "new"), str(tmp_path / "dest"), sha(b"old"), sha(b"new")))
     with pytest.raises(CommandFailed):
-        await machine.host.run(Script("t", f'{PRELUDE}\nkeep_copy "$1" "$2"'), "/nowhere", "/nowhere.bak")
+        await machine.host.run(Script("t", f"{PRELUDE}\n{COPY}").given("/nowhere", "/nowhere.bak"))

@@ -1,4 +1,4 @@
-"""Detached jobs: started once, whatever happens to those who wait for them."""
+"""Detached jobs run once, whatever happens to the calls that wait for them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from hosts.exec.script import Script
 from hosts.host import Completed
-from hosts.pool import Hosts
-from hosts.script import Script
+from hosts.ssh.pool import Hosts
 from model.errors import CommandFailed, CommandTimedOut, DiskFull, JobLost, PlanChanged, Unreachable
 
 from .conftest import CHANGE, Ground, Machine, until
@@ -25,13 +25,12 @@ COUNT = 'echo run >>"$1"; '
 SLOW = Script("slow.sh", COUNT + 'while [ ! -e "$2" ]; do sleep 0.05; done; echo finished; cat')
 
 
-async def start(machine: Machine, script: Script, *args: str, step: str = "step", **more: object) -> Completed:
+async def start(machine: Machine, script: Script, *, step: str = "step", **more: object) -> Completed:
     options: dict[str, object] = {"change": CHANGE, "timeout": timedelta(seconds=30), **more}
     return await machine.host.job(
         f"{CHANGE}/web-1/1/{step}",
         machine.run_folder,
         script,
-        *args,
         **options,  # type: ignore[arg-type]
     )
 
@@ -45,7 +44,7 @@ async def test_result_and_repetition(machine: Machine) -> None:
     script = Script("once.sh", COUNT + 'cat; printf "%s" "$2" >&2; printf "%s" "$KU_STAMP"')
     data = bytes(range(256)) * 1000
     for _ in range(3):
-        done = await start(machine, script, str(count), "it's\n\n a \\ test", data=data)
+        done = await start(machine, script.given(str(count), "it's\n\n a \\ test"), data=data)
         assert done.code == 0
         assert done.out == data + CHANGE.encode()
         assert done.err == "it's\n\n a \\ test"
@@ -70,7 +69,7 @@ async def test_data_is_never_a_file(machine: Machine) -> None:
     script = Script(
         "t", 'IFS= read -r secret; echo "$secret" | cksum; : >"$1"; while [ ! -e "$2" ]; do sleep 0.05; done'
     )
-    running = asyncio.create_task(start(machine, script, str(seen), str(go), data=b"hunter2-hunter2\n"))
+    running = asyncio.create_task(start(machine, script.given(str(seen), str(go)), data=b"hunter2-hunter2\n"))
     await until(seen.exists)
     for path in machine.server.folder.rglob("*"):
         if path.is_file():
@@ -81,15 +80,15 @@ async def test_data_is_never_a_file(machine: Machine) -> None:
     assert not (machine.job_folder() / "in").exists()
 
 
-async def test_a_look_after_the_job_is_of_now(machine: Machine) -> None:
-    """In the same round trip, and as it is then: also after a job that ended long ago."""
+async def test_a_script_after_the_job_runs_in_every_call(machine: Machine) -> None:
+    """In the same round trip, also after a job that ended long ago."""
     state = machine.server.folder / "things.now"
-    look = Script("look.sh", 'cat "$1"; [ ! -e "${1%.*}.bad" ] || { echo "no look" >&2; exit 72; }')
+    report = Script("report.sh", 'cat "$1"; [ ! -e "${1%.*}.bad" ] || { echo "no report" >&2; exit 72; }')
 
     script = Script("t", 'echo ran; echo said >&2; echo one >"$1"')
 
     async def step() -> Completed:
-        return await start(machine, script, str(state), then=(look, (str(state),)))
+        return await start(machine, script.given(str(state)), then=report.given(str(state)))
 
     first = await step()
     assert (first.text, first.err.strip(), first.after) == ("ran\n", "said", b"one\n")
@@ -97,21 +96,21 @@ async def test_a_look_after_the_job_is_of_now(machine: Machine) -> None:
     again = await step()
     assert (again.text, again.after) == ("ran\n", b"result\t0\n")
     state.with_suffix(".bad").write_text("")
-    with pytest.raises(PlanChanged, match="no look"):
+    with pytest.raises(PlanChanged, match="no report"):
         await step()
 
 
-async def test_failed_is_kept_and_run_anew(machine: Machine) -> None:
+async def test_a_failed_job_is_kept_and_run_again(machine: Machine) -> None:
     count = machine.server.folder / "count"
     script = Script("fails.sh", COUNT + '[ -e "$2" ] || { echo "not yet" >&2; exit 5; }; echo now')
     ready = machine.server.folder / "ready"
     for _ in range(2):
         with pytest.raises(CommandFailed) as caught:
-            await start(machine, script, str(count), str(ready))
+            await start(machine, script.given(str(count), str(ready)))
         assert (caught.value.code, caught.value.tail) == (5, "not yet")
-        assert str(machine.job_folder()) in caught.value.left
+        assert str(machine.job_folder()) in caught.value.residue
     ready.touch()
-    assert (await start(machine, script, str(count), str(ready))).text == "now\n"
+    assert (await start(machine, script.given(str(count), str(ready)))).text == "now\n"
     assert runs(count) == 3
     kept = sorted(path.name for path in machine.job_folder().parent.iterdir())
     assert kept == ["step", "step.failed.1", "step.failed.2"]
@@ -123,15 +122,15 @@ async def test_typed_errors_of_jobs(machine: Machine, code: int, kind: type[Exce
         await start(machine, Script("t", f"echo why >&2; exit {code}"))
 
 
-async def test_it_outlives_a_cut_connection(machine: Machine) -> None:
+async def test_a_job_outlives_a_lost_connection(machine: Machine) -> None:
     count, go = machine.server.folder / "count", machine.server.folder / "go"
-    running = asyncio.create_task(start(machine, SLOW, str(count), str(go), data=b"data"))
+    running = asyncio.create_task(start(machine, SLOW.given(str(count), str(go)), data=b"data"))
     await until(lambda: runs(count))
     machine.server.cut()
     with pytest.raises(Unreachable) as caught:
         await running
-    assert str(machine.job_folder()) in caught.value.left
-    attached = asyncio.create_task(start(machine, SLOW, str(count), str(go), data=b"data"))
+    assert str(machine.job_folder()) in caught.value.residue
+    attached = asyncio.create_task(start(machine, SLOW.given(str(count), str(go)), data=b"data"))
     await asyncio.sleep(0.3)
     assert not attached.done()
     go.touch()
@@ -140,30 +139,30 @@ async def test_it_outlives_a_cut_connection(machine: Machine) -> None:
     assert machine.server.logins == 2
 
 
-async def test_it_outlives_cancelling_and_time_out(machine: Machine) -> None:
+async def test_a_job_outlives_cancelling_and_time_out(machine: Machine) -> None:
     count, go = machine.server.folder / "count", machine.server.folder / "go"
-    running = asyncio.create_task(start(machine, SLOW, str(count), str(go)))
+    running = asyncio.create_task(start(machine, SLOW.given(str(count), str(go))))
     await until(lambda: runs(count))
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    with pytest.raises(CommandTimedOut, match=r"the job goes on"):
-        await start(machine, SLOW, str(count), str(go), timeout=timedelta(seconds=0.5))
+    with pytest.raises(CommandTimedOut, match=r"the job continues"):
+        await start(machine, SLOW.given(str(count), str(go)), timeout=timedelta(seconds=0.5))
     go.touch()
-    assert (await start(machine, SLOW, str(count), str(go))).text == "finished\n"
+    assert (await start(machine, SLOW.given(str(count), str(go)))).text == "finished\n"
     assert runs(count) == 1
 
 
-async def test_it_outlives_a_killed_worker(machine: Machine) -> None:
+async def test_a_job_outlives_a_killed_worker(machine: Machine) -> None:
     count, go = machine.server.folder / "count", machine.server.folder / "go"
     fields = {"address": "127.0.0.1", "port": machine.spec.port, "key": machine.spec.key_files[0]}
     program = textwrap.dedent(
         """
         import asyncio, json, sys
         from datetime import timedelta
-        from hosts.pool import Hosts
-        from hosts.script import Script
-        from model.fleet import HostSpec, Sudo
+        from hosts.ssh.pool import Hosts
+        from hosts.exec.script import Script
+        from model.fleet.spec import HostSpec, Sudo
         given = json.loads(sys.argv[1])
         async def main():
             async with Hosts() as hosts:
@@ -171,7 +170,7 @@ async def test_it_outlives_a_killed_worker(machine: Machine) -> None:
                     key_files=(given["key"],), known_hosts=given["known_hosts"], ssh_config="none", sudo=Sudo.NONE,
                     state_dir=given["state_dir"])
                 host = await hosts.get(spec)
-                await host.job(given["op"], given["folder"], Script("slow.sh", given["script"]), *given["args"],
+                await host.job(given["op"], given["folder"], Script("slow.sh", given["script"], tuple(given["args"])),
                     data=b"data", change=given["change"], timeout=timedelta(seconds=60))
         asyncio.run(main())
         """
@@ -192,20 +191,20 @@ async def test_it_outlives_a_killed_worker(machine: Machine) -> None:
     finally:
         worker.kill()
         await worker.wait()
-    attached = asyncio.create_task(start(machine, SLOW, str(count), str(go), data=b"data"))
+    attached = asyncio.create_task(start(machine, SLOW.given(str(count), str(go)), data=b"data"))
     await asyncio.sleep(0.3)
     go.touch()
     assert (await attached).text == "finished\ndata"
     assert runs(count) == 1
 
 
-async def test_many_callers_one_run(machine: Machine, ground: Ground) -> None:
+async def test_many_callers_share_one_run(machine: Machine, ground: Ground) -> None:
     """From two workers at the same moment."""
     count, go = machine.server.folder / "count", machine.server.folder / "go"
     async with Hosts() as others:
         other = replace_host(machine, await others.get(machine.spec))
         calls = [
-            asyncio.create_task(start(each, SLOW, str(count), str(go), data=b"data"))
+            asyncio.create_task(start(each, SLOW.given(str(count), str(go)), data=b"data"))
             for each in (machine, other, machine, other, machine, other)
         ]
         await until(lambda: runs(count))
@@ -220,7 +219,7 @@ def replace_host(machine: Machine, host: object) -> Machine:
     return Machine(machine.server, host, machine.spec)  # type: ignore[arg-type]
 
 
-async def test_signs_of_life(machine: Machine) -> None:
+async def test_heartbeats(machine: Machine) -> None:
     beats: list[float] = []
     loop = asyncio.get_running_loop()
     await start(machine, Script("t", "sleep 3.5"), on_progress=lambda: beats.append(loop.time()))
@@ -228,22 +227,22 @@ async def test_signs_of_life(machine: Machine) -> None:
     assert max(b - a for a, b in pairwise(beats)) < 2.5
 
 
-async def test_lost_is_told_once(machine: Machine) -> None:
+async def test_a_lost_job_is_reported_once(machine: Machine) -> None:
     count, go = machine.server.folder / "count", machine.server.folder / "go"
-    running = asyncio.create_task(start(machine, SLOW, str(count), str(go)))
+    running = asyncio.create_task(start(machine, SLOW.given(str(count), str(go))))
     await until(lambda: runs(count))
     pid = int((machine.job_folder() / "pid").read_text().split()[0])
     os.killpg(pid, signal.SIGKILL)
     with pytest.raises(JobLost, match=r"step\.lost\.1"):
         await running
     go.touch()
-    assert (await start(machine, SLOW, str(count), str(go))).text == "finished\n"
+    assert (await start(machine, SLOW.given(str(count), str(go)))).text == "finished\n"
     assert runs(count) == 2
 
 
-async def test_a_killed_runner_whose_script_goes_on_is_not_doubled(machine: Machine) -> None:
+async def test_a_job_whose_runner_was_killed_is_not_started_twice(machine: Machine) -> None:
     count, go = machine.server.folder / "count", machine.server.folder / "go"
-    running = asyncio.create_task(start(machine, SLOW, str(count), str(go)))
+    running = asyncio.create_task(start(machine, SLOW.given(str(count), str(go))))
     await until(lambda: runs(count))
     os.kill(int((machine.job_folder() / "pid").read_text().split()[0]), signal.SIGKILL)
     await asyncio.sleep(1)
@@ -256,10 +255,10 @@ async def test_a_killed_runner_whose_script_goes_on_is_not_doubled(machine: Mach
 
 @pytest.mark.parametrize("field", [1, 2, 3], ids=["start time", "boot id", "start time of PID 1"])
 async def test_a_restarted_host(machine: Machine, field: int) -> None:
-    """Same process number, but of another life of the machine."""
+    """The same process number, but from before the restart."""
     script = Script("once.sh", COUNT)
     count = machine.server.folder / "count"
-    await start(machine, script, str(count))
+    await start(machine, script.given(str(count)))
     (machine.job_folder() / "rc.0").unlink()
     words = (machine.job_folder() / "pid").read_text().split()
     other = await asyncio.create_subprocess_exec("sleep", "60", start_new_session=True)
@@ -269,7 +268,7 @@ async def test_a_restarted_host(machine: Machine, field: int) -> None:
         words[field] = "12345"
         (machine.job_folder() / "pid").write_text(" ".join(words) + "\n")
         with pytest.raises(JobLost):
-            await start(machine, script, str(count))
+            await start(machine, script.given(str(count)))
         assert runs(count) == 1
     finally:
         other.kill()
@@ -277,7 +276,7 @@ async def test_a_restarted_host(machine: Machine, field: int) -> None:
 
 
 async def test_a_starter_that_died_before_it_began(machine: Machine) -> None:
-    """A folder without a runner: nothing ever ran, so it is simply started."""
+    """A folder without a runner: nothing ever ran, so the job is started."""
     machine.job_folder().mkdir(parents=True)
     gone = await asyncio.create_subprocess_exec("true")
     await gone.wait()
@@ -289,7 +288,7 @@ async def test_a_starter_that_died_before_it_began(machine: Machine) -> None:
 async def test_an_incomplete_input_starts_nothing(machine: Machine) -> None:
     """The connection breaks while the data is on its way."""
     count = machine.server.folder / "count"
-    running = asyncio.create_task(start(machine, Script("t", COUNT), str(count), data=os.urandom(40_000_000)))
+    running = asyncio.create_task(start(machine, Script("t", COUNT).given(str(count)), data=os.urandom(40_000_000)))
     await until(lambda: machine.server.sessions)
     await asyncio.sleep(0.05)
     machine.server.cut()
@@ -299,30 +298,30 @@ async def test_an_incomplete_input_starts_nothing(machine: Machine) -> None:
     assert not count.exists()
 
 
-async def test_void_makes_a_step_run_again(machine: Machine) -> None:
+async def test_an_invalidated_step_runs_again(machine: Machine) -> None:
     count = machine.server.folder / "count"
     script = Script("t", COUNT)
-    await start(machine, script, str(count))
-    await machine.host.void(machine.run_folder, f"{CHANGE}/web-1/1", change=CHANGE)
-    await machine.host.void(machine.run_folder, f"{CHANGE}/web-1/1", change=CHANGE)
-    await start(machine, script, str(count))
+    await start(machine, script.given(str(count)))
+    await machine.host.invalidate(machine.run_folder, f"{CHANGE}/web-1/1", change=CHANGE)
+    await machine.host.invalidate(machine.run_folder, f"{CHANGE}/web-1/1", change=CHANGE)
+    await start(machine, script.given(str(count)))
     assert runs(count) == 2
-    assert (machine.job_folder().parent.parent / "1.void.1" / "step").is_dir()
+    assert (machine.job_folder().parent.parent / "1.invalid.1" / "step").is_dir()
 
 
-async def test_void_of_several_attempts_waits_for_each(machine: Machine) -> None:
+async def test_invalidating_several_attempts_waits_for_each(machine: Machine) -> None:
     counts = [machine.server.folder / f"count-{number}" for number in (1, 2)]
     jobs: list[asyncio.Task[Completed]] = []
     for number, count in enumerate(counts, start=1):
         op = f"{CHANGE}/web-1/{number}/step"
-        given = (str(count), str(machine.server.folder / "never"))
-        begun = machine.host.job(op, machine.run_folder, SLOW, *given, change=CHANGE, timeout=timedelta(minutes=1))
+        script = SLOW.given(str(count), str(machine.server.folder / "never"))
+        begun = machine.host.job(op, machine.run_folder, script, change=CHANGE, timeout=timedelta(minutes=1))
         jobs.append(asyncio.create_task(begun))
     await until(lambda: all(runs(count) for count in counts))
     folders = [Path(machine.run_folder) / "jobs" / "web-1" / str(number) / "step" for number in (1, 2)]
     pids = [int((folder / "pid").read_text().split()[0]) for folder in folders]
     ops = [f"{CHANGE}/web-1/{number}/step" for number in (1, 2, 3)]
-    await machine.host.void(machine.run_folder, *ops, change=CHANGE, patience=timedelta(0))
+    await machine.host.invalidate(machine.run_folder, *ops, change=CHANGE, patience=timedelta(0))
     await until(lambda: not any(group_lives(pid) for pid in pids))
     assert not any(folder.exists() for folder in folders)
     for job in jobs:
@@ -330,24 +329,24 @@ async def test_void_of_several_attempts_waits_for_each(machine: Machine) -> None
     await asyncio.gather(*jobs, return_exceptions=True)
 
 
-async def test_a_waiter_never_starts_anew_what_an_undo_took_away(machine: Machine) -> None:
-    """Nor does one whose connection is gone: its process on the host may go on waiting."""
+async def test_a_waiting_call_never_restarts_an_invalidated_job(machine: Machine) -> None:
+    """Nor does a call without a connection: its process on the host may still wait."""
     count, go = machine.server.folder / "count", machine.server.folder / "go"
-    waiting = asyncio.create_task(start(machine, SLOW, str(count), str(go)))
+    waiting = asyncio.create_task(start(machine, SLOW.given(str(count), str(go))))
     await until(lambda: runs(count))
-    await machine.host.void(machine.run_folder, f"{CHANGE}/web-1/1", change=CHANGE, patience=timedelta(0))
-    with pytest.raises(JobLost, match=r"voided by an undo|without an exit code"):
+    await machine.host.invalidate(machine.run_folder, f"{CHANGE}/web-1/1", change=CHANGE, patience=timedelta(0))
+    with pytest.raises(JobLost, match=r"invalidated by an undo|without an exit code"):
         await waiting
     assert runs(count) == 1
     assert not machine.job_folder().exists()
 
 
-async def test_void_waits_then_stops(machine: Machine) -> None:
+async def test_invalidating_waits_then_stops_the_job(machine: Machine) -> None:
     count, go = machine.server.folder / "count", machine.server.folder / "go"
-    running = asyncio.create_task(start(machine, SLOW, str(count), str(go)))
+    running = asyncio.create_task(start(machine, SLOW.given(str(count), str(go))))
     await until(lambda: runs(count))
     pid = int((machine.job_folder() / "pid").read_text().split()[0])
-    await machine.host.void(machine.run_folder, f"{CHANGE}/web-1/1", change=CHANGE, patience=timedelta(seconds=1))
+    await machine.host.invalidate(machine.run_folder, f"{CHANGE}/web-1/1", change=CHANGE, patience=timedelta(seconds=1))
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     await until(lambda: not group_lives(pid))
@@ -366,10 +365,10 @@ def group_lives(group: int) -> bool:
 
 
 async def test_a_full_disk_does_not_hide_how_a_job_ended(machine: Machine) -> None:
-    """Everything it prints fails, and its end is recorded all the same (by a rename)."""
+    """All its output fails, and its end is still recorded (by a rename)."""
     go = machine.server.folder / "go"
     script = Script("t", 'while [ ! -e "$1" ]; do sleep 0.05; done; echo x >/dev/full')
-    running = asyncio.create_task(start(machine, script, str(go)))
+    running = asyncio.create_task(start(machine, script.given(str(go))))
     await until((machine.job_folder() / "fed").exists)
     go.touch()
     with pytest.raises(DiskFull):
@@ -377,7 +376,7 @@ async def test_a_full_disk_does_not_hide_how_a_job_ended(machine: Machine) -> No
     assert [path.name for path in machine.job_folder().glob("rc.*")]
 
 
-async def test_by_systemd_where_it_runs(ground: Ground, hosts: Hosts) -> None:
+async def test_systemd_starts_jobs_if_it_runs(ground: Ground, hosts: Hosts) -> None:
     """A stand-in for systemd-run starts it elsewhere: other session, other environment, no standard input."""
     server = await ground.server()
     server.tool(
@@ -400,6 +399,6 @@ async def test_a_systemd_that_accepts_and_does_nothing(ground: Ground, hosts: Ho
 
 
 @pytest.mark.parametrize("op", ["x", f"{CHANGE}/../1/step", f"{CHANGE}/a b/1/step", "other/web-1/1/step"])
-async def test_operation_ids_that_are_none(machine: Machine, op: str) -> None:
+async def test_invalid_operation_ids_are_refused(machine: Machine, op: str) -> None:
     with pytest.raises(ValueError, match=r"operation|path"):
         await machine.host.job(op, machine.run_folder, Script("t", ":"), change=CHANGE, timeout=timedelta(seconds=5))

@@ -1,4 +1,4 @@
-"""The host's lock: who holds it, who may take it over, and when it is given back."""
+"""The host's lock: who holds it, who may take it over, and when it is released."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from hosts.exec.script import Script
 from hosts.host import Completed
-from hosts.script import Script
 from model.errors import HostLocked
 
 from .conftest import CHANGE, Machine, until
@@ -35,13 +35,13 @@ async def test_another_fleet_is_refused(machine: Machine) -> None:
     assert f"rm -r {machine.spec.state_dir}/lock" in text
 
 
-async def test_an_older_change_is_taken_over_once_its_job_has_ended(machine: Machine) -> None:
-    """Of a terminated upgrade: what it began on the host is waited for, with signs of life, never cut off."""
+async def test_the_lock_of_an_older_run_is_taken_over_after_its_job(machine: Machine) -> None:
+    """The job of a terminated upgrade is waited for, with heartbeats, and never ended."""
     count, go = machine.server.folder / "count", machine.server.folder / "go"
-    old = asyncio.create_task(start(machine, SLOW, str(count), str(go)))
+    old = asyncio.create_task(start(machine, SLOW.given(str(count), str(go))))
     await until(lambda: runs(count))
     later = "20261201T000000Z"
-    signs: list[float] = []
+    heartbeats: list[float] = []
 
     async def take_over() -> Completed:
         folder = f"{machine.spec.state_dir}/prod/{later}"
@@ -51,11 +51,11 @@ async def test_an_older_change_is_taken_over_once_its_job_has_ended(machine: Mac
             Script("t", f'[ -e "{go}" ]'),
             change=later,
             timeout=timedelta(seconds=60),
-            on_progress=lambda: signs.append(0.0),
+            on_progress=lambda: heartbeats.append(0.0),
         )
 
     waiting = asyncio.create_task(take_over())
-    await until(lambda: len(signs) >= 2)
+    await until(lambda: len(heartbeats) >= 2)
     assert not waiting.done()
     go.touch()
     await old
@@ -78,8 +78,7 @@ async def test_many_take_over_at_once(machine: Machine) -> None:
             machine.host.job(
                 f"{later}/web-1/1/step-{n}",
                 folder,
-                Script("t", COUNT),
-                str(count),
+                Script("t", COUNT).given(str(count)),
                 change=later,
                 timeout=timedelta(seconds=30),
             )
@@ -96,9 +95,9 @@ async def test_a_lock_without_an_owner_is_abandoned(machine: Machine) -> None:
     assert (await start(machine, Script("t", "echo ok"))).text == "ok\n"
 
 
-async def test_unlock_waits_as_long_as_it_is_told(machine: Machine) -> None:
+async def test_unlock_waits_for_a_job_up_to_its_limit(machine: Machine) -> None:
     count, go = machine.server.folder / "count", machine.server.folder / "go"
-    running = asyncio.create_task(start(machine, SLOW, str(count), str(go)))
+    running = asyncio.create_task(start(machine, SLOW.given(str(count), str(go))))
     await until(lambda: runs(count))
     with pytest.raises(HostLocked, match="still runs"):
         await machine.host.unlock(CHANGE)
@@ -111,10 +110,10 @@ async def test_unlock_waits_as_long_as_it_is_told(machine: Machine) -> None:
     assert await machine.host.held() is None
 
 
-async def test_who_holds_a_host_is_told_and_a_forgotten_lock_expires(machine: Machine) -> None:
+async def test_the_holder_is_reported_and_an_unused_lock_expires(machine: Machine) -> None:
     assert await machine.host.held() is None
     count, go = machine.server.folder / "count", machine.server.folder / "go"
-    running = asyncio.create_task(start(machine, SLOW, str(count), str(go)))
+    running = asyncio.create_task(start(machine, SLOW.given(str(count), str(go))))
     await until(lambda: runs(count))
     held = await machine.host.held()
     assert held

@@ -14,10 +14,10 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from hosts.pool import Hosts
-from hosts.script import Script
+from hosts.exec.script import Script
+from hosts.ssh.pool import Hosts
 from model.errors import HostKeyUnknown, Unreachable
-from model.fleet import HostSpec, Sudo
+from model.fleet.spec import HostSpec, Sudo
 
 from .conftest import CHANGE, until
 from .test_run import ECHO, TORTURE
@@ -89,12 +89,12 @@ async def real(tmp_path: Path) -> AsyncIterator[HostSpec]:
 async def test_runs_jobs_and_sessions(real: HostSpec, hosts: Hosts, tmp_path: Path) -> None:
     host = await hosts.get(real)
     data = bytes(range(256)) * 20_000
-    done = await host.run(ECHO, *TORTURE, data=data)
+    done = await host.run(ECHO.given(*TORTURE), data=data)
     assert done.out == b"".join(arg.encode() + b"\0" for arg in TORTURE) + data
     results = await asyncio.gather(*(host.run(Script("t", "sleep 0.1; echo ok")) for _ in range(20)))
     assert {result.text for result in results} == {"ok\n"}
-    async with host.forward("127.0.0.1", real.port) as port:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    async with host.forward("127.0.0.1", real.port) as socket:
+        reader, writer = await asyncio.open_unix_connection(socket)
         assert (await reader.readline()).startswith(b"SSH-2.0-OpenSSH")
         writer.close()
 
@@ -107,7 +107,7 @@ async def test_a_job_outlives_its_connection(real: HostSpec, tmp_path: Path) -> 
     async def start(hosts: Hosts) -> str:
         host = await hosts.get(real)
         options = {"data": b"data", "change": CHANGE, "timeout": timedelta(seconds=30)}
-        done = await host.job(f"{CHANGE}/x/1/step", folder, script, str(count), str(go), **options)  # type: ignore[arg-type]
+        done = await host.job(f"{CHANGE}/x/1/step", folder, script.given(str(count), str(go)), **options)  # type: ignore[arg-type]
         return done.text
 
     first = Hosts()

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from hosts.exec.protocol import COMMAND
+from hosts.exec.script import Script, parse
 from hosts.host import Completed
-from hosts.pool import Hosts
-from hosts.script import Script, parse
-from hosts.wire import COMMAND
+from hosts.ssh.pool import Hosts
 from model.errors import (
     CommandFailed,
     CommandTimedOut,
@@ -50,12 +50,12 @@ ECHO = Script("echo", 'for a in "$@"; do printf "%s\\0" "$a"; done; cat')
 
 async def test_arguments_and_data_arrive_byte_for_byte(machine: Machine) -> None:
     data = bytes(range(256)) * 5000 + b"\n"
-    done = await machine.host.run(ECHO, *TORTURE, data=data)
+    done = await machine.host.run(ECHO.given(*TORTURE), data=data)
     assert done.out == b"".join(arg.encode() + b"\0" for arg in TORTURE) + data
 
 
 async def test_nothing_but_a_constant_is_the_command(machine: Machine) -> None:
-    await machine.host.run(ECHO, "an argument", data=b"some data")
+    await machine.host.run(ECHO.given("an argument"), data=b"some data")
     assert machine.server.commands == [COMMAND]
     assert not set("\\!\n") & set(COMMAND)
     assert COMMAND.count("'") == 2
@@ -63,18 +63,18 @@ async def test_nothing_but_a_constant_is_the_command(machine: Machine) -> None:
 
 async def test_a_nul_cannot_be_an_argument(machine: Machine) -> None:
     with pytest.raises(ValueError, match="NUL"):
-        await machine.host.run(ECHO, "a\0b")
+        await machine.host.run(ECHO.given("a\0b"))
 
 
 @pytest.mark.parametrize("code", [0, 1, 3, 126, 255])
 async def test_the_exit_code_comes_back(machine: Machine, code: int) -> None:
-    done = await machine.host.run(Script("t", 'echo out; echo err >&2; exit "$1"'), str(code), check=False)
+    done = await machine.host.run(Script("t", 'echo out; echo err >&2; exit "$1"').given(str(code)), check=False)
     assert (done.code, done.text, done.err) == (code, "out\n", "err")
 
 
-async def test_output_without_end_of_line_and_with_the_look_of_a_frame(machine: Machine) -> None:
+async def test_output_without_end_of_line_and_that_resembles_a_frame(machine: Machine) -> None:
     text = "\nku-0123 end 7\n\nku-0123 begin\nno line break at the end"
-    assert (await machine.host.run(Script("t", 'printf %s "$1"'), text)).text == text
+    assert (await machine.host.run(Script("t", 'printf %s "$1"').given(text))).text == text
     assert (await machine.host.run(Script("t", ":"))).out == b""
 
 
@@ -94,21 +94,21 @@ async def test_scripts_stop_at_the_first_failing_command(machine: Machine) -> No
 async def test_exit_codes_with_a_meaning(machine: Machine, code: int, kind: type[UpgradeError]) -> None:
     script = Script("meaning.sh", Script.load("hosts.sh", "clock.sh").text + '\ndie "$1" "what happened on /srv"')
     with pytest.raises(kind) as caught:
-        await machine.host.run(script, str(code))
+        await machine.host.run(script.given(str(code)))
     assert type(caught.value) is kind
     assert "what happened on /srv" in str(caught.value)
     assert str(caught.value).startswith("web-1: ")
     assert not caught.value.transient
 
 
-async def test_a_full_disk_is_told_by_its_message(machine: Machine) -> None:
+async def test_a_full_disk_is_recognised_by_its_message(machine: Machine) -> None:
     with pytest.raises(DiskFull, match="No space left on device"):
-        await machine.host.run(Script("full.sh", 'printf "%s" "$1" | cat >/dev/full; echo never'), "x" * 10_000)
+        await machine.host.run(Script("full.sh", 'printf "%s" "$1" | cat >/dev/full; echo never').given("x" * 10_000))
     with pytest.raises(DiskFull):
         await machine.host.run(Script("full.sh", "echo x >/dev/full"))
 
 
-async def test_permission_denied_is_told_by_its_message(machine: Machine) -> None:
+async def test_permission_denied_is_recognised_by_its_message(machine: Machine) -> None:
     script = Script("t", "echo \"cp: cannot open '/etc/shadow': Permission denied\" >&2; exit 1")
     with pytest.raises(PermissionRefused, match="/etc/shadow"):
         await machine.host.run(script)
@@ -116,7 +116,7 @@ async def test_permission_denied_is_told_by_its_message(machine: Machine) -> Non
 
 @pytest.mark.parametrize("after", ["", "sleep 0.3; "])
 async def test_a_script_that_is_killed(machine: Machine, after: str) -> None:
-    """At once, and when its clock runs beside it: that must not hold the channel open."""
+    """Also while its watchdog runs, which must not hold the channel open."""
     with pytest.raises(CommandFailed, match=r"victim\.sh was killed on the host \(signal KILL\)"):
         await machine.host.run(Script("victim.sh", f"{after}kill -9 $$"), timeout=timedelta(seconds=30))
 
@@ -224,10 +224,10 @@ def test_parse() -> None:
 
 
 def test_load_puts_what_a_script_needs_in_front(tmp_path: Path) -> None:
-    script = Script.load("hosts.sh", "job.sh")
-    assert script.name == "job.sh"
-    assert script.text.index("die()") < script.text.index("ku_lock()") < script.text.index("ku_launch()")
-    assert Script.load("hosts.sh", "job.sh") is script
+    script = Script.load("hosts.sh", "unlock.sh", state="/x", change="y")
+    assert script.name == "unlock.sh"
+    assert script.text.index("die()") < script.text.index("ku_lock()") < script.text.index("say unlocked")
+    assert script.words == ("state", "/x", "change", "y", "--")
 
 
 HANGS = Script("hangs", """
@@ -246,10 +246,10 @@ HANGS = Script("hangs", """
 async def test_a_read_that_hangs_is_ended_on_the_host_itself(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
 ) -> None:
-    """With all it has started: nobody is at the other end of its channel any more."""
+    """With all processes that it has started, because no one reads its channel any more."""
     monkeypatch.setattr("hosts.host._WATCHDOG", timedelta(seconds=1))
     noted = tmp_path / "pids"
-    hanging = asyncio.create_task(machine.host.run(HANGS, str(noted), timeout=timedelta(seconds=2)))
+    hanging = asyncio.create_task(machine.host.run(HANGS.given(str(noted)), timeout=timedelta(seconds=2)))
     await until(lambda: noted.exists() and noted.read_text().endswith("\n"))
     pids = [int(word) for word in noted.read_text().split()]
     assert len(pids) == 3
@@ -262,7 +262,7 @@ async def test_a_read_that_hangs_is_ended_on_the_host_itself(
         with pytest.raises(CommandTimedOut):
             await hanging
     await until(lambda: not any(lives(pid) for pid in pids))
-    assert (await machine.host.run(ECHO, "there")).text == "there\0"
+    assert (await machine.host.run(ECHO.given("there"))).text == "there\0"
 
 
 def lives(pid: int) -> bool:
@@ -273,12 +273,12 @@ def lives(pid: int) -> bool:
     return state != "Z"
 
 
-async def test_a_read_that_ends_leaves_no_clock_behind(machine: Machine) -> None:
+async def test_a_read_that_ends_leaves_no_watchdog(machine: Machine) -> None:
     done = await machine.host.run(Script("t", "echo $$"), timeout=timedelta(seconds=4321))
     shell = int(done.text)
 
-    def clocks() -> list[str]:
+    def timing() -> list[str]:
         found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
         return [line for line in found.splitlines() if line == "sleep 4326"]
 
-    await until(lambda: not lives(shell) and not clocks())
+    await until(lambda: not lives(shell) and not timing())

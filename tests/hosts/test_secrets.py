@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 import hosts.secrets
-from hosts.clean import clean, last_line, tail
+from hosts.redact import clean, last_line, tail
 from hosts.secrets import resolve
 from model.errors import SecretMissing
-from model.fleet import SecretRef
+from model.fleet.spec import SecretRef
 
 
 async def test_env(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from hosts.exec.script import Script
 from hosts.host import Host
-from hosts.pool import Hosts
-from hosts.script import Script
+from hosts.ssh.pool import Hosts
 from model.errors import SecretMissing, SudoFailed
-from model.fleet import SecretRef, Sudo
+from model.fleet.spec import SecretRef, Sudo
 
 from .conftest import CHANGE, Ground, Server
 
@@ -48,16 +48,16 @@ async def test_with_a_password(make: Make, mode: str) -> None:
     server, host = await make(mode)
     data = bytes(range(256)) * 2000
     for _ in range(2):
-        done = await host.run(WHO, "a\nb", data=data)
+        done = await host.run(WHO.given("a\nb"), data=data)
         assert done.out == b"root: yes a\nb\n" + data
         assert done.err == ""
-    assert (await host.run(WHO, "c", root=False)).text == "root: no c\n"
+    assert (await host.run(WHO.given("c"), root=False)).text == "root: no c\n"
     assert PASSWORD not in " ".join(server.commands)
 
 
 async def test_without_a_password(make: Make) -> None:
     _, host = await make("nopasswd", sudo=Sudo.PASSWORDLESS)
-    assert (await host.run(WHO, "x", data=b"y")).text == "root: yes x\ny"
+    assert (await host.run(WHO.given("x"), data=b"y")).text == "root: yes x\ny"
     with pytest.raises(Exception, match="exit code 1"):
         await host.run(Script("t", "exit 1"))
 
@@ -67,13 +67,13 @@ async def test_a_script_that_fails_is_not_run_twice(make: Make, mode: str) -> No
     server, host = await make(mode)
     count = server.folder / "count"
     with pytest.raises(Exception, match="exit code 1"):
-        await host.run(Script("t", 'echo x >>"$1"; exit 1'), str(count))
+        await host.run(Script("t", 'echo x >>"$1"; exit 1').given(str(count)))
     assert count.read_text() == "x\n"
 
 
 async def test_a_wrong_password_is_tried_once_by_all(make: Make) -> None:
     server, host = await make("password", password="wrong one")
-    results = await asyncio.gather(*(host.run(WHO, "x") for _ in range(6)), return_exceptions=True)
+    results = await asyncio.gather(*(host.run(WHO.given("x")) for _ in range(6)), return_exceptions=True)
     for result in results:
         assert isinstance(result, SudoFailed)
         assert "KU_TEST_SUDO" in str(result)
@@ -85,9 +85,9 @@ async def test_a_wrong_password_is_tried_once_by_all(make: Make) -> None:
 async def test_a_corrected_password_works_at_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     _, host = await make("password", password="wrong one")
     with pytest.raises(SudoFailed):
-        await host.run(WHO, "x")
+        await host.run(WHO.given("x"))
     monkeypatch.setenv("KU_TEST_SUDO", PASSWORD)
-    assert (await host.run(WHO, "x")).text == "root: yes x\n"
+    assert (await host.run(WHO.given("x"))).text == "root: yes x\n"
 
 
 @pytest.mark.parametrize(
@@ -100,11 +100,11 @@ async def test_a_corrected_password_works_at_once(make: Make, monkeypatch: pytes
         ("stranger", Sudo.PASSWORD, "no sudo rights"),
     ],
 )
-async def test_refusals_have_a_cure(make: Make, mode: str, sudo: Sudo, words: str) -> None:
+async def test_refusals_have_a_hint(make: Make, mode: str, sudo: Sudo, words: str) -> None:
     _, host = await make(mode, sudo=sudo)
     with pytest.raises(SudoFailed, match=words) as caught:
-        await host.run(WHO, "x", data=b"x" * 500_000)
-    assert caught.value.cure
+        await host.run(WHO.given("x"), data=b"x" * 500_000)
+    assert caught.value.hint
     assert "nothing was run" in str(caught.value)
 
 
@@ -112,7 +112,7 @@ async def test_a_reference_that_does_not_resolve(make: Make, monkeypatch: pytest
     _, host = await make("password")
     monkeypatch.delenv("KU_TEST_SUDO")
     with pytest.raises(SecretMissing, match="KU_TEST_SUDO"):
-        await host.run(WHO, "x")
+        await host.run(WHO.given("x"))
 
 
 @pytest.mark.parametrize("mode", ["password", "forgets"])
@@ -124,10 +124,15 @@ async def test_secrets_are_in_no_process_list(make: Make, mode: str) -> None:
     # The worker's own environment holds the reference's value; only the host's processes count.
     search = Script("search.sh", SEARCH.text.replace("/proc/[0-9]*/environ", "/proc/self/environ"))
     argument, data = "argument-7d1f", b"data-55aa\n"
-    attached = await host.run(search, argument, data=data)
+    attached = await host.run(search.given(argument), data=data)
     folder = f"{host.spec.state_dir}/prod/{CHANGE}"
     job = await host.job(
-        f"{CHANGE}/web-1/1/search", folder, search, argument, data=data, change=CHANGE, timeout=timedelta(seconds=60)
+        f"{CHANGE}/web-1/1/search",
+        folder,
+        search.given(argument),
+        data=data,
+        change=CHANGE,
+        timeout=timedelta(seconds=60),
     )
     for seen in (attached.text, job.text):
         lists, _, _ = seen.partition("AS_ROOT")

@@ -1,4 +1,4 @@
-"""Through a jump host, and ports that lead to a host's own network."""
+"""Jump hosts, and forwards into a host's own network."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from hosts.pool import Hosts
-from hosts.script import Script
+from hosts.exec.script import Script
+from hosts.ssh.pool import Hosts
 from model.errors import HostError, HostKeyUnknown, Unreachable
 
 from .conftest import Ground, Machine
@@ -43,8 +43,8 @@ async def test_an_unknown_host_behind_a_jump_host(ground: Ground, hosts: Hosts) 
     server = await ground.server(known=False)
     with pytest.raises(HostKeyUnknown) as caught:
         await hosts.get(ground.spec(server, jump=f"127.0.0.1:{jump.port}"))
-    assert f"-J 127.0.0.1:{jump.port}" in caught.value.cure
-    assert "ssh-keyscan" not in caught.value.cure
+    assert f"-J 127.0.0.1:{jump.port}" in caught.value.hint
+    assert "ssh-keyscan" not in caught.value.hint
 
 
 async def test_two_hops_by_the_ssh_config(ground: Ground, hosts: Hosts) -> None:
@@ -77,21 +77,19 @@ async def test_forward(machine: Machine) -> None:
 
     echo = await asyncio.start_server(shout, "127.0.0.1", 0)
     port = echo.sockets[0].getsockname()[1]
-    async with machine.host.forward("127.0.0.1", port) as local:
-        assert local != port
+    async with machine.host.forward("127.0.0.1", port) as socket:
         for _ in range(2):
-            reader, writer = await asyncio.open_connection("127.0.0.1", local)
+            reader, writer = await asyncio.open_unix_connection(socket)
             writer.write(b"hello\n")
             assert await reader.read() == b"HELLO\n"
             writer.close()
-    with pytest.raises(ConnectionRefusedError):
-        await asyncio.open_connection("127.0.0.1", local)
+    assert not socket.parent.exists()
     echo.close()
     assert machine.server.logins == 1
 
 
 async def test_a_forward_outlives_its_connection(machine: Machine) -> None:
-    """What was on its way ends with the line; the next one who knocks gets a new line, by the same port."""
+    """A stream ends with the connection; the next client opens a new connection through the same socket."""
 
     async def shout(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():
@@ -99,14 +97,14 @@ async def test_a_forward_outlives_its_connection(machine: Machine) -> None:
         writer.close()
 
     echo = await asyncio.start_server(shout, "127.0.0.1", 0)
-    async with machine.host.forward("127.0.0.1", echo.sockets[0].getsockname()[1]) as local:
-        reader, writer = await asyncio.open_connection("127.0.0.1", local)
+    async with machine.host.forward("127.0.0.1", echo.sockets[0].getsockname()[1]) as socket:
+        reader, writer = await asyncio.open_unix_connection(socket)
         writer.write(b"hello\n")
         assert await reader.readline() == b"HELLO\n"
         machine.server.cut()
         assert await reader.read() == b""
         writer.close()
-        reader, writer = await asyncio.open_connection("127.0.0.1", local)
+        reader, writer = await asyncio.open_unix_connection(socket)
         writer.write(b"again\n")
         assert await reader.readline() == b"AGAIN\n"
         writer.close()
@@ -123,8 +121,8 @@ async def test_a_forward_that_is_forbidden(ground: Ground, hosts: Hosts) -> None
 
 
 async def test_a_forward_to_what_does_not_listen_yet(machine: Machine, unused: int) -> None:
-    async with machine.host.forward("127.0.0.1", unused) as local:
-        reader, writer = await asyncio.open_connection("127.0.0.1", local)
+    async with machine.host.forward("127.0.0.1", unused) as socket:
+        reader, writer = await asyncio.open_unix_connection(socket)
         assert await reader.read() == b""
         writer.close()
     assert (await machine.host.run(OK)).text == "ok\n"

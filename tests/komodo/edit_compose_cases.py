@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - a table reads best with a case on a line
-"""Compose files as people write them, and what must become of them. Written by us, in shapes that exist."""
+"""Compose files in shapes that exist, and the result of each edit."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def one(image: str, more: str = "", env: dict[str, str] | None = None, **rest: o
 CORE = "ghcr.io/moghtech/komodo-core"
 D = "@sha256:" + "ab" * 32
 V = "volumes:\n  - ./backups:/backups\n"
+K = "volumes:\n  - ./keys:/config/keys\n"
 
 CASES: dict[str, Case] = {
     # the image
@@ -61,15 +62,21 @@ CASES: dict[str, Case] = {
     "digest only": one(CORE + D),
     "variable and digest": one(CORE + ":${TAG:-latest}" + D, contains=("${TAG:-2.3.2}\n",)),
     "digest in variable": one(CORE + "@${DIGEST}", env={"DIGEST": "sha256:" + "ab" * 32}),
-    "target with digest": one(CORE + ":2.3.2" + D, images=(CORE + ":2.3.2" + D,)),
-    "moving 2": one(CORE + ":2"),
-    "moving 2.3": one(CORE + ":2.3"),
-    "older v2": one(CORE + ":2.0.0"),
+    "target with digest": one(CORE + ":2.3.2" + D, K, images=(CORE + ":2.3.2" + D,)),
+    "moving 2": one(CORE + ":2", K),
+    "moving 2.3": one(CORE + ":2.3", K),
+    "older v2": one(CORE + ":2.0.0", K),
     "newer": one(CORE + ":2.4.0", refused="step back"),
     "newer, moving": one(CORE + ":2.4", refused="step back"),
     "newer, variable": one(CORE + ":${TAG:-latest}", env={"TAG": "3"}, refused="step back"),
     "old name": one("ghcr.io/mbecker20/komodo:${COMPOSE_KOMODO_IMAGE_TAG:-latest}"),
     "old name, digest": one("ghcr.io/mbecker20/komodo" + D),
+    "name of v1.17.0-dev": one("ghcr.io/moghtech/komodo:1.17.0-dev"),
+    "name of v1.17.0-dev, agent": Case(
+        "services:\n  p:\n    image: ghcr.io/moghtech/periphery:${TAG:-latest}\n",
+        {"TAG": "1.17.0-dev"},
+        images=("ghcr.io/moghtech/komodo-periphery:2.3.2",),
+    ),
     "mirror": one(
         "registry.lan:5000/ghcr/moghtech/komodo-core:1.19.5",
         images=("registry.lan:5000/ghcr/moghtech/komodo-core:2.3.2",),
@@ -89,7 +96,7 @@ CASES: dict[str, Case] = {
     "name in variable": one("ghcr.io/${OWNER}/komodo-core:latest", env={"OWNER": "moghtech"}),
     "old name in variable": one("ghcr.io/${OWNER}/komodo:latest", env={"OWNER": "mbecker20"}, refused="old name"),
     "tag of parts": one(CORE + ":${A}.${B}", env={"A": "1", "B": "19"}),
-    "somebody's build": one("ghcr.io/someone/komodo-core:1.19.5", refused="not one of Komodo's own"),
+    "a build of someone else": one("ghcr.io/someone/komodo-core:1.19.5", refused="not one of Komodo's own"),
     "variable shared with a database": Case(
         f"services:\n  db:\n    image: mongo:${{VERSION}}\n  core:\n    image: {CORE}:${{VERSION}}\n",
         {"VERSION": "7"},
@@ -141,9 +148,56 @@ CASES: dict[str, Case] = {
     "config in memory": one(
         CORE + ":latest", "volumes:\n  - {type: tmpfs, target: /config}\n", contains=("- ./keys:/config/keys\n",)
     ),
-    "keys at home": one(CORE + ":latest", "volumes:\n  - ~/keys:/config/keys\n", refused="whoever runs Compose"),
-    "keys in a shell's variable": one(
-        CORE + ":latest", "volumes:\n  - ${HOME}/keys:/config/keys\n", refused="$HOME, which is not set here"
+    "keys at home": one(CORE + ":latest", "volumes:\n  - ~/keys:/config/keys\n", lines=2),
+    "keys in a shell's variable": one(CORE + ":latest", "volumes:\n  - ${HOME}/keys:/config/keys\n", lines=2),
+    "keys in a variable of Portainer": one(CORE + ":latest", "volumes:\n  - ${KEYS}:/config/keys\n", lines=2),
+    "keys in two variables": one(CORE + ":latest", "volumes:\n  - ${APP_DATA_DIR}/${KEYS}:/config/keys:rw\n", lines=2),
+    "keys in a variable, long": one(
+        CORE + ":latest", "volumes:\n  - {type: bind, source: '${KEYS}', target: /config/keys}\n", lines=2
+    ),
+    "mount target of an unset variable": one(
+        CORE + ":latest", "volumes:\n  - ./data:/${DATA}\n", contains=("- ./keys:/config/keys\n",), lines=3
+    ),
+    "mount target of unset variables": one(
+        CORE + ":latest", "volumes:\n  - ./data:/${A}/${B}\n", contains=("- ./keys:/config/keys\n",), lines=3
+    ),
+    "mount target of an unset variable, long": one(
+        CORE + ":latest",
+        "volumes:\n  - {type: bind, source: ./d, target: '/${DATA}'}\n",
+        contains=("- ./keys:/config/keys\n",),
+    ),
+    "mount of two unset variables": one(
+        CORE + ":latest", "volumes:\n  - ${A}/${B}\n", contains=("- ./keys:/config/keys\n",)
+    ),
+    "mount target of a set variable": one(
+        CORE + ":latest", "volumes:\n  - ./keys:${KEYS}\n", env={"KEYS": "/config/keys"}, lines=2
+    ),
+    "v2 core without its keys": one(CORE + ":2.0.0", V, refused="docker cp"),
+    "v2 core without its keys, named": one(
+        CORE + ":2", "container_name: komodo\n", refused="docker cp komodo:/config/keys ./keys"
+    ),
+    "v2 core with its key elsewhere": one(
+        CORE + ":2.0.0", "environment:\n  KOMODO_PRIVATE_KEY: file:/data/core.key\nvolumes: [./data:/data]\n"
+    ),
+    "v2 core with its key in a place unknown": one(
+        CORE + ":2.0.0", "environment:\n  KOMODO_PRIVATE_KEY: file:/data/core.key\nvolumes: ['./data:${DATA}']\n"
+    ),
+    "v2 core with its key elsewhere inside": one(
+        CORE + ":2.0.0",
+        "environment:\n  KOMODO_PRIVATE_KEY: file:/data/core.key\n" + V,
+        refused='docker cp "$(docker compose ps -q core)":/data/core.key ./keys/core.key',
+    ),
+    "v2 core with its key there": one(
+        CORE + ":2.0.0", "environment: [KOMODO_PRIVATE_KEY=file:/config/keys/core.key]\n", refused="docker cp"
+    ),
+    "v2 agent without its keys, outbound": Case(
+        "services:\n  p:\n    image: ghcr.io/moghtech/komodo-periphery:2\n    environment:\n"
+        "      PERIPHERY_CORE_ADDRESS: wss://core\n",
+        refused="a Core that has this agent's key refuses it",
+    ),
+    "v2 agent without its keys": Case(
+        "services:\n  p:\n    image: ghcr.io/moghtech/komodo-periphery:2\n",
+        images=("ghcr.io/moghtech/komodo-periphery:2.3.2",),
     ),
     "keys read-only": one(CORE + ":latest", "volumes:\n  - ./keys:/config/keys:ro\n", refused="read-only"),
     "config mounted": one(CORE + ":latest", "volumes:\n  - ./config:/config\n", lines=2),
@@ -197,7 +251,24 @@ CASES: dict[str, Case] = {
         f"services:\n  core:\n    image: {CORE}:latest\n{{% if x %}}\n    restart: always\n{{% endif %}}\n",
         refused="line 4",
     ),
-    "jinja bare": Case(f"services:\n  core:\n    image: {CORE}:latest\n    x: {{{{ y }}}}\n", refused="plain name"),
+    "jinja bare": Case(
+        f"services:\n  core:\n    image: {CORE}:latest\n    x: {{{{ y }}}}\n", refused="{{ … }} without quotes"
+    ),
+    "jinja image without quotes": Case(
+        "services:\n  core:\n    image: {{ registry }}/moghtech/komodo-core:1\n", refused="line 3 is a template"
+    ),
+    "jinja image of a service of Komodo": Case(
+        "services:\n  komodo-core:\n    image: '{{ komodo_image }}'\n", refused="another tool"
+    ),
+    "a database's tag in a variable with a default": Case(
+        f"services:\n  mongo:\n    image: mongo:${{KOMODO_MONGO_TAG:-7}}\n  core:\n    image: {CORE}:latest\n"
+    ),
+    "a database's tag in a variable": Case(
+        f"services:\n  mongo:\n    image: mongo:${{KOMODO_MONGO_TAG}}\n  core:\n    image: {CORE}:latest\n"
+    ),
+    "a whole image in a variable with another default": Case(
+        f"services:\n  komodo:\n    image: ${{KOMODO_DB:-mongo:7}}\n  core:\n    image: {CORE}:latest\n"
+    ),
     "jinja quoted elsewhere": one(CORE + ":latest", 'environment:\n  KOMODO_HOST: "{{ host }}"\n'),
     "go template in logging": one(CORE + ":latest", 'logging:\n  options:\n    tag: "{{.Name}}"\n'),
     "op references": one(CORE + ":latest", "environment:\n  KOMODO_PASSKEY: op://vault/komodo/passkey\n"),
@@ -214,83 +285,9 @@ CASES: dict[str, Case] = {
     ),
     "build": Case("services:\n  komodo-core:\n    build: .\n", refused="Dockerfile"),
     "build and image": Case(f"services:\n  core:\n    build: .\n    image: {CORE}:latest\n", refused="Dockerfile"),
-    "built agent beside core": Case(
+    "built agent next to core": Case(
         f"services:\n  core:\n    image: {CORE}:latest\n  periphery:\n    build:\n      context: ./p\n",
         refused="Dockerfile",
-    ),
-    # anchors, merges, extends
-    "merge": Case(
-        f"x-base: &base\n  restart: always\nservices:\n  core:\n    <<: *base\n    image: {CORE}:latest\n", lines=4
-    ),
-    "merge first": Case(f"x-b: &b\n  image: {CORE}:latest\nservices:\n  core:\n    <<: *b\n    restart: always\n"),
-    "merge list": Case(
-        f"x-a: &a {{restart: always}}\nx-b: &b {{init: false}}\nservices:\n  core:\n    <<: [*a, *b]\n    image: {CORE}:latest\n"
-    ),
-    "merge init true": Case(f"x-a: &a\n  init: true\nservices:\n  core:\n    <<: *a\n    image: {CORE}:1\n", lines=3),
-    "merged volumes, private": Case(
-        f"x-a: &a\n  volumes:\n    - ./b:/backups\nservices:\n  core:\n    <<: *a\n    image: {CORE}:latest\n"
-    ),
-    "merged volumes, shared": Case(
-        f"x-a: &a\n  volumes:\n    - ./b:/b\nservices:\n  web:\n    <<: *a\n    image: nginx\n  core:\n    <<: *a\n"
-        f"    image: {CORE}:latest\n",
-        refused="shared",
-    ),
-    "aliased volumes, shared": Case(
-        f"services:\n  web:\n    image: nginx\n    volumes: &v\n      - a:/b\n  core:\n    image: {CORE}:latest\n    volumes: *v\n",
-        refused="shared",
-    ),
-    "aliased volumes of both": Case(
-        f"services:\n  core:\n    image: {CORE}:latest\n    volumes: &v\n      - a:/b\n  periphery:\n"
-        "    image: ghcr.io/moghtech/komodo-periphery:latest\n    volumes: *v\n",
-        images=(CORE + ":2.3.2", "ghcr.io/moghtech/komodo-periphery:2.3.2"),
-        lines=5,
-    ),
-    "anchor on the service": Case(
-        f"services:\n  core: &core\n    image: {CORE}:latest\n    volumes: &v\n      - a:/b\n"
-    ),
-    "anchor on the image": Case(f"services:\n  core:\n    image: &i {CORE}:latest\n"),
-    "image aliased from x-": Case(f"x-i: &i {CORE}:latest\nservices:\n  core:\n    image: *i\n"),
-    "volumes aliased from x-": Case(
-        f"x-v: &v\n  # b\n  - a:/b\nservices:\n  core:\n    image: {CORE}:latest\n    volumes: *v\n", lines=3
-    ),
-    "image tag in x-": Case(
-        f"x-v: &v 1.19.5\nservices:\n  core:\n    image: {CORE}:latest\n    labels:\n      v: *v\n"
-    ),
-    "service by merge of a service": Case(
-        f"services:\n  core: &c\n    image: {CORE}:latest\n  core-debug:\n    <<: *c\n    command: sleep\n",
-        refused="2 services run",
-    ),
-    "core taken over by another service": Case(
-        f"services:\n  core: &c\n    image: {CORE}:${{TAG}}\n    restart: always\n  web:\n    <<: *c\n    image: nginx\n",
-        {"TAG": "latest"},
-        refused="shared with other services",
-    ),
-    "core taken over by its agent": Case(
-        f"services:\n  core: &c\n    image: {CORE}:${{TAG}}\n    restart: always\n  p:\n    <<: *c\n"
-        "    image: ghcr.io/moghtech/komodo-periphery:${TAG}\n",
-        {"TAG": "latest"},
-        images=(CORE + ":2.3.2", "ghcr.io/moghtech/komodo-periphery:2.3.2"),
-    ),
-    "core on target taken over": Case(
-        f"services:\n  core: &c\n    image: {CORE}:2.3.2\n  web:\n    <<: *c\n    image: nginx\n",
-        refused="they would change too",
-    ),
-    "a service called sops": Case(f"services:\n  sops:\n    image: machine\n  core:\n    image: {CORE}:latest\n"),
-    "double merge": Case(
-        f"x-a: &a {{b: c}}\nservices:\n  core:\n    <<: *a\n    <<: *a\n    image: {CORE}:1\n", refused="lines 4 and 5"
-    ),
-    "recursive anchor": Case(f"services:\n  core: &c\n    image: {CORE}:latest\n    x-self: *c\n", refused="itself"),
-    "unknown alias": Case(f"services:\n  core:\n    image: {CORE}:latest\n    labels: *nope\n", refused="line 4"),
-    "extends same file": Case(
-        f"services:\n  base:\n    image: busybox\n    init: true\n    volumes:\n      - a:/b\n  core:\n    extends: base\n"
-        f"    image: {CORE}:latest\n",
-        lines=3,
-    ),
-    "extends elsewhere": one(CORE + ":latest", "extends:\n  file: c.yaml\n  service: base\n", refused="extends"),
-    "extends elsewhere, all there": one(
-        CORE + ":latest",
-        "init: true\nvolumes: ['./keys:/config/keys']\nextends:\n  file: c.yaml\n  service: b\n",
-        lines=1,
     ),
     # environment
     "first server in a map": one(
@@ -327,7 +324,7 @@ CASES: dict[str, Case] = {
     ),
     "first server in v2": one(
         CORE + ":2.0.0",
-        "environment:\n  KOMODO_FIRST_SERVER_NAME: Local\n",
+        K + "environment:\n  KOMODO_FIRST_SERVER_NAME: Local\n",
         contains=("      KOMODO_FIRST_SERVER_NAME: Local\n",),
     ),
     "first server flow": one(
@@ -347,6 +344,21 @@ CASES: dict[str, Case] = {
     "depends_on map": one(CORE + ":latest", "depends_on:\n  db:\n    condition: service_healthy\n"),
     "block scalar at the end": one(CORE + ":latest", "command: |\n  core\n  --x\n"),
     # agents
+    "two agents distinguished by profiles": Case(
+        "services:\n  a:\n    image: ghcr.io/moghtech/komodo-periphery:1\n    profiles: [a]\n"
+        "  b:\n    image: ghcr.io/moghtech/komodo-periphery:1\n    profiles: [b, c]\n",
+        images=("ghcr.io/moghtech/komodo-periphery:2.3.2", "ghcr.io/moghtech/komodo-periphery:2.3.2"),
+    ),
+    "two agents of one profile": Case(
+        "services:\n  a:\n    image: ghcr.io/moghtech/komodo-periphery:1\n    profiles: [a]\n"
+        "  b:\n    image: ghcr.io/moghtech/komodo-periphery:1\n    profiles: [b, a]\n",
+        refused="2 services",
+    ),
+    "two agents, one without a profile": Case(
+        "services:\n  a:\n    image: ghcr.io/moghtech/komodo-periphery:1\n    profiles: [a]\n"
+        "  b:\n    image: ghcr.io/moghtech/komodo-periphery:1\n",
+        refused="2 services",
+    ),
     "agent alone": Case(
         "services:\n  periphery:\n    image: ghcr.io/moghtech/komodo-periphery:latest\n    volumes:\n      - /proc:/proc\n",
         images=("ghcr.io/moghtech/komodo-periphery:2.3.2",),
@@ -360,7 +372,7 @@ CASES: dict[str, Case] = {
         "services:\n  p:\n    image: ghcr.io/moghtech/komodo-periphery:1\n    environment:\n      PERIPHERY_CONFIG_PATH: /x\n",
         refused="PERIPHERY_CONFIG_PATHS",
     ),
-    "cli beside": Case(
+    "cli in the same project": Case(
         f"services:\n  core:\n    image: {CORE}:${{T:-latest}}\n  km:\n    image: ghcr.io/moghtech/komodo-cli:${{T:-latest}}\n",
         contains=("komodo-cli:${T:-latest}", "komodo-core:${T:-2.3.2}"),
     ),

@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 
-from komodo import unit
-from komodo.agent_facts import server_facts
-from komodo.agent_survey import ConfigFile, Survey, settings_of, unit_of
+from komodo.agent import unit
+from komodo.agent.facts import server_facts
+from komodo.agent.survey import ConfigFile, Survey, settings_of, unit_of
 from komodo.logs import LoadedConfig, RunLog
 from model.facts import Install, ServerFacts, Severity
-from model.fleet import AgentRelease, HostSpec, ServerSpec
+from model.fleet.spec import AgentMethod, AgentRelease, Connection, HostSpec, Pin, ServerSpec
 
 KEY = "MCowBQYDK2VuAyEAhixFldecUM47tVbkdqhhYn6H1pCbHFsT+Zgz0B2XdgY="
 BINARY = "/usr/local/bin/periphery"
+KEY_PATH = "/etc/komodo/keys/core.pub"
 CONFIG = "/etc/komodo/periphery.config.toml"
 TEXT = 'port = 8120\npasskeys = ["hunter2"]\n'
 SHOW = [
@@ -93,9 +94,13 @@ def test_an_ordinary_server_has_an_edit_and_nothing_to_say() -> None:
     assert facts.findings == ()
     assert facts.install is Install.SYSTEMD
     assert (facts.version, facts.running_version, facts.binary) == ("1.19.5", "1.19.5", BINARY)
-    (edit,) = facts.edits
+    edit, key_file = facts.edits
     assert (edit.path, edit.base_sha256) == (CONFIG, hashlib.sha256(TEXT.encode()).hexdigest())
-    assert "{core_public_key}" in edit.diff
+    assert f"file:{KEY_PATH}" in edit.diff
+    assert (key_file.path, key_file.base_sha256) == (KEY_PATH, "")
+    assert "{core_public_key}" in key_file.diff
+    inline = server_facts(survey(agent=AgentRelease(pin=Pin.INLINE)))
+    assert ["{core_public_key}" in e.diff for e in inline.edits] == [True]
     assert "hunter2" not in repr(facts)
     assert any("ExecStart" in source for source in facts.sources)
 
@@ -122,29 +127,30 @@ def test_an_ordinary_server_has_an_edit_and_nothing_to_say() -> None:
         ({"machine": show(ExecStart="{ path=/x ; argv[]=/opt/start.sh ; ignore_errors=no }")}, "unit-not-understood"),
         ({"machine": show(ExecStart=f"{{ path=/x ; argv[]={BINARY} ; ignore_errors=no }}")}, "no-config"),
         ({"machine": show(Environment="PERIPHERY_CORE_PUBLIC_KEYS=x")}, "key-in-environment"),
-        ({"machine": show(Environment="PERIPHERY_CORE_ADDRESS=https://k")}, "outbound"),
+        ({"machine": show(Environment="PERIPHERY_CORE_ADDRESS=https://k")}, "outbound-unused"),
         ({"machine": {"setting": ["/etc/default/p\tPERIPHERY_LOGGING_LEVEL\twarn"]}}, "logs-too-little"),
         ({"machine": show(Environment="PERIPHERY_CONFIG_PATH=/a PERIPHERY_CONFIG_PATHS=/a")}, "alias-pair"),
-        ({"server": replace(SERVER, connection="outbound")}, "outbound"),
-        ({"server": replace(SERVER, install="container")}, "container-agent"),
-        ({"server": replace(SERVER, install="systemd-user")}, "user-unit"),
+        ({"server": replace(SERVER, connection=Connection.OUTBOUND)}, "agents-url"),
         ({"text": 'passkeys = ["a"]\npasskeys = ["b"]\n'}, "duplicate-key"),
         ({"text": "passkeys = changeme\n"}, "config-broken"),
         ({"text": "passkeys = ['a']\nport = ${PORT}\n"}, "config-broken"),
         ({"text": '[secrets]\ncore_public_keys = ["x"]\n'}, "key-misplaced"),
-        ({"text": 'core_addresses = ["https://k"]\n'}, "outbound"),
+        ({"text": 'core_addresses = ["https://k"]\n'}, "outbound-unused"),
         ({"text": '[logging]\nstdio = "none"\n'}, "logs-too-little"),
         ({"configs": (config(f'core_public_keys = ["{KEY}"]'), config(f'core_public_keys = ["{KEY}"]', "/b.toml"))},
          "keys-in-several-files"),
         ({"configs": (config("core_address = ''"), config("core_addresses = []", "/b.toml"))}, "alias-pair"),
         ({"configs": (config("port: 8120\n", "/etc/komodo/periphery.config.yaml"),)}, "config-not-toml"),
-        ({"agent": AgentRelease(method="script"), "server": replace(SERVER, binary="/opt/periphery")}, "script-path"),
+        (
+            {"agent": AgentRelease(method=AgentMethod.SCRIPT), "server": replace(SERVER, binary="/opt/periphery")},
+            "script-path",
+        ),
     ],
 )  # fmt: skip
 def test_what_forbids_the_upgrade_names_the_way_out(changes: dict[str, Any], code: str) -> None:
     facts = server_facts(survey(**changes))
     assert code in found(facts), facts.findings
-    assert all(f.cure for f in facts.findings if f.severity is Severity.REFUSE)
+    assert all(f.hint for f in facts.findings if f.severity is Severity.REFUSE)
     assert not facts.current
     assert "hunter2" not in repr(facts)
 
@@ -160,12 +166,12 @@ def test_a_spelling_in_the_file_and_another_in_the_environment_is_said_and_stops
     assert "alias-overridden" not in found(facts, Severity.WARN)
 
 
-def test_an_agent_that_is_run_by_its_environment_is_told_what_to_type() -> None:
+def test_an_agent_that_is_configured_by_its_environment_gets_a_command_to_type() -> None:
     facts = server_facts(survey(machine=show(ExecStart=f"{{ path=/x ; argv[]={BINARY} ; ignore_errors=no }}")))
-    cure = next(f.cure for f in facts.findings if f.code == "no-config")
-    assert "touch /etc/komodo/periphery.config.toml" in cure
-    assert r"\nEnvironment=PERIPHERY_CONFIG_PATHS=/etc/komodo/periphery.config.toml\n" in cure
-    assert "systemctl daemon-reload && systemctl restart periphery.service" in cure
+    hint = next(f.hint for f in facts.findings if f.code == "no-config")
+    assert "touch /etc/komodo/periphery.config.toml" in hint
+    assert r"\nEnvironment=PERIPHERY_CONFIG_PATHS=/etc/komodo/periphery.config.toml\n" in hint
+    assert "systemctl daemon-reload && systemctl restart periphery.service" in hint
 
 
 def test_a_config_that_begins_with_a_byte_order_mark_is_read() -> None:
@@ -209,12 +215,10 @@ def test_open_agents_without_a_journal(text: str, settings: dict[str, str], is_o
     assert server_facts(survey(text=text, settings=settings, log=RunLog())).open_today is is_open
 
 
-def test_no_unit_but_a_container_or_a_users_unit_or_nothing() -> None:
+def test_no_unit_but_a_users_unit_or_nothing() -> None:
     gone = {"show": ["Id=periphery.service", "LoadState=not-found", "FragmentPath="]}
-    image = "ghcr.io/moghtech/komodo-periphery:latest"
     for more, code in (
-        ({"container": [image]}, "container-agent"),
-        ({"user_unit": ["/home/a/u"]}, "user-unit"),
+        ({"user_unit": ["ann\t/home/ann/.config/systemd/user/periphery.service"]}, "user-unit"),
         ({}, "no-agent"),
     ):
         facts = server_facts(survey(machine={**gone, **more}, configs=(), files={}))
@@ -239,17 +243,39 @@ def test_on_the_target_and_pinned_is_current() -> None:
     facts = server_facts(survey(text=f'core_public_keys = ["{KEY}"]\n' + TEXT, **v2("2.3.2", (KEY,))))
     assert facts.current
     assert facts.pinned_keys == (KEY,)
-    assert [e.path for e in facts.edits] == [CONFIG], "for the case that it is not Core's key"
+    assert [e.path for e in facts.edits] == [CONFIG, KEY_PATH], "for the case that it is not Core's key"
 
 
 def test_on_the_target_without_a_key_is_not_current() -> None:
     facts = server_facts(survey(**v2("2.3.2", None)))
     assert not facts.current
-    assert len(facts.edits) == 1
+    assert [e.path for e in facts.edits] == [CONFIG, KEY_PATH]
+
+
+@pytest.mark.parametrize(
+    ("root", "path"),
+    [("/srv/komodo/", "/srv/komodo/keys/core.pub"), ("data", ""), ("/srv/a,b", ""), ("/srv/$HOME", "")],
+)
+def test_where_cores_key_is_kept(root: str, path: str) -> None:
+    """Without a folder that can be written as it is read, the key itself is pinned."""
+    facts = server_facts(survey(text=f'root_directory = "{root}"\n{TEXT}'))
+    assert [e.path for e in facts.edits] == [CONFIG, *([path] if path else [])]
+
+
+def test_one_key_in_the_config_of_a_v2_agent_can_be_replaced() -> None:
+    def repinned(*keys: str, version: str = "2.0.0", pin: Pin = Pin.FILE) -> bool:
+        listed = ", ".join(f'"{key}"' for key in keys)
+        made = survey(text=f"core_public_keys = [{listed}]\n", agent=AgentRelease(pin=pin), **v2(version, keys))
+        return bool(server_facts(made).repin)
+
+    assert repinned(KEY)
+    assert not repinned(KEY, pin=Pin.INLINE)
+    assert not repinned(KEY, version="2.3.2"), "nothing is to be done on this server"
+    assert not repinned(KEY, KEY.replace("A", "B", 1)[:-2] + "A=")
 
 
 def test_from_v2_to_a_younger_v2_a_config_that_cannot_be_edited_is_no_refusal_yet() -> None:
-    """It may hold Core's key already; that is judged when the plan is made."""
+    """It may hold Core's key already; that is decided when the plan is made."""
     text = f'core_public_keys = ["{KEY}"]\n[secrets]\ncore_public_keys = ["{KEY}"]\n'
     facts = server_facts(survey(text=text, **v2("2.0.0", (KEY,))))
     assert (facts.current, facts.edits, facts.pinned_keys) == (False, (), (KEY,))
@@ -258,7 +284,7 @@ def test_from_v2_to_a_younger_v2_a_config_that_cannot_be_edited_is_no_refusal_ye
 
 def test_of_several_configs_the_one_with_the_passkeys_is_edited() -> None:
     both = (config(TEXT, "/etc/komodo/a.toml"), config("port = 8121\n", "/etc/komodo/b.toml"))
-    assert [e.path for e in server_facts(survey(configs=both)).edits] == ["/etc/komodo/a.toml"]
+    assert [e.path for e in server_facts(survey(configs=both)).edits] == ["/etc/komodo/a.toml", KEY_PATH]
 
 
 def test_settings_of_the_running_process_have_the_last_word() -> None:
@@ -271,3 +297,11 @@ def test_a_file_that_only_v1_reads_is_not_called_open() -> None:
     assert [f.text for f in facts.findings if f.code == "config-broken"] == [
         f"{CONFIG} has a ${{…}} without quotes (line 2): v1.19 fills it in before it reads the file, v2 skips all of it"
     ]
+
+
+def test_files_that_cannot_be_replaced() -> None:
+    foreign = {"foreign": [f"1000\t{BINARY}", f"1000\t{CONFIG}", "1000\t/etc/komodo/other.config.toml"]}
+    made = server_facts(survey(files=foreign))
+    assert [f.text.split()[0] for f in made.findings if f.code == "file-owner"] == [BINARY, CONFIG]
+    script = server_facts(survey(files=foreign, agent=AgentRelease(method=AgentMethod.SCRIPT)))
+    assert [f.text.split()[0] for f in script.findings if f.code == "file-owner"] == [CONFIG]

@@ -10,7 +10,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from komodo.core_api import CoreApi, join_error, parse_interval
+from komodo.core.answers import join_error, parse_interval
+from komodo.core.api import CoreApi
 from model.errors import CoreAnswered, CoreBusy, CoreRefused, CoreUnreachable
 
 KEY, SECRET = "K_abcdefgh_K", "S_ijklmnop_S"
@@ -198,11 +199,15 @@ async def test_no_answer_is_transient() -> None:
     assert "35925" not in str(caught.value), "a port of ours says nothing to the reader"
 
 
-async def test_proxies_of_the_environment_are_ignored_for_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxies_of_the_environment_are_ignored_for_a_forward_and_for_loopback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
-    async with CoreApi("http://127.0.0.1:9", forwarded=True) as forwarded:
+    async with CoreApi("http://core", socket=Path("/nowhere/forward.sock")) as forwarded:
         assert not forwarded._http.trust_env
+    async with CoreApi("http://127.0.0.1:9") as local:
+        assert not local._http.trust_env
     async with CoreApi("https://komodo.example.com") as public:
         assert public._http.trust_env
 

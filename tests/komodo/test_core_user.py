@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from komodo.core_user import findings
-from komodo.project import Container, parse_containers
+from komodo.core.containers import Container, parse_containers
+from komodo.core.user import findings
 from tests.komodo.inspected import entry
 
 
@@ -36,8 +36,8 @@ def test_a_core_of_its_own_user_needs_a_folder_it_may_write_to(user: str, owner:
     found = findings(core(user), "/opt/komodo/keys", owner, mode)
     assert (found == []) == good
     for finding in found:
-        assert finding.cure.startswith("sudo install -d -m 700 -o ")
-        assert finding.cure.endswith(" /opt/komodo/keys")
+        assert finding.hint.startswith("sudo install -d -m 700 -o ")
+        assert finding.hint.endswith(" /opt/komodo/keys")
 
 
 def test_a_new_volume_is_roots() -> None:

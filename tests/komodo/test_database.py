@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pymongo.errors import AutoReconnect, InvalidName
 
-from komodo.core_settings import (
+from komodo.core.containers import Container, parse_containers
+from komodo.core.database import Database, DatabaseLogin, differences, dumped_counts, login_of
+from komodo.core.settings import (
     AGENT_ALIASES,
     CORE_ALIASES,
     address_problem,
@@ -19,8 +22,6 @@ from komodo.core_settings import (
     setting_findings,
     settings_of,
 )
-from komodo.database import Database, DatabaseLogin, differences, dumped_counts, login_of
-from komodo.project import Container, parse_containers
 from model.errors import DatabaseError, DatabaseUnreachable
 from model.facts import CollectionCount
 from tests.komodo.inspected import CORE_ENV, bind, entry, text
@@ -222,13 +223,13 @@ def test_one_agent_behind_two_addresses() -> None:
 
 
 @pytest.mark.parametrize(("error", "kind"), [(AutoReconnect("reset"), True), (InvalidName("no such"), False)])
-async def test_a_line_that_breaks_in_a_look_may_pass(error: Exception, kind: bool) -> None:
+async def test_a_connection_that_breaks_in_a_read_is_transient(error: Exception, kind: bool) -> None:
     """It must not end an upgrade for good; what the database itself refuses does."""
 
     async def breaks() -> None:
         raise error
 
-    async with Database(DatabaseLogin(host="db"), port=1) as opened:
+    async with Database(DatabaseLogin(host="db"), socket=Path("/nowhere/forward.sock")) as opened:
         with pytest.raises(DatabaseError, match="does not answer") as caught:
             await opened._ask(breaks())
     assert isinstance(caught.value, DatabaseUnreachable) is kind

@@ -20,6 +20,8 @@ COMPOSE = """services:
   periphery:
     image: ghcr.io/moghtech/komodo-periphery:${KOMODO_TAG:-latest}
 """
+KEYS = "    volumes: [./keys:/config/keys]\n"
+COMPOSE_V2 = COMPOSE.replace("  periphery:\n", f"{KEYS}  periphery:\n") + KEYS
 ENV = "KOMODO_TAG=latest\r\nKOMODO_PASSKEY=hunter2\r\nKOMODO_FIRST_SERVER=https://periphery:8120"
 CONFIG = 'passkeys = ["hunter2"]\n[secrets]\nA = "hunter2"\n'
 
@@ -87,13 +89,14 @@ def test_an_older_copy_that_differs_is_kept(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("tag", "suffix"), [("2.0.0", ".bak_v2.0.0"), ("2", ".bak_v2"), ("1.19.5", ".bak_v1")])
-def test_copies_are_named_after_the_version_that_runs(folder: Path, tag: str, suffix: str) -> None:
+def test_copies_are_named_after_the_running_version(folder: Path, tag: str, suffix: str) -> None:
     (folder / ".env").write_text(f"KOMODO_TAG={tag}\n")
+    (folder / "compose.yaml").write_text(COMPOSE_V2)
     data = as_json("--to", "2.3.2", "--write", folder / "compose.yaml", folder / ".env")
     assert [f["backup"].rsplit(".bak")[1] for f in data["files"]] == [suffix.removeprefix(".bak")] * 2
 
 
-def test_a_refused_file_keeps_all_from_being_written(folder: Path) -> None:
+def test_nothing_is_written_where_one_file_is_refused(folder: Path) -> None:
     (folder / "periphery.config.toml").write_text("passkeys = changeme\n")
     before = {p: p.read_bytes() for p in folder.iterdir()}
     result = run("--to", "2.3.2", "--core-public-key", KEY, "--write", *sorted(folder.iterdir()))
@@ -118,7 +121,7 @@ def test_an_env_file_goes_with_its_compose_file(folder: Path) -> None:
 def test_two_projects_are_kept_apart(folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
-    (other / "compose.yaml").write_text(COMPOSE)
+    (other / "compose.yaml").write_text(COMPOSE_V2)
     (other / ".env").write_text("KOMODO_TAG=2.0.0\nKOMODO_FIRST_SERVER_NAME=Local\n")
     data = as_json("--to", "2.3.2", folder / "compose.yaml", folder / ".env", other / "compose.yaml", other / ".env")
     assert "2.0.0 → " in data["files"][3]["reasons"][0]
@@ -126,10 +129,10 @@ def test_two_projects_are_kept_apart(folder: Path, tmp_path: Path) -> None:
     assert len(data["files"][1]["reasons"]) == 2
 
 
-def test_an_env_file_that_was_not_given_is_named(folder: Path) -> None:
+def test_an_env_file_that_was_not_given_is_mentioned(folder: Path) -> None:
     result = run("--to", "2.3.2", folder / "compose.yaml")
-    assert (result.exit_code, "give it too" in result.stderr) == (5, True)
-    assert "give it too" not in run("--to", "2.3.2", folder / "compose.yaml", folder / ".env").stderr
+    assert (result.exit_code, "name it in this command, too" in result.stderr) == (5, True)
+    assert "name it in this command, too" not in run("--to", "2.3.2", folder / "compose.yaml", folder / ".env").stderr
 
 
 def test_files_of_other_kinds(folder: Path) -> None:
@@ -147,7 +150,7 @@ def test_files_of_other_kinds(folder: Path) -> None:
 def test_a_config_needs_the_key(folder: Path) -> None:
     data = as_json("--to", "2.3.2", folder / "periphery.config.toml")
     assert data["exit_code"] == 4
-    assert "--core-public-key" in data["files"][0]["cure"]
+    assert "--core-public-key" in data["files"][0]["hint"]
     (folder / "periphery.config.toml").write_text(f"core_public_keys = ['{KEY}']\n")
     assert as_json("--to", "2.3.2", folder / "periphery.config.toml")["exit_code"] == 0
 
@@ -156,7 +159,7 @@ def test_a_config_needs_the_key(folder: Path) -> None:
     ("key", "said"),
     [(ED25519, "Ed25519"), (KEY[:-3], "cut off"), ("", "empty"), ("file:/x", "reference"), ("-----BEGIN", "PEM")],
 )
-def test_a_wrong_key_is_told_apart(folder: Path, key: str, said: str) -> None:
+def test_each_wrong_key_has_its_message(folder: Path, key: str, said: str) -> None:
     result = run("--to", "2.3.2", "--core-public-key", key, folder / "periphery.config.toml")
     assert (result.exit_code, said in result.output) == (4, True), result.output
 
@@ -185,10 +188,10 @@ def test_every_case_ends_in_one_of_the_three_codes(tmp_path: Path) -> None:
         assert run("--to", "2.3.2", file).exit_code in (0, 4, 5)
 
 
-def test_an_override_file_is_joined_as_compose_does(folder: Path) -> None:
+def test_an_override_file_is_merged_as_compose_does(folder: Path) -> None:
     override = folder / "compose.override.yaml"
     override.write_text("services:\n  core:\n    volumes:\n      - /srv/keys:/config/keys\n")
-    assert "compose.override.yaml lies beside" in run("--to", "2.3.2", folder / "compose.yaml").output
+    assert "compose.override.yaml; name it" in run("--to", "2.3.2", folder / "compose.yaml").output
     shown = as_json("--to", "2.3.2", override, folder / "compose.yaml", folder / ".env")
     assert [f["status"] for f in shown["files"]] == ["unchanged", "changed", "changed"]
     assert shown["files"][1]["diff"].count("/config/keys") == 1  # the agent's

@@ -5,15 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from komodo.compose import edit_compose, pin_agent_key
-from komodo.environment import edit_env, values
+from komodo.compose.agent_key import SetElsewhere, pin_agent_key
+from komodo.compose.edit import edit_compose
+from komodo.files.env import edit_env, values
 from model.errors import EditRefused, KeyRejected
 from tests.komodo import edit_oracle as oracle
 from tests.komodo.edit_compose_cases import CASES, Case
+from tests.komodo.edit_sharing_cases import SHARING
 
+OTHER = "MCowBQYDK2VuAyEAaZgrjGHeF0KJUe0+n77+qAWOg3YzEzXOmQWaRgO3OGQ="
 KEY = "MCowBQYDK2VuAyEATZgrjGHeF0KJUe0+n77+qAWOg3YzEzXOmQWaRgO3OGQ="
-EDITED = {name: case for name, case in CASES.items() if not case.refused}
-REFUSED = {name: case for name, case in CASES.items() if case.refused}
+ALL = {**CASES, **SHARING}
+EDITED = {name: case for name, case in ALL.items() if not case.refused}
+REFUSED = {name: case for name, case in ALL.items() if case.refused}
 
 
 def settled(env: dict[str, str], variables: tuple[str, ...]) -> dict[str, str]:
@@ -31,12 +35,12 @@ def new_lines(before: str, after: str) -> tuple[int, list[str]]:
 
 
 @pytest.mark.parametrize("name", EDITED)
-def test_what_people_write_becomes_exactly_the_target(name: str) -> None:
+def test_images_become_exactly_the_target(name: str) -> None:
     case: Case = EDITED[name]
     edit = edit_compose(case.text, target="2.3.2", env=case.env)
     env = settled(case.env, edit.tag_variables)
     before, after = oracle.komodo_services(case.text, case.env), oracle.komodo_services(edit.text, env)
-    known = [n for n in (edit.core_service, edit.agent_service) if n]
+    known = [n for n in (edit.core_service, *edit.agents) if n]
     assert {n: after[n]["image"] for n in known} == dict(zip(known, case.images, strict=True))
     for service in known:
         assert str(after[service].get("init", True)) in ("True", "yes", "${INIT:-true}"), service
@@ -65,20 +69,21 @@ def test_a_second_edit_changes_nothing(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_not_certain_is_refused_with_the_reason_and_the_lines_to_paste(name: str) -> None:
+def test_refusals_give_the_reason_and_the_lines_to_paste(name: str) -> None:
     case = REFUSED[name]
     with pytest.raises(EditRefused) as refused:
         edit_compose(case.text, target="2.3.2", env=case.env)
-    assert case.refused in refused.value.what
+    assert case.refused in f"{refused.value.what}\n{refused.value.hint}"
     assert (
         "2.3.2" in refused.value.snippet
         or "step back" in case.refused
         or "two names" in case.refused
         or ("PERIPHERY_CONFIG_PATHS" in refused.value.snippet)
+        or "/config/keys" in refused.value.snippet
     )
 
 
-def test_line_ends_and_the_missing_last_one_survive() -> None:
+def test_line_ends_are_kept() -> None:
     crlf = edit_compose(CASES["crlf"].text, target="2.3.2", env={}).text
     assert "\n" not in crlf.replace("\r\n", "")
     bare = edit_compose(CASES["crlf, no final newline"].text, target="2.3.2", env={}).text
@@ -105,7 +110,7 @@ def test_a_declaration_fits_what_is_there(volumes: str) -> None:
     assert edit.text.startswith(volumes[:8])
 
 
-def test_where_the_keys_lie_is_told() -> None:
+def test_where_the_keys_are() -> None:
     bind = edit_compose(CASES["volumes"].text, target="2.3.2", env={})
     assert (bind.keys_source, bind.keys_target, bind.keys_named) == ("./keys", "/config/keys", False)
     there = edit_compose(CASES["keys elsewhere"].text, target="2.3.2", env={})
@@ -152,7 +157,8 @@ def test_every_official_compose_file(official_file: Path) -> None:
         assert not new_lines(text, edit.text)[1]
         assert edit.from_v1 == version.startswith("v1")
         if version.startswith("v2"):
-            assert new_lines(text, edit.text)[0] == len(after)
+            # Where the env file sets the tag, a default of v2 stays.
+            assert new_lines(text, edit.text)[0] == (0 if edit.tag_variables else len(after))
         assert edit_compose(edit.text, target="2.3.2", env=new_env, keys_mount=keys).text == edit.text
 
 
@@ -161,7 +167,8 @@ def test_official_v1_agents_can_be_pinned(official_file: Path) -> None:
     text = official_file.read_bytes().decode()
     pinned = pin_agent_key(text, service="periphery", key=KEY)
     environment = oracle.load(pinned.text)[0]["services"]["periphery"]["environment"]
-    assert environment["PERIPHERY_CORE_PUBLIC_KEYS"] == KEY
+    before = oracle.load(text)[0]["services"]["periphery"].get("environment", {}).get("PERIPHERY_CORE_PUBLIC_KEYS")
+    assert environment["PERIPHERY_CORE_PUBLIC_KEYS"] == ",".join([before, KEY] if before else [KEY])
     assert pin_agent_key(pinned.text, service="periphery", key=KEY).text == pinned.text
 
 
@@ -182,6 +189,19 @@ AGENT = "services:\n  p:\n    image: ghcr.io/moghtech/komodo-periphery:2.3.2\n"
         ("    environment:\n      PERIPHERY_CORE_PUBLIC_KEYS: ''\n", {"PERIPHERY_CORE_PUBLIC_KEYS": KEY}),
         ("    environment:\n      PERIPHERY_CORE_PUBLIC_KEYS: other # c\n", {"PERIPHERY_CORE_PUBLIC_KEYS": KEY}),
         ("    environment:\n      PERIPHERY_CORE_PUBLIC_KEY: other\n", {"PERIPHERY_CORE_PUBLIC_KEY": KEY}),
+        (
+            f"    environment:\n      PERIPHERY_CORE_PUBLIC_KEYS: {OTHER} # c\n",
+            {"PERIPHERY_CORE_PUBLIC_KEYS": f"{OTHER},{KEY}"},
+        ),
+        (
+            f"    environment:\n      PERIPHERY_CORE_PUBLIC_KEYS: '{OTHER}, x'\n",
+            {"PERIPHERY_CORE_PUBLIC_KEYS": f"{OTHER},{KEY}"},
+        ),
+        (f"    environment:\n      PERIPHERY_CORE_PUBLIC_KEYS: ' {KEY}'\n", {"PERIPHERY_CORE_PUBLIC_KEYS": KEY}),
+        (
+            "    environment:\n      - PERIPHERY_CORE_PUBLIC_KEYS=file:/config/keys/core.pub\n",
+            [f"PERIPHERY_CORE_PUBLIC_KEYS=file:/config/keys/core.pub,{KEY}"],
+        ),
         ("    environment:\n      - PERIPHERY_CORE_PUBLIC_KEYS=\n", [f"PERIPHERY_CORE_PUBLIC_KEYS={KEY}"]),
         ("    environment:\n      - 'PERIPHERY_CORE_PUBLIC_KEYS=x'\n", [f"PERIPHERY_CORE_PUBLIC_KEYS={KEY}"]),
     ],
@@ -211,14 +231,15 @@ def test_a_pin_that_would_not_hold_is_refused() -> None:
     with pytest.raises(EditRefused, match="two names"):
         pin_agent_key(both, service="p", key=KEY)
     filed = AGENT + "    env_file: .env\n"
-    with pytest.raises(EditRefused, match="env file of p"):
-        pin_agent_key(filed, service="p", key=KEY, env={"PERIPHERY_CORE_PUBLIC_KEYS": "other"})
-    assert pin_agent_key(filed, service="p", key=KEY, env={"PERIPHERY_CORE_PUBLIC_KEYS": KEY}).text == filed
+    with pytest.raises(SetElsewhere, match="from an env file") as elsewhere:
+        pin_agent_key(filed, service="p", key=KEY, given={"PERIPHERY_CORE_PUBLIC_KEYS": "other"})
+    assert (elsewhere.value.variable, elsewhere.value.fills) == ("PERIPHERY_CORE_PUBLIC_KEYS", False)
+    assert pin_agent_key(filed, service="p", key=KEY, given={"PERIPHERY_CORE_PUBLIC_KEYS": KEY}).text == filed
     for shared in (shared_with_another("[A=b]"), shared_with_another("{A: b}").replace("x-e: &e {A: b}\n", "", 1)):
         at_the_agent = shared.replace("*e\n", "&e {A: b}\n", 1) if "x-e" not in shared else shared
         with pytest.raises(EditRefused, match="shared") as refused:
             pin_agent_key(at_the_agent, service="p", key=KEY)
-        assert refused.value.cure
+        assert refused.value.hint
 
 
 def shared_with_another(environment: str) -> str:
@@ -226,7 +247,7 @@ def shared_with_another(environment: str) -> str:
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_an_environment_that_others_share_is_brought_in_beside_the_key(newline: str) -> None:
+def test_a_shared_environment_is_merged_with_the_key(newline: str) -> None:
     text = shared_with_another("{A: b}").replace("\n", newline)
     edit = pin_agent_key(text, service="p", key=KEY)
     own = f"    environment: *e{newline}  web"
@@ -248,3 +269,14 @@ def test_official_files_as_windows_and_hand_made_copies_have_them(official_file:
     wide = "\n".join(" " * (len(x) - len(x.lstrip(" "))) + x for x in text.split("\n"))
     doubled = "\n".join(" " * (len(x) - len(x.lstrip(" "))) + x for x in plain.split("\n"))
     assert edit_compose(wide, target="2.3.2", env={}).text == doubled
+
+
+@pytest.mark.parametrize("mount", ["${KEYS}:/config/keys", "'~/k:/config/keys:ro'", "{source: k, target: /config}"])
+def test_lines_to_paste_never_move_the_keys(mount: str) -> None:
+    text = (
+        f"services:\n  core:\n    build: .\n    image: ghcr.io/moghtech/komodo-core:1\n    volumes:\n      - {mount}\n"
+    )
+    with pytest.raises(EditRefused) as refused:
+        edit_compose(text, target="2.3.2", env={})
+    assert ":2.3.2" in refused.value.snippet
+    assert "keys" not in refused.value.snippet

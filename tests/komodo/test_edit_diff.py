@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from komodo.compose import edit_compose
-from komodo.diff import LIMIT, masked_diff
-from komodo.environment import edit_env
-from komodo.periphery_config import edit_periphery_config
-from komodo.recognise import kind_of
+from komodo.compose.edit import edit_compose
+from komodo.files.detect import kind_of
+from komodo.files.diff import LIMIT, masked_diff
+from komodo.files.env import edit_env
+from komodo.files.periphery_toml import edit_periphery_config
 
 KEY = "MCowBQYDK2VuAyEATZgrjGHeF0KJUe0+n77+qAWOg3YzEzXOmQWaRgO3OGQ="
 SECRET = "hunter2"

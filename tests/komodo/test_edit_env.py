@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from komodo.environment import TAG_VARIABLE, edit_env, entries, values
+from komodo.files.env import TAG_VARIABLE, edit_env, entries, values
 from model.errors import EditRefused
 
 T = TAG_VARIABLE
@@ -85,19 +85,19 @@ def test_a_variable_may_hold_the_whole_image() -> None:
     assert edit(text, "IMAGE") == "IMAGE=ghcr.io/moghtech/komodo-core:2.3.2 # old\n"
 
 
-def test_the_last_of_duplicates_counts_and_is_named() -> None:
+def test_the_last_of_duplicates_is_edited() -> None:
     edited = edit_env(f"{T}=1\nA=b\n{T}=latest\n", target="2.3.2", tag_variables=(T,))
-    assert "line 3 counts, not line 1" in edited.reasons[0]
+    assert "line 3, which takes precedence over line 1" in edited.reasons[0]
 
 
-def test_a_first_server_that_others_are_made_from_stays() -> None:
+def test_a_first_server_that_others_use_stays() -> None:
     text = "KOMODO_FIRST_SERVER_NAME=Local\nPERIPHERY_CONNECT_AS=${KOMODO_FIRST_SERVER_NAME}\n"
     edited = edit_env(text, target="2.3.2", tag_variables=(T,))
     assert edited.text == text
     assert "PERIPHERY_CONNECT_AS" in edited.notes[0]
 
 
-def test_who_calls_may_know_better_what_runs_today() -> None:
+def test_the_caller_may_know_the_running_version() -> None:
     text = "KOMODO_FIRST_SERVER=x\n"
     assert edit(text, from_v1=False) == text
     assert edit(f"{T}=2\n{text}", from_v1=True) == f"{T}=2.3.2\n# {text}"

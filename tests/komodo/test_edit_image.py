@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from komodo.image import for_target, is_newer, is_v2, komodo_kind, looks_like_komodo, parse, version_of
-from komodo.interpolation import names, resolve
+from komodo.compose.interpolation import names, resolve
+from komodo.compose.reference import for_target, is_newer, komodo_kind, looks_like_komodo, mentions, parse, version_of
 from tests.komodo import edit_oracle as oracle
 
 D = "sha256:" + "0" * 64
@@ -54,10 +54,24 @@ def test_versions(tag: str, version: tuple[int, ...]) -> None:
     assert version_of(tag) == version
 
 
-def test_v2_and_newer() -> None:
-    assert is_v2("a/b:2")
-    assert is_v2("a/b:${T}", {"T": "2.1"})
-    assert not any(is_v2(f"a/b{x}") for x in (":latest", f"@{D}", "", ":1.19.5"))
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("image: ghcr.io/moghtech/komodo-core:latest", ["ghcr.io/moghtech/komodo-core:latest"]),
+        ("Image=ghcr.io/moghtech/komodo-periphery", ["ghcr.io/moghtech/komodo-periphery"]),
+        ("repository: moghtech/komodo-core", ["moghtech/komodo-core"]),
+        ("docker run -d r.lan:5000/moghtech/komodo-core:1", ["r.lan:5000/moghtech/komodo-core:1"]),
+        ("FROM ghcr.io/mbecker20/periphery:latest", ["ghcr.io/mbecker20/periphery:latest"]),
+        ("x: ghcr.io/moghtech/komodo@sha256:ab", ["ghcr.io/moghtech/komodo@sha256:ab"]),
+        ("# see https://github.com/moghtech/komodo/issues/1 or raw.githubusercontent.com/moghtech/komodo/main", []),
+        ("image: ghcr.io/moghtech/komodo-cli:2", []),
+    ],
+)
+def test_lines_that_name_komodos_images(line: str, found: list[str]) -> None:
+    assert mentions(f"a: b\n{line}\n") == [(2, ref) for ref in found]
+
+
+def test_newer() -> None:
     assert is_newer("2.4", "2.3.2")
     assert is_newer("3", "2.3.2")
     assert is_newer("2.3.3", "2.3.2")

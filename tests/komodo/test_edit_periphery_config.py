@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from komodo.periphery_config import edit_periphery_config, inspect
+from komodo.files.periphery_toml import edit_periphery_config, inspect
 from model.errors import EditRefused, KeyRejected
 
 KEY = "MCowBQYDK2VuAyEATZgrjGHeF0KJUe0+n77+qAWOg3YzEzXOmQWaRgO3OGQ="
@@ -59,7 +59,7 @@ def edit(text: str, key: str = KEY) -> str:
         ("core_public_key = ''\r\n", f'core_public_key = ["{KEY}"]\r\n'),
         # other keys stay, ours comes to them
         (f'core_public_keys = ["{OTHER}"] # c\n', f'core_public_keys = ["{KEY}", "{OTHER}"] # c\n'),
-        (f'core_public_keys = [\n  "{OTHER}", # c\n]\n', f'core_public_keys = ["{KEY}",\n  "{OTHER}", # c\n]\n'),
+        (f'core_public_keys = [\n  "{OTHER}", # c\n]\n', f'core_public_keys = [\n  "{KEY}",\n  "{OTHER}", # c\n]\n'),
         (f'core_public_keys = "{OTHER}"\n', f'core_public_keys = "{OTHER}, {KEY}"\n'),
         ('core_public_keys = "file:/a/core.pub"\n', f'core_public_keys = "file:/a/core.pub, {KEY}"\n'),
         ('core_public_keys = ["file:/a/core.pub"]\n', f'core_public_keys = ["{KEY}", "file:/a/core.pub"]\n'),
@@ -76,7 +76,7 @@ def edit(text: str, key: str = KEY) -> str:
         ('core_public_keys = ["""\n  ' + PEM.replace("\n", "\n  ") + '"""]\n', f"{LINE}\n"),
     ],
 )  # fmt: skip
-def test_the_key_stands_where_the_agent_reads_it(before: str, after: str) -> None:
+def test_the_key_is_added_where_the_agent_reads_it(before: str, after: str) -> None:
     assert edit(before) == after
 
 
@@ -85,13 +85,13 @@ def test_the_key_stands_where_the_agent_reads_it(before: str, after: str) -> Non
     [
         ("port = 1\npasskeys = changeme\n", "line 2: passkeys is not TOML", 'passkeys = ["<the passkey of line 2'),
         ("passkeys = [changeme]\n", "accepts any Core today", "passkeys = ["),
-        ("port = 1\nx = 2\nport = 3\n", "port is there twice, on lines 1 and 3", "line 1 and line 3"),
+        ("port = 1\nx = 2\nport = 3\n", "port is set twice, on lines 1 and 3", "line 1 and line 3"),
         (f"{LINE}\nport = 1\n{LINE}\n", "lines 1 and 3", LINE),
-        ("[a]\nx = 1\n[b]\n[a]\n", "[a] is there twice, on lines 1 and 4", LINE),
-        ("[secrets]\na = '1'\na = '2'\n", "a is there twice, on lines 2 and 3", LINE),
+        ("[a]\nx = 1\n[b]\n[a]\n", "[a] is set twice, on lines 1 and 4", LINE),
+        ("[secrets]\na = '1'\na = '2'\n", "a is set twice, on lines 2 and 3", LINE),
         ("core_public_keys = []\ncore_public_key = []\n", "two names", LINE),
         ("disable_container_exec = true\ndisable_container_terminals = true\n", "does not start", LINE),
-        (f"[secrets]\n{LINE}\n", "line 2: core_public_keys stands inside [secrets]", LINE),
+        (f"[secrets]\n{LINE}\n", "line 2: core_public_keys is inside [secrets]", LINE),
         ('{"passkeys": []}\n', "JSON or YAML", LINE),
         ("- passkeys: []\n", "not TOML at line 1", LINE),
         ("passkeys = 'a\nport = 1\n", "passkeys is not TOML", LINE),
@@ -121,7 +121,7 @@ def test_a_plan_is_made_with_the_placeholder() -> None:
     assert planned.replace("{core_public_key}", KEY) == edit('passkeys = ["a"]\n')
 
 
-def test_misplaced_keys_are_told() -> None:
+def test_misplaced_keys_are_noted() -> None:
     edited = edit_periphery_config(f"port = 1\n[logging]\n{LINE}\n", key=KEY)
     assert edited.text == f"port = 1\n{LINE}\n[logging]\n{LINE}\n"
     assert "line 3" in edited.notes[0]
@@ -139,15 +139,12 @@ def test_facts() -> None:
     assert facts.passkeys == ("hunter2",)
     assert "hunter2" not in repr(facts) + str(facts)
     assert facts.alias_pairs == (("disable_container_terminals", "disable_container_exec"),)
-    assert not facts.open_in_v1
-    assert inspect("passkeys = []").open_in_v1
     assert inspect("passkeys = []").passkeys == ()
     assert inspect("").passkeys is None
-    assert inspect("").open_in_v1
     assert inspect('passkeys = "a, b"').passkeys == ("a", "b")
     assert inspect("core_public_keys = ''").core_public_keys == ()
     broken = inspect("port = 1\npasskeys = hunter2\n")
-    assert (broken.loads, broken.error_line, broken.open_in_v1) == (False, 2, True)
+    assert (broken.loads, broken.error_line) == (False, 2)
     assert "hunter2" not in repr(broken)
     assert inspect("a = 1\nb = 2\na = 3").duplicates == (("a", 1, 3),)
 
@@ -165,7 +162,12 @@ TOP = st.sampled_from([
     "core_public_keys = []", f"core_public_keys = ['{OTHER}']", "# core_public_keys = 'x'", "x = { a = [1, 2], b = '#' }",
 ])  # fmt: skip
 TABLES = st.sampled_from(
-    ["[secrets]\nA = 'b'", "[[git_provider]]\ndomain = 'x'", "[logging]\npretty = true\n# end", "# lonely\n\n[a.b]"]
+    [
+        "[secrets]\nA = 'b'\n[secrets.x]",
+        "[[git_provider]]\ndomain = 'x'",
+        "[logging]\npretty = true\n# end",
+        "# lonely\n\n[a.b]",
+    ]
 )
 
 

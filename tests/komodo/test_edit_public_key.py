@@ -50,19 +50,19 @@ def test_a_key_as_komodo_shows_it() -> None:
         (f"{KEY},{KEY}", "more than one"),
         (f"{KEY}\n{KEY}", "more than one"),
         (RSA, "another kind"),
-        ("hunter2", "no public key"),
-        (KEY + "A", "no public key"),
+        ("hunter2", "not a public key"),
+        (KEY + "A", "not a public key"),
         (PLACEHOLDER, "placeholder"),
-        ("MCowBQYDK2VuAyEA" + "!" * 43 + "=", "no public key"),
+        ("MCowBQYDK2VuAyEA" + "!" * 43 + "=", "not a public key"),
     ],
     ids=str.split("nothing blanks quotes ed25519 one-short half start pem private-pem private file two lines rsa word")
     + str.split("one-more placeholder marks"),
 )
-def test_each_mistake_has_its_own_words(text: str, said: str) -> None:
+def test_each_mistake_has_its_message(text: str, said: str) -> None:
     with pytest.raises(KeyRejected) as rejected:
         validate(text)
     assert said in rejected.value.what
-    assert rejected.value.cure
+    assert rejected.value.hint
     assert PRIVATE_LINE not in str(rejected.value)
 
 

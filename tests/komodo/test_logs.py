@@ -75,7 +75,7 @@ def test_passkey_login_is_seen(captures: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "says", "cure"),
+    ("name", "says", "hint"),
     [
         ("v2agent-wrong-key", "failed to validate Core public key", "another Core's key"),
         ("v2agent-passkeys-empty", "Invalid passkey", "by passkey"),
@@ -90,14 +90,14 @@ def test_passkey_login_is_seen(captures: Path) -> None:
         ("v2out-existing-unpriv", "not able to fix", "privileged"),
     ],
 )
-def test_each_failure_has_its_reason_and_a_cure(captures: Path, name: str, says: str, cure: str) -> None:
+def test_each_failure_has_its_reason_and_a_hint(captures: Path, name: str, says: str, hint: str) -> None:
     reason = run(captures, name).reason
     assert says in reason
-    assert cure in logs.cure(reason)
+    assert hint in logs.hint(reason)
 
 
 @pytest.mark.parametrize(
-    ("text", "cure"),
+    ("text", "hint"),
     [
         ("Failed to connect to websocket | url: wss://x:8120/?core=c ← HTTP error: 405 Method Not Allowed", "v1 agent"),
         ("Failed to connect to websocket | url: wss://x:8120//?core=c ← HTTP error: 404 Not Found", "slash"),
@@ -107,8 +107,8 @@ def test_each_failure_has_its_reason_and_a_cure(captures: Path, name: str, says:
         ("HTTP error: 500 Internal Server Error", "two Servers"),
     ],
 )
-def test_cores_error_texts_have_cures(text: str, cure: str) -> None:
-    assert cure in logs.cure(text)
+def test_cores_error_texts_have_hints(text: str, hint: str) -> None:
+    assert hint in logs.hint(text)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from komodo.project import (
+from komodo.core.containers import (
     Container,
     Labelled,
     candidates,
@@ -23,7 +23,7 @@ from komodo.project import (
     without_environment,
 )
 from model.facts import ComposeProject, Finding
-from model.fleet import CoreSpec, HostSpec
+from model.fleet.spec import CoreSpec, HostSpec
 from tests.komodo.inspected import CORE_ENV, V1_LABELS, bind, entry, official, text, volume
 
 SPEC = CoreSpec(host=HostSpec(name="core", address="core"))
@@ -105,10 +105,10 @@ def test_several_files_and_overrides() -> None:
     labelled = labelled_project(found(entries), SPEC)
     assert isinstance(labelled, Labelled)
     assert labelled.files == ("/a/x.yaml", "/a/y.yaml")
-    told = labelled_project(found(entries), spec(project="p", compose_files=("/b/z.yaml",), env_file="/b/.env"))
-    assert isinstance(told, Labelled)
-    assert (told.name, told.files, told.env_files) == ("p", ("/b/z.yaml",), ("/b/.env",))
-    assert "from [core].compose_files" in told.sources[2]
+    reported = labelled_project(found(entries), spec(project="p", compose_files=("/b/z.yaml",), env_file="/b/.env"))
+    assert isinstance(reported, Labelled)
+    assert (reported.name, reported.files, reported.env_files) == ("p", ("/b/z.yaml",), ("/b/.env",))
+    assert "from [core].compose_files" in reported.sources[2]
 
 
 def test_several_cores_are_refused_by_name_unless_one_runs() -> None:
@@ -144,7 +144,7 @@ def test_an_external_database_is_not_found() -> None:
     assert find_database(containers, found(official()), "db.example.com", 27017) is None
 
 
-def test_database_beside_a_core_on_the_hosts_network() -> None:
+def test_database_of_a_core_on_the_hosts_network() -> None:
     entries = [
         entry("core", "ghcr.io/moghtech/komodo-core:1", network_mode="host", networks={"host": ("", [])}),
         entry(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from komodo import releases
 from model.errors import ArtifactError, UpgradeError
-from model.fleet import AgentRelease
+from model.fleet.spec import AgentRelease
 
 ELF = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00"
 
@@ -23,7 +25,7 @@ def test_versions(text: str, numbers: tuple[int, int, int] | None) -> None:
 def test_targets_that_are_no_exact_v2_are_refused(target: str) -> None:
     with pytest.raises(UpgradeError) as caught:
         releases.check_target(target)
-    assert caught.value.cure
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -50,20 +52,21 @@ def test_addresses_and_the_api_they_belong_to() -> None:
 
 def test_the_digest_of_the_right_asset_is_taken() -> None:
     url = releases.asset_url(AgentRelease().url, "2.3.2", "aarch64")
-    release = {
+    release: dict[str, object] = {
         "assets": [
             {"name": "periphery-x86_64", "digest": "sha256:" + "a" * 64},
             {"name": "periphery-aarch64", "digest": "sha256:" + "b" * 64},
         ]
     }
-    assert releases.published_digest(release, url) == "b" * 64
+    assert releases.published_digest(json.dumps(release).encode(), url) == "b" * 64
     for broken in (
         {},
         {"assets": None},
         {"assets": [{"name": "periphery-aarch64"}]},
         {"assets": [{"name": "periphery-aarch64", "digest": "sha256:x"}]},
     ):
-        assert releases.published_digest(broken, url) == ""
+        assert releases.published_digest(json.dumps(broken).encode(), url) == ""
+    assert releases.published_digest(b"[" * 100_000, url) == ""
 
 
 @pytest.mark.parametrize(
@@ -79,7 +82,7 @@ def test_what_is_no_binary_is_refused(head: bytes, size: int, says: str) -> None
     with pytest.raises(ArtifactError) as caught:
         releases.check_artifact(head, size, arch="x86_64", source="https://x/periphery")
     assert says in str(caught.value)
-    assert caught.value.cure
+    assert caught.value.hint
 
 
 def test_a_binary_for_this_machine_passes() -> None:
@@ -104,5 +107,5 @@ def test_old_systems_are_foreseen(glibc: str, openssl3: bool | None, refused: bo
 
 
 def test_what_the_binary_says() -> None:
-    assert releases.version_said("periphery 2.3.2\n") == "2.3.2"
-    assert releases.version_said("./periphery: /lib/libc.so.6: version `GLIBC_2.34' not found") == ""
+    assert releases.printed_version("periphery 2.3.2\n") == "2.3.2"
+    assert releases.printed_version("./periphery: /lib/libc.so.6: version `GLIBC_2.34' not found") == ""

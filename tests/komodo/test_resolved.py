@@ -1,4 +1,4 @@
-"""What compose makes of the files in our shell, beside what runs."""
+"""What compose makes of the files in our shell, compared with what runs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from komodo.project import Container, parse_containers
-from komodo.resolved import findings, resolved_services
+from komodo.core.compose_drift import findings, resolved_services
+from komodo.core.containers import Container, parse_containers
 from tests.komodo.inspected import CORE_ENV, entry
 
 BINDS = [
@@ -60,7 +60,7 @@ def test_what_came_from_somebody_elses_shell_is_refused(text: str, part: str) ->
     assert CORE_ENV["KOMODO_DATABASE_PASSWORD"] not in what
 
 
-def test_edits_that_were_never_brought_up_are_told_by_name() -> None:
+def test_edits_that_were_never_brought_up_are_named() -> None:
     [(code, what)] = found(said({"KOMODO_PASSKEY": "n$$w", "KOMODO_DATABASE_PASSWORD": "s3cr:t/=x"}))
     assert code == "not-brought-up"
     assert "KOMODO_PASSKEY" in what

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from komodo import unit
+from komodo.agent import unit
 
 TEMPLATE = """\
 Restart=on-failure

@@ -1,7 +1,9 @@
-"""Fleet files that are wrong in one way each, and what must be said about them."""
+"""Fleet files with one mistake each, and the error that each must give."""
 # ruff: noqa: E501 - a table
 
 from __future__ import annotations
+
+from model.fleet.values import RELEASES
 
 HEAD = '[fleet]\nname = "prod"\ntarget = "2.3.2"\n'
 CORE = '[core]\nhost = "core.example.net"\n'
@@ -10,10 +12,10 @@ GOOD = HEAD + CORE + SERVER
 
 
 BROKEN: list[tuple[str, str, int, str, str, str]] = [
-    # name, text, line, key, part of what is wrong, part of the cure
+    # name, text, line, key, part of what is wrong, part of the hint
     ("no [core]", HEAD + SERVER, 0, "core", "is missing", "add a [core] table"),
     ("no [fleet]", CORE, 0, "fleet", "is missing", "add a [fleet] table"),
-    ("no target", '[fleet]\nname = "a"\n' + CORE, 1, "fleet.target", "is missing", 'target = "2.3.2"'),
+    ("no target", '[fleet]\nname = "a"\n' + CORE, 1, "fleet.target", "is missing", f'target = "{RELEASES[-1]}"'),
     ("no host", HEAD + "[core]\n", 4, "core.host", "is missing", "host ="),
     ("server without name", HEAD + CORE + '[[server]]\nhost = "a"\n', 6, "server[1].name", "is missing", "name ="),
     ("empty host", HEAD + '[core]\nhost = ""\n', 5, "core.host", "is empty", "give a value"),
@@ -21,17 +23,18 @@ BROKEN: list[tuple[str, str, int, str, str, str]] = [
     ("unknown table", GOOD + '[rollouts]\nwave = 1\n', 9, "rollouts", "is unknown", "did you mean rollout?"),
     ("key in the wrong table", GOOD + 'canary = 2\n', 9, "server[web-1].canary", "is unknown", "below [rollout]"),
     ("name at the top", 'name = "x"\n' + GOOD, 1, "name", "is unknown", "move it below [fleet]"),
+    ("login", GOOD.replace('"10.0.0.11"', '"ops:hunter2@10.0.0.11"'), 8, "server[web-1].host", "a password", 'user = "ops"'),
     ("a password", HEAD + CORE + 'password = "hunter2"\n', 6, "core.password", "is unknown", "password_env"),
     ("an API key", HEAD + CORE + 'api_key = "K_secret_K"\n', 6, "core.api_key", "is unknown", "api_key_env"),
     ("host keys off", HEAD + '[ssh]\nstrict_host_keys = false\n' + CORE, 5, "ssh.strict_host_keys", "unknown", "always"),
     ("bad fleet name", GOOD.replace('"prod"', '"pro d"'), 2, "fleet.name", "cannot be the name", "63 letters"),
-    ("target latest", GOOD.replace("2.3.2", "latest"), 3, "fleet.target", "is no version", 'target = "2.3.2"'),
-    ("target v1", GOOD.replace("2.3.2", "1.19.5"), 3, "fleet.target", "not a v2", 'target = "2.3.2"'),
-    ("target unknown line", GOOD.replace("2.3.2", "2.9"), 3, "fleet.target", "no release", 'target = "2.3.2"'),
+    ("target latest", GOOD.replace("2.3.2", "latest"), 3, "fleet.target", "is no version", f'target = "{RELEASES[-1]}"'),
+    ("target v1", GOOD.replace("2.3.2", "1.19.5"), 3, "fleet.target", "not a v2", f'target = "{RELEASES[-1]}"'),
+    ("target unknown line", GOOD.replace("2.3.2", "2.9"), 3, "fleet.target", "no release", f'target = "{RELEASES[-1]}"'),
     ("target number", GOOD.replace('"2.3.2"', "2.3"), 3, "fleet.target", "is no text", "in quotes"),
     ("user in host", GOOD.replace('"10.0.0.11"', '"ops@10.0.0.11"'), 8, "server[web-1].host", "user name", 'user = "ops"'),
     ("port in host", GOOD.replace('"10.0.0.11"', '"10.0.0.11:22"'), 8, "server[web-1].host", "holds a port", "port = 22"),
-    ("brackets", GOOD.replace('"10.0.0.11"', '"[::1]"'), 8, "server[web-1].host", "brackets", "without brackets"),
+    ("brackets", GOOD.replace('"10.0.0.11"', '"[::1]"'), 8, "server[web-1].host", "is in brackets", "without brackets"),
     ("URL as host", GOOD.replace('"10.0.0.11"', '"ssh://x"'), 8, "server[web-1].host", "is a URL", "SSH connects to"),
     ("option as host", GOOD.replace('"10.0.0.11"', '"-oProxy=x"'), 8, "server[web-1].host", "no host name", "10.0.0.11"),
     ("port as text", GOOD + 'port = "22"\n', 9, "server[web-1].port", "whole number", "port = 1"),
@@ -40,17 +43,22 @@ BROKEN: list[tuple[str, str, int, str, str, str]] = [
     ("sudo clear", GOOD + 'sudo = { password = "hunter2" }\n', 9, "server[web-1].sudo", "in the clear", "password_env"),
     ("sudo two", GOOD + 'sudo = { password_env = "A", password_file = "b" }\n', 9, "server[web-1].sudo", "one of", "sudo ="),
     ("env is a secret", HEAD + CORE + 'api_key_env = "K_abc-123"\napi_secret_env = "S"\n', 6, "core.api_key_env", "not the name", "never the secret"),
-    ("half a key", HEAD + CORE + 'api_key_env = "K"\n', 6, "core.api_key_env", "stands alone", "api_secret_env"),
-    ("two references", HEAD + '[ssh]\npassphrase_env = "A"\npassphrase_file = "b"\n' + CORE, 6, "ssh.passphrase_file", "beside passphrase_env", "keep one"),
+    ("half a key", HEAD + CORE + 'api_key_env = "K"\n', 6, "core.api_key_env", "is set without api_secret", "api_secret_env"),
+    ("two references", HEAD + '[ssh]\npassphrase_env = "A"\npassphrase_file = "b"\n' + CORE, 6, "ssh.passphrase_file", "in addition to passphrase_env", "keep one"),
     ("relative remote path", HEAD + CORE + 'project_dir = "komodo"\n', 6, "core.project_dir", "no absolute path", "begin it with /"),
     ("keys_mount", HEAD + CORE + 'keys_mount = "host"\n', 6, "core.keys_mount", 'is "host"', '"bind", "volume"'),
     ("url with path", HEAD + CORE + 'url = "https://a.b/c"\n', 6, "core.url", "not a plain", "leave it out"),
-    ("together canary", GOOD + '[rollout]\nmode = "together"\ncanary = 1\n', 11, "rollout.canary", "means nothing together", "take out canary"),
-    ("together gates", GOOD + '[rollout]\nmode = "together"\nwave = 2\napprove = "each-wave"\n', 11, "rollout.wave", "gate core alone", "wave, approve"),
-    ("together script", GOOD + '[rollout]\nmode = "together"\n[agent]\nmethod = "script"\n', 12, "agent.method", "cannot be staged", '"binary"'),
-    ("together volume", HEAD + CORE + 'keys_mount = "volume"\n[rollout]\nmode = "together"\n', 6, "core.keys_mount", "no folder", '"bind"'),
-    ("together dead man", GOOD + '[rollout]\nmode = "together"\ndead_man = "4m"\n', 11, "rollout.dead_man", "over before Core", '"315s"'),
-    ("mode", GOOD + '[rollout]\nmode = "all"\n', 10, "rollout.mode", "is no mode", '"together"'),
+    ("all at once: canary", GOOD + '[rollout]\nmode = "all-at-once"\ncanary = 1\n', 11, "rollout.canary", "has no effect with all-at-once", "remove canary"),
+    ("all at once: gates", GOOD + '[rollout]\nmode = "all-at-once"\nwave = 2\napprove = "each-wave"\n', 11, "rollout.wave", "gate core alone", "wave, approve"),
+    ("all at once: script", GOOD + '[rollout]\nmode = "all-at-once"\n[agent]\nmethod = "script"\n', 12, "agent.method", "cannot be staged", '"binary"'),
+    ("all at once: volume", HEAD + CORE + 'keys_mount = "volume"\n[rollout]\nmode = "all-at-once"\n', 6, "core.keys_mount", "no folder", '"bind"'),
+    ("all at once: automatic rollback", GOOD + '[rollout]\nmode = "all-at-once"\nauto_rollback = "4m"\n', 11, "rollout.auto_rollback", "ends before Core", '"315s"'),
+    ("mode", GOOD + '[rollout]\nmode = "all"\n', 10, "rollout.mode", "is no mode", '"all-at-once"'),
+    ("old mode", GOOD + '[rollout]\nmode = "together"\n', 10, "rollout.mode", "is no mode", '"all-at-once", its new name'),
+    ("old timer", GOOD + 'dead_man = "15m"\n', 9, "server[web-1].dead_man", "is unknown", "write auto_rollback"),
+    ("old check", GOOD + '[rollout]\noffline_look = "1m"\n', 10, "rollout.offline_look", "is unknown", "write offline_check"),
+    ("old failure", GOOD + '[rollout]\non_failure = "go-on"\n', 10, "rollout.on_failure", 'is "go-on"', '"continue", its new name'),
+    ("old timing", GOOD + '[clocks]\npoll = "1s"\n', 9, "clocks", "is unknown", "write timing"),
     ("wave zero", GOOD + '[rollout]\nwave = 0\n', 10, "rollout.wave", "no server", "25%"),
     ("wave over all", GOOD + '[rollout]\nwave = "150%"\n', 10, "rollout.wave", "more than all", "25%"),
     ("wave list", GOOD + '[rollout]\nwave = [1]\n', 10, "rollout.wave", "neither", "wave = 2"),
@@ -58,22 +66,22 @@ BROKEN: list[tuple[str, str, int, str, str, str]] = [
     ("approve", GOOD + '[rollout]\napprove = "never"\n', 10, "rollout.approve", 'is "never"', '"each-wave"'),
     ("duration number", GOOD + "[rollout]\ngate_reminder = 4\n", 10, "rollout.gate_reminder", "without a unit", '"4s"'),
     ("duration word", GOOD + '[rollout]\ngate_timeout = "soon"\n', 10, "rollout.gate_timeout", "is no duration", '"90s"'),
-    ("duration zero", GOOD + '[timing]\npoll = "0s"\n', 10, "timing.poll", "no time at all", "more than zero"),
+    ("duration zero", GOOD + '[timing]\npoll = "0s"\n', 10, "timing.poll", "is zero", "more than zero"),
     ("duration long", GOOD + '[timing]\npoll = "400d"\n', 10, "timing.poll", "longer than a year", "366d"),
-    ("dead man", GOOD + '[rollout]\ndead_man = "1m"\n', 10, "rollout.dead_man", 'is "1m", over before', 'at least "135s"'),
-    ("dead man of one", GOOD + 'dead_man = "1s"\n', 9, "server[web-1].dead_man", 'is "1s", over before', '"15m" is good'),
-    ("dead man word", GOOD + 'dead_man = "never"\n', 9, "server[web-1].dead_man", "is no duration", '"90s"'),
+    ("automatic rollback", GOOD + '[rollout]\nauto_rollback = "1m"\n', 10, "rollout.auto_rollback", 'is "1m", which ends before', 'at least "135s"'),
+    ("automatic rollback of one server", GOOD + 'auto_rollback = "1s"\n', 9, "server[web-1].auto_rollback", 'is "1s", which ends before', '"15m" is usual'),
+    ("automatic rollback word", GOOD + 'auto_rollback = "never"\n', 9, "server[web-1].auto_rollback", "is no duration", '"90s"'),
     ("unknown clock", GOOD + '[timing]\npol = "1s"\n', 10, "timing.pol", "is unknown", "did you mean poll?"),
-    ("leave_behind both", GOOD + '[rollout]\nleave_behind = ["web-1"]\n', 10, "rollout.leave_behind", "upgraded too", "take it out"),
-    ("same name", GOOD + '[[server]]\nname = "web-1"\nhost = "b"\n', 10, "server[web-1].name", "there twice", "named once"),
+    ("leave_behind both", GOOD + '[rollout]\nleave_behind = ["web-1"]\n', 10, "rollout.leave_behind", "[[server]] table", "remove it"),
+    ("same name", GOOD + '[[server]]\nname = "web-1"\nhost = "b"\n', 10, "server[web-1].name", "is used twice", "once"),
     ("same agent", GOOD + '[[server]]\nname = "web-2"\nhost = "10.0.0.11"\n', 11, "server[web-2].host", "machine and unit", "own host"),
     ("digest", GOOD + '[agent]\nsha256 = { x86_64 = "abc" }\n', 10, "agent.sha256.x86_64", "no SHA-256", "sha256sum"),
     ("architecture", GOOD + f'[agent.sha256]\narm64 = "{"a" * 64}"\n', 10, "agent.sha256.arm64", "arm64", "x86_64"),
     ("download part", GOOD + '[agent]\nurl = "https://a/{os}"\n', 10, "agent.url", "{os}", "{version} and {arch}"),
-    ("table as text", GOOD + 'verify = "x"\n'.join(["", ""]), 9, "server[web-1].verify", "is unknown", "take it out"),
+    ("table as text", GOOD + 'verify = "x"\n'.join(["", ""]), 9, "server[web-1].verify", "is unknown", "remove it"),
     ("server as table", HEAD + CORE + "[server]\n", 6, "server", "must be a list", "[[server]]"),
     ("key files", GOOD + "key_files = 5\n", 9, "server[web-1].key_files", "neither a path", "key_files ="),
     ("jump", GOOD + 'jump = "a b"\n', 9, "server[web-1].jump", "no jump host", "bastion"),
     ("install", GOOD + 'install = "snap"\n', 9, "server[web-1].install", 'is "snap"', '"systemd"'),
-    ("blank name", GOOD.replace('"web-1"', '" web-1"'), 7, "server[ web-1].name", "blanks", "exactly as Komodo"),
+    ("blank name", GOOD.replace('"web-1"', '" web-1"'), 7, "server[ web-1].name", "blank", "exactly as Komodo"),
 ]  # fmt: skip

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from model.cleaning import rows, unwanted
-from model.folders import FleetFolders, Unwanted
-from tests.model.test_way_back import V2, V23, A, B, C, folder, host
+from model.cleanup import rows, unwanted
+from model.run_folders import FleetFolders, Unwanted
+from tests.model.test_rollback import V2, V23, A, B, C, folder, host
 
 V1 = "1.19.5"
 
 
 def test_what_a_rollback_needs_stays_and_the_rest_may_go() -> None:
-    core = host("core", folder("core", A, V1, V2, keepers=("k-a",)), folder("core", B, V2, V23, keepers=("k-b",)))
+    core = host("core", folder("core", A, V1, V2, image_pins=("k-a",)), folder("core", B, V2, V23, image_pins=("k-b",)))
     web = host(
         "web-1",
         folder("web-1", A, V1, V2),
         folder("web-1", B, V2, V23),
-        folder("web-1", C, V23, in_place=False, state="put back"),
+        folder("web-1", C, V23, in_place=False, state="restored"),
     )
     seen = FleetFolders(core=core, servers=(web, host("web-2", problem="no route")))
     found = rows(seen)
@@ -27,7 +27,7 @@ def test_what_a_rollback_needs_stays_and_the_rest_may_go() -> None:
         ("web-1", C, False),
     ]
     assert unwanted(found) == (
-        Unwanted(name="core", changes=(A,), keepers=("k-a",)),
+        Unwanted(name="core", changes=(A,), image_pins=("k-a",)),
         Unwanted(name="web-1", changes=(A, C)),
     )
     assert [one.changes for one in unwanted(found, also_needed=True)] == [(A, B), (A, B, C)]

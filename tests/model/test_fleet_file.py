@@ -1,4 +1,4 @@
-"""The fleet file: what is right is read, what is wrong is named with line, key and cure, all at once."""
+"""The fleet file: a valid one is read; each mistake is reported with line, key and hint, all at once."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.errors import FleetFileError
-from model.fleet import Clocks, FleetSpec, SecretRef, Sudo
-from model.fleet_file import COMMENTED_EXAMPLE, RELEASES, json_schema, load, parse
-from model.fleet_lines import find_lines
+from model.fleet.file import COMMENTED_EXAMPLE, RELEASES, json_schema, load, parse
+from model.fleet.positions import find_lines
+from model.fleet.spec import FleetSpec, SecretRef, Sudo, Timing
 from tests.model.broken_fleet_files import BROKEN, CORE, GOOD, HEAD, SERVER
 
 
@@ -28,7 +28,7 @@ def refused(text: str) -> FleetFileError:
     return caught.value
 
 
-# --- what is right ----------------------------------------------------------------------------------------------------
+# --- valid files ------------------------------------------------------------------------------------------------------
 
 
 def test_the_example_that_init_writes_is_a_valid_file_and_every_commented_key_is_known() -> None:
@@ -41,13 +41,13 @@ def test_the_example_that_init_writes_is_a_valid_file_and_every_commented_key_is
     assert fleet.core.api_key == SecretRef(env="KOMODO_API_KEY")
 
 
-def test_a_dead_man_timer_is_for_all_or_for_one() -> None:
-    two = SERVER + 'dead_man = "off"\n' + SERVER.replace("web-1", "web-2").replace("10.0.0.11", "10.0.0.12")
-    fleet = read(HEAD + CORE + '[rollout]\ndead_man = "15m"\n' + two)
-    assert [s.dead_man for s in fleet.servers] == [timedelta(), timedelta(minutes=15)]
-    short = read(GOOD + 'dead_man = "20s"\n[timing]\nagent_ready = "5s"\ncore_sees = "15s"\n')
-    assert short.servers[0].dead_man == timedelta(seconds=20)
-    assert read(GOOD).servers[0].dead_man == timedelta()
+def test_the_automatic_rollback_timer_is_set_for_all_servers_or_for_one() -> None:
+    two = SERVER + 'auto_rollback = "off"\n' + SERVER.replace("web-1", "web-2").replace("10.0.0.11", "10.0.0.12")
+    fleet = read(HEAD + CORE + '[rollout]\nauto_rollback = "15m"\n' + two)
+    assert [s.auto_rollback for s in fleet.servers] == [timedelta(), timedelta(minutes=15)]
+    short = read(GOOD + 'auto_rollback = "20s"\n[timing]\nagent_ready = "5s"\ncore_sees = "15s"\n')
+    assert short.servers[0].auto_rollback == timedelta(seconds=20)
+    assert read(GOOD).servers[0].auto_rollback == timedelta()
 
 
 def test_defaults_of_ssh_reach_every_host_and_each_host_may_override() -> None:
@@ -77,7 +77,7 @@ def test_defaults_of_ssh_reach_every_host_and_each_host_may_override() -> None:
 
 def test_everything_has_a_default_that_is_the_models_own() -> None:
     fleet = read(GOOD)
-    assert fleet.clocks == Clocks()
+    assert fleet.timing == Timing()
     assert fleet.server("web-1").unit == "periphery.service"
     assert fleet.rollout.wave == "1"
     assert fleet.source == "/srv/komodo/fleet.toml"
@@ -85,7 +85,7 @@ def test_everything_has_a_default_that_is_the_models_own() -> None:
 
 @pytest.mark.parametrize(
     ("written", "exact"),
-    [("2", "2.3.2"), ("2.3", "2.3.2"), ("2.1", "2.1.2"), ("2.0.0", "2.0.0"), ("v2.3.1", "2.3.1"), ("2.9.7", "2.9.7")],
+    [("2", "2.3.3"), ("2.3", "2.3.3"), ("2.1", "2.1.2"), ("2.0.0", "2.0.0"), ("v2.3.1", "2.3.1"), ("2.9.7", "2.9.7")],
 )
 def test_a_target_becomes_exact(written: str, exact: str) -> None:
     assert read(GOOD.replace("2.3.2", written)).target == exact
@@ -97,7 +97,7 @@ def test_a_target_becomes_exact(written: str, exact: str) -> None:
 )
 def test_durations(written: str, seconds: float) -> None:
     fleet = read(GOOD + f'[timing]\npoll = "{written}"\n')
-    assert fleet.clocks.poll == timedelta(seconds=seconds)
+    assert fleet.timing.poll == timedelta(seconds=seconds)
 
 
 @given(st.integers(1, 86400 * 300))
@@ -105,7 +105,7 @@ def test_a_duration_written_in_any_units_is_the_same(seconds: int) -> None:
     days, rest = divmod(seconds, 86400)
     hours, rest = divmod(rest, 3600)
     text = "".join(f"{n}{unit}" for n, unit in ((days, "d"), (hours, "h"), (rest, "s")) if n)
-    assert read(GOOD + f'[timing]\npoll = "{text}"\n').clocks.poll == timedelta(seconds=seconds)
+    assert read(GOOD + f'[timing]\npoll = "{text}"\n').timing.poll == timedelta(seconds=seconds)
 
 
 def test_load_reads_a_file_and_resolves_from_its_folder(tmp_path: Path) -> None:
@@ -125,17 +125,17 @@ def test_no_secret_can_be_written_so_none_is_carried() -> None:
     assert "pass show sudo" in str(fleet.server("web-1").host.sudo_password)
 
 
-# --- what is wrong ----------------------------------------------------------------------------------------------------
+# --- mistakes ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "text", "line", "key", "what", "cure"), BROKEN, ids=[row[0] for row in BROKEN])
-def test_each_error_names_line_key_and_cure(name: str, text: str, line: int, key: str, what: str, cure: str) -> None:
+@pytest.mark.parametrize(("name", "text", "line", "key", "what", "hint"), BROKEN, ids=[row[0] for row in BROKEN])
+def test_each_error_names_line_key_and_hint(name: str, text: str, line: int, key: str, what: str, hint: str) -> None:
     error = refused(text)
     found = [(p.line, p.key) for p in error.problems]
     assert found == [(line, key)]
     problem = error.problems[0]
     assert what in problem.what or what in problem.key
-    assert cure in problem.cure
+    assert hint in problem.hint
     assert f"{key} {problem.what}" in str(error)
     assert "/srv/komodo/fleet.toml" in str(error)
 
@@ -151,12 +151,12 @@ SYNTAX = [
 ]
 
 
-@pytest.mark.parametrize(("name", "text", "line", "what", "cure"), SYNTAX, ids=[row[0] for row in SYNTAX])
-def test_what_is_no_toml_names_its_line(name: str, text: str, line: int, what: str, cure: str) -> None:
+@pytest.mark.parametrize(("name", "text", "line", "what", "hint"), SYNTAX, ids=[row[0] for row in SYNTAX])
+def test_what_is_no_toml_names_its_line(name: str, text: str, line: int, what: str, hint: str) -> None:
     problem = refused(text).problems[0]
     assert problem.line == line
     assert what in problem.what
-    assert cure in problem.cure
+    assert hint in problem.hint
 
 
 def test_all_errors_come_at_once_in_the_order_of_the_file() -> None:
@@ -181,7 +181,7 @@ def test_no_message_repeats_what_may_be_a_secret(secret: str) -> None:
 def test_files_that_cannot_be_read_say_so(tmp_path: Path) -> None:
     with pytest.raises(FleetFileError, match="no such file") as caught:
         load(tmp_path / "none.toml")
-    assert "komodo-upgrade init" in caught.value.cure
+    assert "komodo-upgrade init" in caught.value.hint
     binary = tmp_path / "binary.toml"
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(FleetFileError, match="not UTF-8"):
@@ -228,7 +228,7 @@ def test_the_schema_knows_every_key_of_the_example_and_nothing_more_is_allowed()
     assert schema["$schema"].startswith("https://json-schema.org/")
     definitions = schema["$defs"]
     assert all(d.get("additionalProperties") is False for d in definitions.values() if d.get("type") == "object")
-    assert set(definitions["TimingTable"]["properties"]) == set(Clocks.__dataclass_fields__)
+    assert set(definitions["TimingTable"]["properties"]) == set(Timing.__dataclass_fields__)
     assert definitions["Ssh"]["properties"]["sudo"]
     json.dumps(schema)
 

@@ -8,25 +8,32 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from model.decisions import Control, ControlVerb, Decision, Recorded, Verdict
 from model.facts import (
     Backup,
     CollectionCount,
+    ComposeProject,
+    ContainerFacts,
     CoreFacts,
     DumpFacts,
+    DumpLabel,
     Finding,
+    Install,
     PlannedEdit,
     SavedFile,
     ServerFacts,
+    ServiceFacts,
     Severity,
 )
-from model.plain import moment, span
+from model.gates import Control, ControlVerb, Decision, Recorded, Verdict
+from model.pages.results import joined, pages_of, shortened
 from model.plan import Plan, bind
-from model.progress import FleetResult, FleetState, ServerOutcome, ServerState
-from model.report import KEEP_BACKUPS, check_command, render_json, render_markdown
+from model.serialization import moment, span, to_json
+from model.status import FleetResult, FleetState, ServerOutcome, ServerState
 from model.steps import CoreKey, Proof, Switched
+from model.text.report import render_json, render_markdown
+from model.text.sections import KEEP_BACKUPS, check_command
 
-NIGHT = datetime(2026, 11, 23, 22, 0, tzinfo=UTC)
+START = datetime(2026, 11, 23, 22, 0, tzinfo=UTC)
 KEY = "MCowBQYDK2VuAyEAfoBqPtoZMI1yotbbUKmJ0C7EzKwDgOyA5R3tjKtmGwA="
 
 
@@ -38,13 +45,13 @@ def backup(host: str, *notes: str) -> Backup:
         folder=folder,
         files=(saved,),
         restore_command=f"sudo sh {folder}/restore.sh",
-        taken_at=NIGHT,
+        taken_at=START,
         notes=notes,
     )
 
 
 def upgraded(name: str) -> ServerOutcome:
-    started = NIGHT + timedelta(minutes=3)
+    started = START + timedelta(minutes=3)
     return ServerOutcome(
         name=name,
         state=ServerState.UPGRADED,
@@ -54,19 +61,23 @@ def upgraded(name: str) -> ServerOutcome:
             version="2.3.2",
             invocation="abcdef0123456789",
             started_at=started,
-            port_silent=timedelta(seconds=0.4),
+            port_downtime=timedelta(seconds=0.4),
             lines=("Komodo Periphery version: v2.3.2",),
         ),
         proof=Proof(
             by_core=True,
             line="22:03:09 Logged in to Komodo Core komodo.example.com websocket",
             confirmed_at=started,
-            dark=timedelta(seconds=21),
+            unmanaged=timedelta(seconds=21),
             unverified=("stats move",),
         ),
         backup=backup(name),
         pinned_key=KEY,
     )
+
+
+PROJECT = ComposeProject(name="komodo", directory="/opt/komodo", files=())
+AGENT = ServiceFacts(service="periphery", container="komodo-periphery-1", image="i", image_id="sha256:1")
 
 
 @pytest.fixture
@@ -75,6 +86,7 @@ def result() -> FleetResult:
     servers = (
         ServerFacts(name="web-1", unit="periphery.service", edits=(edit,)),
         ServerFacts(name="web-2", unit="komodo agent.service"),
+        ServerFacts(name="Local", install=Install.CONTAINER, container=ContainerFacts(project=PROJECT, service=AGENT)),
     )
     core = CoreFacts(version="1.19.5", api=True, edits=(edit,))
     plan = bind(Plan(fleet="prod", target="2.3.2", core=core, servers=servers, waves=(), left_behind=("nas",)))
@@ -87,12 +99,12 @@ def result() -> FleetResult:
         attempt=2,
     )
     dump = DumpFacts(
-        label="final",
+        label=DumpLabel.FINAL,
         path="/d/final.gz",
         bytes=2_500_000,
         sha256="0",
         collections=(CollectionCount(name="Server", documents=3), CollectionCount(name="Update", documents=40)),
-        taken_at=NIGHT,
+        taken_at=START,
         seconds=2.4,
     )
     approved = Decision(gate="core", verdict=Verdict.APPROVE, actor="alice", reason="window\nis open")
@@ -101,22 +113,21 @@ def result() -> FleetResult:
         target="2.3.2",
         change="20261123T220000Z",
         state=FleetState.INCOMPLETE,
-        started_at=NIGHT,
-        ended_at=NIGHT + timedelta(minutes=14, seconds=5),
+        started_at=START,
+        ended_at=START + timedelta(minutes=14, seconds=5),
         plan=plan,
         core_state=ServerState.UPGRADED,
         core_version="2.3.2",
-        core_dark=timedelta(seconds=12),
+        core_downtime=timedelta(seconds=12),
         core_begun=True,
-        keepers=("keep-core-old", "keep-core-new"),
+        image_pins=("keep-core-old", "keep-core-new"),
         key=CoreKey(public_key=KEY, sources=("API GetCoreInfo", "log")),
-        servers=(upgraded("web-1"), failed),
-        core_agent=replace(upgraded("Local"), backup=backup("core")),
+        servers=(upgraded("web-1"), failed, replace(upgraded("Local"), backup=backup("core"))),
         core_backup=backup("core", "the only dump lies on this disk"),
         dumps=(dump,),
-        decisions=(Recorded(decision=approved, at=NIGHT),),
+        decisions=(Recorded(decision=approved, at=START),),
         controls=(Control(verb=ControlVerb.PAUSE, actor="bob", reason="lunch"),),
-        warnings=(Finding(code="schedules", severity=Severity.WARN, subject="core", text="due", cure="wait"),),
+        warnings=(Finding(code="schedules", severity=Severity.WARN, subject="core", text="due", hint="wait"),),
         detail="Core is on 2.3.2; not upgraded: web-2",
     )
 
@@ -130,11 +141,11 @@ def test_markdown_has_for_each_server_what_the_design_names(result: FleetResult)
         "| **Core** | upgraded | 1.19.5 → 2.3.2 | 12 |",
         "| web-1 | upgraded | 1.19.5 → 2.3.2 | 21 |",
         "| web-2 | left on v1 | 1.19.5 |  |",
-        "| nas | left on v1 (on purpose) | | |",
+        "| nas | left on v1 (on purpose) |  |  |",
         "confirmed 2026-11-23 22:03:00 UTC): `22:03:09 Logged in to Komodo Core",
         f"pinned key: `{KEY}`",
-        "out of Core's sight for 21 s",
-        "way back, typed on web-1: `sudo sh /var/lib/komodo-upgrade/prod/20261123T220000Z/restore.sh`",
+        "unmanaged for 21 s",
+        "rollback, typed on web-1: `sudo sh /var/lib/komodo-upgrade/prod/20261123T220000Z/restore.sh`",
         "journalctl -u periphery --since @1795471380 | grep -E 'version:|Logged in|using Passkeys'",
         "docker logs --since 2026-11-23T22:03:00+00:00 abcdef012345 2>&1 | grep -E",
         "dump `final`: `/d/final.gz` (2.5 MB, 43 documents in 2 collections",
@@ -147,7 +158,7 @@ def test_markdown_has_for_each_server_what_the_design_names(result: FleetResult)
         "keep them until 2026-12-07 at least",
         "- attempts: 2",
         "free 300 MB",
-        "on core, together with the folder: `docker rm keep-core-old keep-core-new`",
+        "together with the folder, on core: `docker rm keep-core-old keep-core-new`",
     ):
         assert part in text, part
 
@@ -155,20 +166,19 @@ def test_markdown_has_for_each_server_what_the_design_names(result: FleetResult)
 def test_what_was_not_measured_and_what_is_not_there_any_more_is_left_out(result: FleetResult) -> None:
     [first, *others] = result.servers
     assert first.proof is not None
-    unknown = replace(first, proof=replace(first.proof, dark=timedelta()))
+    unknown = replace(first, proof=replace(first.proof, unmanaged=timedelta()))
     back = replace(
         result,
-        servers=(unknown, *others),
-        core_agent=None,
+        servers=(unknown, others[0]),
         core_begun=False,
         core_state=ServerState.ROLLED_BACK,
         state=FleetState.ROLLED_BACK,
     )
     text = render_markdown(back)
-    assert "out of Core's sight" not in text
+    assert "unmanaged for" not in text
     assert "docker rm" not in text
     incomplete = replace(back, state=FleetState.ROLLBACK_INCOMPLETE)
-    assert "docker rm keep-core-old" in render_markdown(incomplete), "the way back is still open"
+    assert "docker rm keep-core-old" in render_markdown(incomplete), "a rollback is still possible"
 
 
 def test_a_folder_that_two_share_is_named_once(result: FleetResult) -> None:
@@ -176,52 +186,51 @@ def test_a_folder_that_two_share_is_named_once(result: FleetResult) -> None:
     assert lines == ["- Core, Local: `/var/lib/komodo-upgrade/prod/20261123T220000Z` on core"]
 
 
-def test_without_an_api_key_the_report_says_what_to_look_at(result: FleetResult) -> None:
+def test_without_an_api_key_the_report_says_what_to_check(result: FleetResult) -> None:
     assert result.plan
-    blind = replace(result, plan=replace(result.plan, core=replace(result.plan.core, api=False)))
-    assert "no API key was given" in render_markdown(blind)
+    no_api = replace(result, plan=replace(result.plan, core=replace(result.plan.core, api=False)))
+    assert "no API key was given" in render_markdown(no_api)
     assert "no API key was given" not in render_markdown(result)
 
 
-def test_after_a_rollback_no_way_back_is_offered(result: FleetResult) -> None:
+def test_after_a_rollback_no_rollback_is_offered(result: FleetResult) -> None:
     back = replace(
         result,
         state=FleetState.ROLLED_BACK,
         core_state=ServerState.ROLLED_BACK,
         servers=(replace(upgraded("web-1"), state=ServerState.ROLLED_BACK),),
-        core_agent=None,
     )
     text = render_markdown(back)
-    assert "way back" not in text.split("## Backups")[0]
+    assert "rollback, typed" not in text.split("## Backups")[0]
     assert "## Tomorrow" not in text
     assert "Tomorrow" not in text
 
 
 @pytest.mark.parametrize("state", list(FleetState))
 def test_every_end_has_a_headline_even_with_nothing_known(state: FleetState) -> None:
-    bare = FleetResult(fleet="p", target="2.3.2", change="c", state=state, started_at=NIGHT, ended_at=NIGHT)
+    bare = FleetResult(fleet="p", target="2.3.2", change="c", state=state, started_at=START, ended_at=START)
     assert render_markdown(bare).startswith("# Komodo p: ")
     assert json.loads(render_json(bare))["result"]["state"] == state.value
 
 
-def test_refusals_are_listed_with_cures() -> None:
-    refused = Finding(code="no-space", severity=Severity.REFUSE, subject="core", text="full", cure="make room")
+def test_refusals_are_listed_with_hints() -> None:
+    refused = Finding(code="no-space", severity=Severity.REFUSE, subject="core", text="full", hint="free some space")
     bare = FleetResult(
         fleet="p",
         target="2.3.2",
         change="c",
         state=FleetState.REFUSED,
-        started_at=NIGHT,
-        ended_at=NIGHT,
+        started_at=START,
+        ended_at=START,
         refusals=(refused,),
     )
-    assert "## Refused because of\n\n- core: full — make room [no-space]" in render_markdown(bare)
+    assert "## Refused because of\n\n- core: full — free some space [no-space]" in render_markdown(bare)
 
 
 def test_json_has_times_seconds_and_words_and_no_diffs(result: FleetResult) -> None:
     found = json.loads(render_json(result))["result"]
     assert found["started_at"] == "2026-11-23T22:00:00+00:00"
-    assert found["core_dark"] == 12.0
+    assert found["core_downtime"] == 12.0
     assert found["servers"][1]["state"] == "left on v1"
     assert found["plan"]["core"]["edits"][0]["diff"] == ""
     edit = found["plan"]["servers"][0]["edits"][0]
@@ -257,6 +266,29 @@ def test_spans(seconds: float, text: str) -> None:
 
 
 def test_moments_name_their_zone() -> None:
-    assert moment(NIGHT) == "2026-11-23 22:00:00 UTC"
-    assert moment(NIGHT.astimezone(timezone(timedelta(hours=2)))) == "2026-11-24 00:00:00 +0200"
+    assert moment(START) == "2026-11-23 22:00:00 UTC"
+    assert moment(START.astimezone(timezone(timedelta(hours=2)))) == "2026-11-24 00:00:00 +0200"
     assert timedelta(days=7) <= KEEP_BACKUPS
+
+
+def test_pages_hold_everything_once(result: FleetResult) -> None:
+    findings = tuple(Finding(code="c", severity=Severity.WARN, subject=f"web-{n}", text="t") for n in range(5))
+    whole = replace(result, warnings=findings, refusals=findings[:1])
+    pages = pages_of(whole, 2)
+    assert len(pages) == 3
+    assert all(len(page.servers) <= 2 and len(page.warnings) <= 2 for page in pages)
+    assert not pages[1].dumps
+    assert not pages[1].decisions
+    assert joined(pages) == whole
+    assert joined(pages_of(replace(result, plan=None), 2)) == replace(result, plan=None)
+
+
+def test_the_result_of_a_large_fleet_keeps_states_and_proofs(result: FleetResult) -> None:
+    assert shortened(result) == result
+    many = replace(result, servers=tuple(upgraded(f"web-{n}") for n in range(101)))
+    short = shortened(many)
+    assert [(o.name, o.state, o.proof) for o in short.servers] == [(o.name, o.state, o.proof) for o in many.servers]
+    assert short.plan
+    assert many.plan
+    assert (short.plan.digest, short.plan.servers) == (many.plan.digest, ())
+    assert len(to_json(short)) < len(to_json(many)) / 2

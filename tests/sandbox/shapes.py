@@ -7,7 +7,7 @@ from typing import Any
 
 
 def shape(value: Any) -> Any:
-    """Keys and types. A list is the set of its items' shapes, except items with names, which are told apart."""
+    """Keys and types. A list is the set of its items' shapes, except items with names, which are distinguished."""
     if isinstance(value, dict):
         return {key: shape(inner) for key, inner in sorted(value.items())}
     if isinstance(value, list):

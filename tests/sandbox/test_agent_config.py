@@ -1,4 +1,4 @@
-"""The sandbox's agents read their files as the real ones do: folders, byte order marks, backups beside them."""
+"""The sandbox's agents read their files as the real ones do: folders, byte order marks, backups next to them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.agent_config import load
+from sandbox.periphery.config import load
 
 
 @pytest.mark.parametrize("major", [1, 2])

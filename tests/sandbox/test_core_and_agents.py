@@ -8,9 +8,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from sandbox.core import Core, Status
 from sandbox.fleet import Sandbox
 from sandbox.keys import ensure_pair
+from sandbox.komodo_core.core import Core, Status
 from tests.sandbox.conftest import Run, until
 
 

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from sandbox.fleet import Sandbox
-from sandbox.seed_documents import resource
+from sandbox.komodo_core.seed_documents import resource
 from tests.sandbox.conftest import until
 from tests.sandbox.shapes import shape
 

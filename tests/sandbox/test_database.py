@@ -130,7 +130,7 @@ async def test_truncated_archive(fleet: Sandbox, run: Run, database: Any) -> Non
     [
         ("?authSource=admin", "right", "wrong-name", 0, ""),
         ("?authSource=admin", "wrong", "komodo", 1, "AuthenticationFailed"),
-        ("", "right", "komodo", 1, "AuthenticationFailed"),  # the user is looked for in the dumped database
+        ("", "right", "komodo", 1, "AuthenticationFailed"),  # the user is expected in the dumped database
     ],
 )
 async def test_traps(fleet: Sandbox, run: Run, query: str, password: str, database: str, code: int, words: str) -> None:
@@ -140,7 +140,7 @@ async def test_traps(fleet: Sandbox, run: Run, query: str, password: str, databa
     assert done.exit_status == code
     assert words in str(done.stderr)
     assert secret not in str(done.stderr)
-    if not code:  # an empty archive that looks fine
+    if not code:  # an empty archive that seems valid
         assert (await run("core", "gzip -t ~/a.gz")).exit_status == 0
         assert (fleet.hosts["core"].root / "home/ops/a.gz").stat().st_size < 200
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sandbox import compose_model, gotemplate
+from sandbox.docker import compose_model, go_template
 from sandbox.fleet import Sandbox
 from tests.sandbox.conftest import Run, until
 
@@ -105,7 +105,7 @@ async def test_no_project_files(run: Run) -> None:
     assert (done.exit_status, done.stderr) == (1, "no configuration file provided: not found\n")
 
 
-async def test_keepers_cp_exec_and_logs(fleet: Sandbox, run: Run) -> None:
+async def test_image_pins_cp_exec_and_logs(fleet: Sandbox, run: Run) -> None:
     made = await run("core", "sudo -n docker create --name keep-1 ghcr.io/moghtech/komodo-core:2.0.0")
     assert made.exit_status == 0
     assert (await inspect(run, "keep-1"))["State"]["Status"] == "created"
@@ -199,4 +199,4 @@ def test_every_official_compose_file_loads(official_file: Path, tmp_path: Path) 
     ],
 )
 def test_go_templates(template: str, wanted: str) -> None:
-    assert gotemplate.render(template, {"A": {"B": 1}, "L": ["x", "y"], "M": {"a.b": "v"}, "N": []}) == wanted
+    assert go_template.render(template, {"A": {"B": 1}, "L": ["x", "y"], "M": {"a.b": "v"}, "N": []}) == wanted

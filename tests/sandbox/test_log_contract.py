@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import core_log
-from sandbox.agent import Agent, CoreSide
+from sandbox import keys
 from sandbox.fleet import Sandbox
-from sandbox.host import SandboxHost
+from sandbox.komodo_core import log
+from sandbox.machine.host import SandboxHost
+from sandbox.periphery.agent import Agent, CoreSide
 from sandbox.world import World
 from tests.sandbox.conftest import until
 from tests.sandbox.shapes import plain
@@ -81,7 +82,7 @@ def make_agent(case: Case, folder: Path, said: list[str]) -> Agent:
     config.write_text(case.text)
     agent = Agent(
         world=world,
-        host=host,
+        host=host.name,
         version=case.version,
         argv=["--config-path", "/etc/komodo/periphery.config.toml"],
         env=case.env,
@@ -90,8 +91,6 @@ def make_agent(case: Case, folder: Path, said: list[str]) -> Agent:
         locate=host.path,
     )
     key = folder / "etc/komodo/keys/periphery.key"
-    from sandbox import keys
-
     keys.ensure_pair(key)  # the captured agents had run before
     return agent
 
@@ -116,7 +115,7 @@ async def test_agent_says_what_the_real_one_said(name: str, captures: Path, tmp_
         if case.core is not None:
             agent.connect(side(case.core), "wss://127.0.0.1:8120/?core=localhost")
             if name == "v2agent-passkeys-empty":
-                agent.connect(side(case.core), "wss://127.0.0.1:8120/?core=localhost")  # told once
+                agent.connect(side(case.core), "wss://127.0.0.1:8120/?core=localhost")  # configured once
         await agent.stop()
     wanted = file.read_text().splitlines()
     if name == "v2agent-ansi":
@@ -164,7 +163,7 @@ CORE_ENV = {
 def test_core_config_line(version: str, captures: Path) -> None:
     text = (captures / f"logs/core-v{version}-start.log").read_text()
     wanted = next(line for line in text.splitlines() if "CoreConfig {" in line)
-    assert core_log.config(CORE_ENV, version) == wanted[wanted.index("CoreConfig") :]
+    assert log.config(CORE_ENV, version) == wanted[wanted.index("CoreConfig") :]
 
 
 @pytest.mark.parametrize("version", ["1.19.5", "2.0.0", "2.3.2"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sandbox import mongo_tools
+from sandbox.mongo import tools as simulated
 from tests.e2e.standins import tools
 from tests.e2e.standins.parts import Container, Image
 
@@ -18,6 +18,6 @@ def test_an_archive_is_delivered(tmp_path: Path, capfdbinary: pytest.CaptureFixt
     file = tmp_path / "archive"
     call: Any = tools.Call()
     container: Any = Container(Image(tools.VERSION))
-    options = mongo_tools._Options(archive=str(file) if to_a_file else "")
-    assert asyncio.run(mongo_tools._deliver(call, container, options, b"data")) == 0
+    options = simulated._Options(archive=str(file) if to_a_file else "")
+    assert asyncio.run(simulated._deliver(call, container, options, b"data")) == 0
     assert (file.read_bytes() if to_a_file else capfdbinary.readouterr().out) == b"data"

@@ -1,6 +1,6 @@
-"""`make crash-sweep`: every activity call of every scenario interrupted before, during and after, and the table of it.
+"""`make crash-sweep`: interrupts every activity call of every scenario before, during and after it; prints a table.
 
-Narrowed by SWEEP, words that must all be in a cell's name: SWEEP="kill happy dump_database". -j: nights at once.
+Narrowed by SWEEP, words that must all be in a cell's name: SWEEP="kill happy dump_database". -j: runs at the same time.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.sweep.cell_run import ROOT
 from tests.sweep.director import AFTER, BEFORE, CUT, DURING, KILL, SERVER, Seen
-from tests.sweep.night import ROOT
 from tests.sweep.run import ended_by_sigterm
 from tests.sweep.scenarios import SCENARIOS
 
 HOWS = {KILL: "worker killed", CUT: "connection cut", SERVER: "Temporal killed"}
 ROUNDS = 4
-"""Nights for the same cells: one that did not get its turn (too much died beside it) is tried again."""
+"""Runs for the same cells: a cell that was not reached, because too much died before it, is tried again."""
 LONGEST = 900
 MOST = 12
-"""Problems told of one night: the first ones say what happened."""
+"""Problems shown of one run: the first ones explain the rest."""
 
 
 @dataclass
@@ -58,8 +58,8 @@ class Cell:
         return "missed" if not self.met else f"{self.seconds:.1f}"
 
 
-async def night(scenario: str, cells: Iterable[Cell], wanted: dict[str, Any] | None) -> dict[str, Any]:
-    """One night in a process of its own. Its folder stays where something was wrong."""
+async def cell_run(scenario: str, cells: Iterable[Cell], wanted: dict[str, Any] | None) -> dict[str, Any]:
+    """One run in a process of its own. Its folder is kept if there was a problem."""
     folder = Path(tempfile.mkdtemp(prefix=f"sweep-{scenario}-"))
     given = json.dumps({"cells": {cell.name: {"how": cell.how, "job": cell.job} for cell in cells}, "wanted": wanted})
     process = await asyncio.create_subprocess_exec(
@@ -69,27 +69,27 @@ async def night(scenario: str, cells: Iterable[Cell], wanted: dict[str, Any] | N
     )  # fmt: skip
     try:
         out, err = await asyncio.wait_for(process.communicate(given.encode()), LONGEST)
-        told: dict[str, Any] = json.loads(out.splitlines()[-1])
+        reported: dict[str, Any] = json.loads(out.splitlines()[-1])
     except (TimeoutError, ValueError, IndexError) as error:
-        said = f"the night did not tell: {error!r}"
-        return {"problems": [said], "hits": [], "calls": [], "after": {}, "seconds": LONGEST, "folder": str(folder)}
+        problem = f"the run reported nothing: {error!r}"
+        return {"problems": [problem], "hits": [], "calls": [], "after": {}, "seconds": LONGEST, "folder": str(folder)}
     finally:
         if process.returncode is None:
             process.terminate()
             await process.wait()
-    if not told["problems"]:
+    if not reported["problems"]:
         shutil.rmtree(folder, ignore_errors=True)
     elif err:
         (folder / "stderr.log").write_bytes(err)
-    return {**told, "folder": str(folder)}
+    return {**reported, "folder": str(folder)}
 
 
 def cells_of(scenario: str, calls: list[dict[str, Any]]) -> list[Cell]:
     """Every point of every call that is swept in this scenario."""
     found = []
-    for told in calls:
-        call = Seen(told["key"], told["activity"], [tuple(o) for o in told["operations"]])
-        if told["armed"]:
+    for reported in calls:
+        call = Seen(reported["key"], reported["activity"], [tuple(o) for o in reported["operations"]])
+        if reported["armed"]:
             found += [
                 Cell(scenario, how, call.key, point, bool(call.jobs)) for how in HOWS for point in call.points(how)
             ]
@@ -97,12 +97,12 @@ def cells_of(scenario: str, calls: list[dict[str, Any]]) -> list[Cell]:
 
 
 def portions(cells: list[Cell]) -> list[list[Cell]]:
-    """Which cells share a night: each call is interrupted before it, during its first job, or after it.
+    """Which cells share a run: each call is interrupted before it, during its first job, or after it.
 
-    What it does after its first job is interrupted in the nights of the other two: dying before it began left nothing
-    on the host, and dying after it comes last.
+    Its later jobs are interrupted in the runs of the other two: dying before the call left nothing on the host, and
+    dying after it comes last.
     """
-    nights: dict[tuple[str, str, int], list[Cell]] = {}
+    runs: dict[tuple[str, str, int], list[Cell]] = {}
     jobs: dict[tuple[str, str, str], int] = {}
     for cell in cells:
         number = {BEFORE: 1, AFTER: 2}.get(cell.point, 0)
@@ -110,12 +110,12 @@ def portions(cells: list[Cell]) -> list[list[Cell]]:
             place = (cell.scenario, cell.how, cell.call)
             number = jobs.get(place, 0)
             jobs[place] = number + 1
-        nights.setdefault((cell.scenario, cell.how, number), []).append(cell)
-    return list(nights.values())
+        runs.setdefault((cell.scenario, cell.how, number), []).append(cell)
+    return list(runs.values())
 
 
 class Sweep:
-    """All nights, some at once."""
+    """All runs, some at the same time."""
 
     def __init__(self, jobs: int, words: list[str]) -> None:
         self.words = words
@@ -125,18 +125,18 @@ class Sweep:
         self.began = time.monotonic()
 
     def wanted(self, cell: Cell) -> bool:
-        """SWEEP's words."""
+        """Whether the words of SWEEP choose this cell."""
         whole = f"{cell.how} {cell.scenario} {cell.name}"
         return all(word in whole for word in self.words)
 
     def say(self, text: str) -> None:
-        """On the way, to stderr."""
+        """Progress, to stderr."""
         sys.stderr.write(f"{time.monotonic() - self.began:6.0f} s  {text}\n")
 
     async def scenario(self, name: str) -> None:
-        """Undisturbed first; then everything else against it."""
+        """Run it undisturbed, then with interruptions, and compare."""
         async with self.free:
-            calm = await night(name, (), None)
+            calm = await cell_run(name, (), None)
         self.say(f"{name}: undisturbed {calm['seconds']:.0f} s, {len(calm['calls'])} activity calls")
         if calm["problems"]:
             self.broken += [f"{name}, undisturbed ({calm['folder']}): {p}" for p in calm["problems"]]
@@ -146,32 +146,34 @@ class Sweep:
         await asyncio.gather(*(self.portion(portion, calm["after"]) for portion in portions(cells)))
 
     async def portion(self, cells: list[Cell], wanted: dict[str, Any]) -> None:
-        """Nights until each of these cells was met."""
+        """Runs until each of these cells was met."""
         for _ in range(ROUNDS):
             left = [cell for cell in cells if not cell.met]
             if not left:
                 return
             async with self.free:
-                told = await night(cells[0].scenario, left, wanted)
-            met = self.note(left, told)
+                reported = await cell_run(cells[0].scenario, left, wanted)
+            met = self.note(left, reported)
             first = f"{cells[0].scenario}, {HOWS[cells[0].how]}, {cells[0].call} {cells[0].point} …"
-            self.say(f"{first}: {met} of {len(left)} in {told['seconds']:.0f} s; {len(told['problems'])} problems")
+            self.say(
+                f"{first}: {met} of {len(left)} in {reported['seconds']:.0f} s; {len(reported['problems'])} problems"
+            )
             if not met:
                 return
 
-    def note(self, cells: list[Cell], told: dict[str, Any]) -> int:
-        """What a night told about these cells. A problem is a problem of all that was interrupted in it."""
-        hits = {hit["cell"]: hit for hit in told["hits"]}
+    def note(self, cells: list[Cell], reported: dict[str, Any]) -> int:
+        """Record what a run reported about these cells. A problem counts for all cells that it interrupted."""
+        hits = {hit["cell"]: hit for hit in reported["hits"]}
         met = [cell for cell in cells if cell.name in hits]
         for cell in met:
             hit = hits[cell.name]
             cell.met, cell.late, cell.seconds = True, hit["late"], hit["back_after"]
-            cell.problems += told["problems"]
-        if told["problems"]:
-            self.say(f"{told['folder']}: " + "\n    ".join(told["problems"][:MOST]))
+            cell.problems += reported["problems"]
+        if reported["problems"]:
+            self.say(f"{reported['folder']}: " + "\n    ".join(reported["problems"][:MOST]))
             names = ", ".join(cell.name for cell in met)
-            self.broken += [f"{cells[0].scenario}, {HOWS[cells[0].how]} ({told['folder']}; {names}):\n    {p}"
-                            for p in told["problems"][:MOST]]  # fmt: skip
+            self.broken += [f"{cells[0].scenario}, {HOWS[cells[0].how]} ({reported['folder']}; {names}):\n    {p}"
+                            for p in reported["problems"][:MOST]]  # fmt: skip
         return len(met)
 
 
@@ -180,7 +182,7 @@ def table(cells: list[Cell]) -> str:
     columns = [f"{how} {word}" for how in (KILL, CUT) for word in (BEFORE, DURING, AFTER)] + [SERVER]
     lines = []
     for scenario in dict.fromkeys(cell.scenario for cell in cells):
-        lines += [f"\n**{scenario}**: {SCENARIOS[scenario].told}\n", f"| activity | {' | '.join(columns)} |"]
+        lines += [f"\n**{scenario}**: {SCENARIOS[scenario].summary}\n", f"| activity | {' | '.join(columns)} |"]
         lines.append("|---|" + "---|" * len(columns))
         rows: dict[str, dict[str, list[str]]] = {}
         for cell in cells:
@@ -193,13 +195,13 @@ def table(cells: list[Cell]) -> str:
 
 
 def summary(sweep: Sweep) -> str:
-    """What counts."""
+    """The totals, for the end of the report."""
     lines = []
-    for how, told in HOWS.items():
+    for how, reported in HOWS.items():
         cells = [cell for cell in sweep.cells if cell.how == how]
         good = [cell for cell in cells if cell.met and not cell.problems]
         late = sum(cell.late for cell in good)
-        lines.append(f"{told}: {len(good)} of {len(cells)} cells good ({late} just after what they meant to meet)")
+        lines.append(f"{reported}: {len(good)} of {len(cells)} cells good ({late} just after the intended moment)")
     minutes = (time.monotonic() - sweep.began) / 60
     lines.append(f"{minutes:.1f} minutes, {len({cell.call for cell in sweep.cells})} different calls")
     return "\n".join(lines)
@@ -208,7 +210,7 @@ def summary(sweep: Sweep) -> str:
 async def main() -> int:
     """0 when every cell is good."""
     parser = argparse.ArgumentParser(prog="python -m tests.sweep", description=__doc__)
-    parser.add_argument("-j", "--jobs", type=int, default=2, help="nights at the same time")
+    parser.add_argument("-j", "--jobs", type=int, default=2, help="runs at the same time")
     parser.add_argument("--table", type=Path, help="where the table is written, besides to the terminal")
     options = parser.parse_args()
     words = os.environ.get("SWEEP", "").split()

@@ -1,4 +1,4 @@
-"""Who decides where a worker dies: it hears of every moment of every activity call, and keeps the record."""
+"""Decides where a worker dies: it is asked at every moment of every activity call, and keeps the record."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ BEFORE, DURING, AFTER = "before", "during", "after"
 POINTS = (BEFORE, DURING, AFTER)
 KILL, CUT, SERVER = "kill", "cut", "server"
 MOST_TRIES = 4
-"""No call is interrupted in its last try (workflows/options.py: five), also not one that only runs beside."""
+"""No call is interrupted in its last try (workflows/runtime/steps.py: five), nor while another one is in its last."""
 HELD = 0.7
 """Seconds for which a job on a host is held once the next attempt has begun, so that this one attaches to it."""
 
 
 @dataclass
 class Seen:
-    """One activity call, whatever its attempts."""
+    """One activity call, with all its attempts."""
 
     key: str
     activity: str
@@ -32,7 +32,7 @@ class Seen:
     """What it did on hosts in an undisturbed run: (job | run | push | forward, name of the script)."""
     tries: int = 0
     armed: bool = False
-    """It began while calls were being swept."""
+    """It began after `arm`."""
 
     @property
     def jobs(self) -> list[str]:
@@ -56,7 +56,7 @@ class Wanted:
 
     how: str = KILL
     job: bool = False
-    """The call runs a job, so a line that is cut after it is cut at the job's end."""
+    """The call runs a job, so a connection that is cut after it is cut at the job's end."""
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Hit:
     cell: str
     at: float
     late: bool = False
-    """What should have been interrupted had just ended."""
+    """The interruption came just after the intended moment."""
     back_after: float = 0.0
     """Seconds until the call had ended well."""
 
@@ -96,7 +96,7 @@ class Director:
         self._listener = await asyncio.start_unix_server(self._serve, socket)
 
     async def stop(self) -> None:
-        """Let go of everything that is still held."""
+        """Release every job that is still held."""
         for key in list(self._stopped):
             self._go_on(key)
         if self._listener:
@@ -107,54 +107,54 @@ class Director:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
             if line := await reader.readline():
-                answer = await self.heard(json.loads(line))
+                answer = await self.asked(json.loads(line))
                 writer.write(answer.encode() + b"\n")
                 await writer.drain()
         writer.close()
 
-    async def heard(self, told: dict[str, Any]) -> str:
-        """One moment of one call: note it, and say whether its worker dies now."""
-        call = self._call(told)
-        moment, place = told["moment"], (told["run"], told["id"])
+    async def asked(self, reported: dict[str, Any]) -> str:
+        """Record one moment of a call, and answer whether its worker dies now."""
+        call = self._call(reported)
+        moment, place = reported["moment"], (reported["run"], reported["id"])
         if moment == BEFORE:
-            call.tries = max(call.tries, told["try"])
-            self._in_flight[place] = told["try"]
+            call.tries = max(call.tries, reported["try"])
+            self._in_flight[place] = reported["try"]
             if call.key in self._stopped:
                 self._later(HELD, call.key)
-        elif moment == DURING and told["try"] == 1:
-            call.operations.append((told["kind"], told["name"]))
+        elif moment == DURING and reported["try"] == 1:
+            call.operations.append((reported["kind"], reported["name"]))
         elif moment == AFTER:
-            self._ended(call, told)
+            self._ended(call, reported)
             self._in_flight.pop(place, None)
-        cell = self._cell(call, told)
+        cell = self._cell(call, reported)
         if cell is None:
             return "on"
         others = [tries for where, tries in self._in_flight.items() if where != place]
-        if any(tries >= MOST_TRIES for tries in others) or told["try"] >= MOST_TRIES:
+        if any(tries >= MOST_TRIES for tries in others) or reported["try"] >= MOST_TRIES:
             return "on"
-        return await self._strike(cell, call, told)
+        return await self._strike(cell, call, reported)
 
     # --- which call, which cell ---------------------------------------------------------------------------------------
 
-    def _call(self, told: dict[str, Any]) -> Seen:
-        place = (told["run"], told["id"])
+    def _call(self, reported: dict[str, Any]) -> Seen:
+        place = (reported["run"], reported["id"])
         if place not in self._keys:
-            words = [told["activity"], told["target"], told["label"]]
-            name = " ".join(w for w in words if w) + (f" ({told['round']})" if told["round"] > 1 else "")
-            if told["workflow"] not in {"UpgradeFleet", "UpgradeServer"}:
-                name = f"{name} in {told['workflow']}"
+            words = [reported["activity"], reported["target"], reported["label"]]
+            name = " ".join(w for w in words if w) + (f" ({reported['round']})" if reported["round"] > 1 else "")
+            if reported["workflow"] not in {"UpgradeFleet", "UpgradeServer"}:
+                name = f"{name} in {reported['workflow']}"
             number = sum(key == name or key.startswith(f"{name} #") for key in self.calls)
             key = f"{name} #{number + 1}" if number else name
             self._keys[place] = key
-            self.calls[key] = Seen(key, told["activity"], armed=self.armed or told["activity"] in self.early)
+            self.calls[key] = Seen(key, reported["activity"], armed=self.armed or reported["activity"] in self.early)
         return self.calls[self._keys[place]]
 
-    def _cell(self, call: Seen, told: dict[str, Any]) -> str | None:
+    def _cell(self, call: Seen, reported: dict[str, Any]) -> str | None:
         """The wanted cell that this moment is; None: none, or it was hit already."""
-        moment = told["moment"]
+        moment = reported["moment"]
         point = moment
         if moment == DURING:
-            point = f"{DURING} {told['name'] or told['kind']}"
+            point = f"{DURING} {reported['name'] or reported['kind']}"
         elif moment == "ended":
             point = AFTER
         cell = f"{call.key} | {point}"
@@ -168,9 +168,9 @@ class Director:
             return None
         return cell
 
-    def _ended(self, call: Seen, told: dict[str, Any]) -> None:
-        if told.get("raised"):
-            self.raised.append(f"{call.key}, try {told['try']}: {told['raised']}: {told.get('text', '')}")
+    def _ended(self, call: Seen, reported: dict[str, Any]) -> None:
+        if reported.get("raised"):
+            self.raised.append(f"{call.key}, try {reported['try']}: {reported['raised']}: {reported.get('text', '')}")
             return
         for hit in self.hits:
             if hit.cell.startswith(f"{call.key} | ") and not hit.back_after:
@@ -178,9 +178,9 @@ class Director:
 
     # --- what is done to them -----------------------------------------------------------------------------------------
 
-    async def _strike(self, cell: str, call: Seen, told: dict[str, Any]) -> str:
-        self.hits.append(Hit(cell, time.monotonic(), bool(told.get("late"))))
-        job = told.get("place", "") if told["moment"] == DURING and not told.get("late") else ""
+    async def _strike(self, cell: str, call: Seen, reported: dict[str, Any]) -> str:
+        self.hits.append(Hit(cell, time.monotonic(), bool(reported.get("late"))))
+        job = reported.get("place", "") if reported["moment"] == DURING and not reported.get("late") else ""
         if job:
             self._hold(call.key, Path(job))
         how = self.cells[cell].how
@@ -190,7 +190,7 @@ class Director:
             return "die"
         self._later(HELD, call.key)
         if how == CUT:
-            self.cut(told["target"])
+            self.cut(reported["target"])
         else:
             await self.kill_server()
         return "on"

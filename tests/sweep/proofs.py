@@ -1,4 +1,4 @@
-"""What must hold after every night, whatever died in it: held against the same night undisturbed."""
+"""What must hold after every run, whatever died in it, compared with the same run undisturbed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import Any
 
 from temporalio.client import Client, WorkflowExecutionStatus
 
-from model.progress import FleetResult
+from model.status import FleetResult
 from sandbox.fleet import Sandbox
 from sandbox.world import Recorded
-from tests.sweep.night import Night
+from tests.sweep.cell_run import CellRun
 
-INSTALLED = ("etc/komodo", "etc/systemd", "usr/local/bin", "opt")
+INSTALLED = ("etc/komodo", "etc/systemd", "usr/local/bin", "opt", "srv/stack")
 CHATTER = frozenset({"Stats", "Alert"})
 """Collections that Core itself writes all the time."""
 
@@ -35,18 +35,17 @@ class Before:
 
 @dataclass
 class After:
-    """What an undisturbed night and a disturbed one must have in common."""
+    """What an undisturbed run and a disturbed one must have in common."""
 
     state: str = ""
     servers: list[str] = field(default_factory=list)
-    agent: str = ""
     commands: dict[str, dict[str, int]] = field(default_factory=dict)
     tree: dict[str, dict[str, int]] = field(default_factory=dict)
     containers: dict[str, int] = field(default_factory=dict)
     databases: list[str] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     changed: list[str] = field(default_factory=list)
-    """Collections whose documents are not what they were before the night."""
+    """Collections whose documents are not what they were before the run."""
     versions: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
@@ -54,7 +53,7 @@ class After:
 
 
 def installed(sandbox: Sandbox) -> dict[str, str]:
-    """Digest of every file that Komodo's installation consists of; what we put beside them left out."""
+    """Digest of every file that Komodo's installation consists of; except the files that the upgrade adds."""
     found = {}
     for host in sandbox.hosts.values():
         for folder in INSTALLED:
@@ -71,23 +70,22 @@ def documents(sandbox: Sandbox) -> dict[str, list[str]]:
     return {n: sorted(map(repr, sandbox.store.find("komodo", n))) for n in names}
 
 
-def before(night: Night) -> Before:
+def before(run: CellRun) -> Before:
     """To be taken before the upgrade is started."""
-    return Before(installed(night.sandbox), documents(night.sandbox))
+    return Before(installed(run.sandbox), documents(run.sandbox))
 
 
-def after(night: Night, result: FleetResult, was: Before) -> After:
-    """What the night ended with, with everything that differs from run to run by nature made the same."""
-    sandbox = night.sandbox
+def after(run: CellRun, result: FleetResult, was: Before) -> After:
+    """What the run ended with. What differs from run to run by nature is normalized."""
+    sandbox = run.sandbox
     now = documents(sandbox)
     core = sandbox.core
     return After(
         state=str(result.state),
         servers=[str(one.state) for one in result.servers],
-        agent=str(result.core_agent.state) if result.core_agent else "",
         commands={name: dict(sorted(_commands(sandbox, name).items())) for name in sandbox.hosts},
         tree={name: dict(sorted(Counter(_tree(host.root)).items())) for name, host in sandbox.hosts.items()},
-        containers=dict(Counter(f"{_plain(c.name)} {c.image.repository}" for c in sandbox.engine.containers.values())),
+        containers=dict(Counter(_containers(sandbox))),
         databases=sorted(sandbox.store.databases),
         counts={name: len(found) for name, found in now.items()},
         changed=sorted(n for n in {*now, *was.documents} if now.get(n) != was.documents.get(n)),
@@ -99,13 +97,18 @@ def after(night: Night, result: FleetResult, was: Before) -> After:
     )
 
 
+def _containers(sandbox: Sandbox) -> Iterator[str]:
+    for host, engine in sandbox.engines.items():
+        yield from (f"{host}: {_plain(c.name)} {c.image.repository}" for c in engine.containers.values())
+
+
 def _in_general(text: str) -> str:
     """Without numbers, and without the way in which a Core that does not work failed to answer this time."""
     return re.sub(r"\d+", "N", re.sub(r"(through the SSH connection): [^\n]*", r"\1", _plain(text)))
 
 
 def differences(wanted: After, got: After) -> Iterator[str]:
-    """In words: what was not as in the undisturbed night."""
+    """The differences to the undisturbed run, as text."""
     for name, value in vars(wanted).items():
         have = getattr(got, name)
         if name in {"commands", "tree"}:
@@ -123,14 +126,14 @@ def _counted(what: str, wanted: dict[str, Any], got: dict[str, Any]) -> Iterator
             yield f"{what}: {key!r}: {got.get(key, 'none')}, undisturbed {wanted.get(key, 'none')}"
 
 
-async def broken(night: Night, was: Before, *, back: bool) -> list[str]:
+async def broken(run: CellRun, was: Before, *, back: bool) -> list[str]:
     """What may never be, disturbed or not."""
-    sandbox = night.sandbox
+    sandbox = run.sandbox
     found = [f"defect of the sandbox: {one}" for one in sandbox.world.defects]
     found += _left_behind(sandbox)
     found += _backups(sandbox, was)
-    found += await _unfinished(night.client)
-    found += [line async for line in _secrets(night)]
+    found += await _unfinished(run.client)
+    found += [line async for line in _secrets(run)]
     if back:
         now = installed(sandbox)
         found += [f"not as before: {p}" for p in sorted({*now, *was.files}) if now.get(p) != was.files.get(p)]
@@ -145,7 +148,7 @@ def _commands(sandbox: Sandbox, host: str) -> Counter[str]:
 
 
 def _reads(one: Recorded) -> bool:
-    """Counted as a change by the sandbox, though it only looks: a second look is no harm."""
+    """Counted as a change by the sandbox, though it only reads: a second read is harmless."""
     words = [w for w in one.argv if not w.startswith("-")]
     return words[:2] == ["docker", "exec"] and words[3:4] in (["ls"], ["core"], ["periphery"])
 
@@ -169,10 +172,9 @@ def _plain(text: str) -> str:
 
 
 def _tree(root: Path) -> Iterator[str]:
-    """Every file and folder but the stand-ins, the journal, and the records of jobs that were done or voided.
+    """Every file and folder except the stand-ins, the journal, and the records of completed or invalidated jobs.
 
-    (An undo waits for the jobs it undoes and takes their marks away: how often it did is no matter. One that was lost
-    or failed is.)
+    An undo waits for the jobs that it undoes and removes their marks, in any number. Lost and failed jobs count.
     """
     for folder, folders, names in os.walk(root):
         inside = os.path.relpath(folder, root)
@@ -185,13 +187,13 @@ def _tree(root: Path) -> Iterator[str]:
 def _left_behind(sandbox: Sandbox) -> Iterator[str]:
     for host in sandbox.hosts.values():
         state = host.root / "var/lib/komodo-upgrade"
-        yield from (f"{host.name}: a lock is left: {path.name}" for path in state.glob("lock*"))
+        yield from (f"{host.name}: a lock is left over: {path.name}" for path in state.glob("lock*"))
         for path in host.root.rglob("*"):
             if re.search(r"\.komodo-upgrade\.\d+$|\.new$|\.tmp$|\.part$", path.name):
-                yield f"{host.name}: a temporary file is left: {path.relative_to(host.root)}"
+                yield f"{host.name}: a temporary file is left over: {path.relative_to(host.root)}"
             elif stat.S_ISFIFO(path.lstat().st_mode) and (path.name != "living" or "jobs" not in path.parts):
                 # (`living` is part of an ended job's record.)
-                yield f"{host.name}: a pipe is left: {path.relative_to(host.root)}"
+                yield f"{host.name}: a pipe is left over: {path.relative_to(host.root)}"
         yield from (f"{host.name}: a job still runs: {job}" for job in _jobs_alive(host.root))
 
 
@@ -207,7 +209,7 @@ def _jobs_alive(root: Path) -> Iterator[str]:
 
 
 def _backups(sandbox: Sandbox, was: Before) -> Iterator[str]:
-    """Every saved file is, byte for byte, what lay there before."""
+    """Every saved file equals the original, byte for byte."""
     for host in sandbox.hosts.values():
         manifests = list((host.root / "var/lib/komodo-upgrade").glob("*/*/manifest.json"))
         if not manifests:
@@ -217,13 +219,13 @@ def _backups(sandbox: Sandbox, was: Before) -> Iterator[str]:
                 saved = manifest.parent / (entry.get("saved") or entry["saved_as"])
                 original = was.files.get(entry["path"])
                 if original is None:
-                    yield f"{host.name}: {entry['path']} is said to be saved, and was not there"
+                    yield f"{host.name}: {entry['path']} is listed as saved, but did not exist"
                 elif not saved.is_file() or _digest(saved) != original:
-                    yield f"{host.name}: the backup of {entry['path']} is not what lay there"
+                    yield f"{host.name}: the backup of {entry['path']} differs from the original"
         for path in host.root.rglob("*.bak_v1*"):
             original = was.files.get(str(path).partition(".bak_v1")[0])
             if path.is_file() and original and _digest(path) != original:
-                yield f"{host.name}: {path.relative_to(host.root)} is not what lay there"
+                yield f"{host.name}: {path.relative_to(host.root)} differs from the original"
 
 
 def _digest(path: Path) -> str:
@@ -248,27 +250,27 @@ async def scheduled(client: Client) -> int:
     return count
 
 
-async def _secrets(night: Night) -> Any:
-    secrets = [s for s in night.sandbox.secrets if len(s) > 3]
+async def _secrets(run: CellRun) -> Any:
+    secrets = [s for s in run.sandbox.secrets if len(s) > 3]
     wanted = {s: {s.encode(), json.dumps(s)[1:-1].encode()} for s in secrets}
     if not secrets:
         yield "the sandbox has no secrets to look for"
     seen = 0
-    async for run in night.client.list_workflows():
-        history = await night.client.get_workflow_handle(run.id, run_id=run.run_id).fetch_history()
+    async for past in run.client.list_workflows():
+        history = await run.client.get_workflow_handle(past.id, run_id=past.run_id).fetch_history()
         for event in history.events:
-            # As it travels: payloads are plain bytes in it, as are failures, memos and search attributes.
+            # As it is sent: payloads, failures, memos and search attributes are plain bytes in it.
             data = event.SerializeToString()
             seen += b"json/plain" in data
             for forms in wanted.values():
                 if any(form in data for form in forms):
-                    yield f"a secret is in the history of {run.id}, event {event.event_id}"
+                    yield f"a secret is in the history of {past.id}, event {event.event_id}"
     if not seen:
-        yield "no payload was looked at"
+        yield "no payload was read"
     for place, text in (
-        ("the worker's log", night.log.read_bytes()),
-        ("the commands on the hosts", str([one.argv for one in night.sandbox.journal]).encode()),
-        ("SSH command lines", str([host.shells for host in night.sandbox.hosts.values()]).encode()),
+        ("the worker's log", run.log.read_bytes()),
+        ("the commands on the hosts", str([one.argv for one in run.sandbox.journal]).encode()),
+        ("SSH command lines", str([host.shells for host in run.sandbox.hosts.values()]).encode()),
     ):
         if any(form in text for forms in wanted.values() for form in forms):
             yield f"a secret is in {place}"

@@ -1,7 +1,7 @@
-"""A worker that asks, at each moment worth dying in, whether it shall: the production worker with one interceptor more.
+"""A worker that asks at each interesting moment whether it has to die: the production worker with one more interceptor.
 
-`python -m tests.sweep.worker SOCKET ADDRESS` imports everything once and forks; a worker that was killed is followed by
-the next one at once, as a supervisor would do it, without paying for the imports again. It ends with its input.
+`python -m tests.sweep.worker SOCKET ADDRESS` imports everything once and forks. A killed worker is replaced at once, as
+by a supervisor, without importing again. It ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from temporalio.client import Interceptor as ClientInterceptor
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor, Worker
 
 import worker as production
+from hosts.exec.jobs import job_place
 from hosts.host import Completed, Host
-from hosts.jobs import job_place
 from service import logs
 from service.payloads import data_converter
 
 _T = TypeVar("_T")
 GLANCE = 0.002
-"""Seconds between two looks at a job's folder: the simulated hosts' files lie on this machine."""
+"""Seconds between two checks of a job's folder, which is on this machine."""
 
 
 @dataclass
 class Call:
-    """One attempt of one activity call, as the director is told of it."""
+    """One attempt of one activity call, as reported to the director."""
 
     facts: dict[str, Any]
     socket: str
     operations: int = field(default=0)
 
     async def asks(self, moment: str, **more: Any) -> None:
-        """Tell the director where this call is. It may say that this is the end."""
+        """Report to the director where this call is. It may answer that the worker dies."""
         reader, writer = await asyncio.open_unix_connection(self.socket)
         writer.write(json.dumps({**self.facts, "moment": moment, **more}).encode() + b"\n")
         answer = (await reader.readline()).decode().strip()
@@ -61,7 +61,7 @@ _call: ContextVar[Call | None] = ContextVar("call", default=None)
 
 
 class Asking(ClientInterceptor, Interceptor):
-    """Given to the client, from where the worker takes it: outside of everything that the worker itself wraps."""
+    """Given to the client, from which the worker takes it, so it is outside of the worker's own interceptors."""
 
     def __init__(self, socket: str) -> None:
         self.socket = socket
@@ -89,7 +89,7 @@ class _Inbound(ActivityInboundInterceptor):
 
 
 def _facts(argument: Any) -> dict[str, Any]:
-    """What tells one call from another, the same in every run of the same upgrade."""
+    """What identifies a call, the same in every run of the same upgrade."""
     info = activity.info()
     op = getattr(argument, "op", None)
     server = getattr(argument, "server", None)
@@ -108,24 +108,24 @@ def _facts(argument: Any) -> dict[str, Any]:
     }
 
 
-# --- what goes on on a host ------------------------------------------------------------------------------------------
+# --- operations on hosts ------------------------------------------------------------------------------------------
 
 
 def watch_hosts() -> None:
-    """Put our questions around everything that reaches a host."""
+    """Ask the director around every operation on a host."""
     whole_job, whole_run, whole_push, whole_forward = Host.job, Host.run, Host.push, Host.forward
 
-    async def job(self: Host, op: str, folder: str, script: Any, *args: str, **rest: Any) -> Completed:
+    async def job(self: Host, op: str, folder: str, script: Any, **rest: Any) -> Completed:
         call = _call.get()
-        work = asyncio.ensure_future(whole_job(self, op, folder, script, *args, **rest))
+        work = asyncio.ensure_future(whole_job(self, op, folder, script, **rest))
         if call is None:
             plain: Completed = await work
             return plain
         place = Path(job_place(op, folder, rest["change"]).path)
-        return await _accompanied(work, _look_at_job(call, work, place, script.name))
+        return await _accompanied(work, _observe_job(call, work, place, script.name))
 
-    async def run(self: Host, script: Any, *args: str, **rest: Any) -> Completed:
-        return await _in_flight(asyncio.ensure_future(whole_run(self, script, *args, **rest)), "run", script.name)
+    async def run(self: Host, script: Any, **rest: Any) -> Completed:
+        return await _in_flight(asyncio.ensure_future(whole_run(self, script, **rest)), "run", script.name)
 
     async def push(self: Host, local: Path, remote: str, **rest: Any) -> None:
         await _in_flight(asyncio.ensure_future(whole_push(self, local, remote, **rest)), "push", Path(remote).name)
@@ -146,20 +146,20 @@ async def _ask(call: Call, kind: str, name: str, **more: Any) -> None:
 
 
 async def _in_flight(work: asyncio.Future[_T], kind: str, name: str) -> _T:
-    """A read, or a file on its way: asked a moment after it was sent."""
+    """A read or a transfer: the director is asked a moment after it was sent."""
     call = _call.get()
     if call is None:
         return await work
 
-    async def look() -> None:
+    async def watch() -> None:
         await asyncio.wait({work}, timeout=0.01)
         await _ask(call, kind, name, late=work.done())
 
-    return await _accompanied(work, look())
+    return await _accompanied(work, watch())
 
 
-async def _look_at_job(call: Call, work: asyncio.Future[Completed], place: Path, name: str) -> None:
-    """Once its script has begun, and once more when it has ended and its result is on the way."""
+async def _observe_job(call: Call, work: asyncio.Future[Completed], place: Path, name: str) -> None:
+    """Ask once its script has begun, and again when it has ended and its result is being sent."""
     asked = False
     while True:
         ended = _has_ended(place)
@@ -177,9 +177,9 @@ def _has_ended(job: Path) -> bool:
     return any(job.glob("rc.*"))
 
 
-async def _accompanied(work: asyncio.Future[_T], look: Coroutine[Any, Any, None]) -> _T:
-    """`work`, with somebody who looks on; cancelled, both end."""
-    both: tuple[asyncio.Future[Any], ...] = (work, asyncio.ensure_future(look))
+async def _accompanied(work: asyncio.Future[_T], watch: Coroutine[Any, Any, None]) -> _T:
+    """Await `work` while `watch` observes it; when cancelled, both end."""
+    both: tuple[asyncio.Future[Any], ...] = (work, asyncio.ensure_future(watch))
     try:
         await asyncio.wait(both)
         return await work
@@ -191,7 +191,7 @@ async def _accompanied(work: asyncio.Future[_T], look: Coroutine[Any, Any, None]
                     await one
 
 
-# --- one worker after the other ---------------------------------------------------------------------------------------
+# --- one worker after another ---------------------------------------------------------------------------------------
 
 
 async def serve(socket: str, address: str) -> None:
@@ -199,7 +199,7 @@ async def serve(socket: str, address: str) -> None:
     client = await Client.connect(
         address, data_converter=data_converter, interceptors=[Asking(socket)], connect_timeout=timedelta(seconds=30)
     )
-    # A dead worker's sticky queue is given up after half a second: most of what a sweep would wait for.
+    # The sticky queue of a dead worker is abandoned after 0.5 s: a sweep would wait mostly for that.
     vars(production)["Worker"] = functools.partial(_Quick, sticky=timedelta(seconds=0.5))
     async with production.serving(client):
         logging.getLogger("sweep").info("worker %d polls", os.getpid())
@@ -243,10 +243,10 @@ def main() -> None:
             os.read(woken, 4096)
             gone, status = os.waitpid(pid, os.WNOHANG)
             if gone:
-                logging.getLogger("sweep").info("worker %d is gone: %s", pid, status)
+                logging.getLogger("sweep").info("worker %d ended: %s", pid, status)
                 pid = 0
                 if status != signal.SIGKILL:
-                    time.sleep(0.3)  # it did not come up: most likely its server is not there yet
+                    time.sleep(0.3)  # it did not start, most likely because its server does not run yet
         if 0 in ready and not os.read(0, 4096):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

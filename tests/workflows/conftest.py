@@ -1,14 +1,14 @@
-"""One time-skipping server per test (a stuck step would freeze the clock of the next), one real server for the rest."""
+"""A time-skipping server per test, because a stuck step would freeze the clock of the next; one real server for all."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from temporalio.testing import WorkflowEnvironment
 
 from tests.workflows.doubles import Doubles
-from tests.workflows.driver import Driver, local_server, skipping_server
+from tests.workflows.driver import Driver, LocalServer, skipping_server
 
 
 @pytest.fixture
@@ -22,9 +22,18 @@ async def skipping() -> AsyncIterator[WorkflowEnvironment]:
         yield env
 
 
+@pytest.fixture(scope="session")
+def local_server() -> Iterator[LocalServer]:
+    server = LocalServer()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
 @pytest.fixture
-async def real() -> AsyncIterator[WorkflowEnvironment]:
-    async with await local_server() as env:
+async def real(local_server: LocalServer) -> AsyncIterator[WorkflowEnvironment]:
+    async with local_server.connect() as env:
         yield env
 
 

@@ -1,4 +1,4 @@
-"""Activities by name that play a fleet: they record every call, and fail, drift or wait where a test says so."""
+"""Doubles of all activities: they record every call, and fail, drift or wait as a test requires."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from typing import Any
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from activities import contracts
+from activities.contracts import Contract
 from model.facts import (
     Backup,
     CollectionCount,
     ComposeProject,
     CoreFacts,
-    DatabasePrint,
+    DatabaseFacts,
+    DatabaseFingerprint,
     DumpFacts,
     DumpProof,
     Finding,
@@ -24,41 +27,43 @@ from model.facts import (
     ServerFacts,
     ServiceFacts,
     Severity,
+    agent_backup,
 )
-from model.fleet import Clocks, CoreSpec, FleetSpec, HostSpec, Rollout, ServerSpec
-from model.folders import Cleaned, CleanHost, HostFolders, LookAtFolders
+from model.fleet.spec import CoreSpec, FleetSpec, HostSpec, Rollout, ServerSpec, Timing
+from model.run_folders import Cleaned, CleanHost, HostFolders, ScanHost
 from model.steps import (
     Armed,
+    AutoRollback,
     CoreKey,
     CoreStarted,
     CoreStep,
-    DeadMan,
     Done,
+    DumpDatabase,
+    DumpStep,
+    FingerprintDatabase,
     Notice,
     PostChecks,
     Proof,
     Recheck,
-    ReleaseHosts,
     Restored,
-    SaveReport,
     ServerStep,
     StagedAgent,
     StagedCore,
-    SurveyCore,
     SurveyServer,
     Switched,
     VerifyServer,
 )
-from model.watch import SaveWatch, WatchLook, WatchStep
+from model.watch import WatchCheck
 
 NOW = datetime(2026, 11, 23, 22, 15, tzinfo=UTC)
 CHANGE = "20261123T221500Z"
 KEY = "MCowBQYDK2VuAyEAb1kVSVIz3DHlPwyWEsnPFa0rPLnJNHrSHZmVLEv2Wz4="
 OLD, NEW = "1.19.5", "2.3.2"
-QUICK = Clocks(retry=timedelta(milliseconds=20), poll=timedelta(milliseconds=20), heartbeat=timedelta(seconds=5))
+_COLLECTIONS = (CollectionCount(name="Server", documents=3), CollectionCount(name="Stack", documents=39))
+QUICK = Timing(retry=timedelta(milliseconds=20), poll=timedelta(milliseconds=20), heartbeat=timedelta(seconds=5))
 
 
-def fleet(servers: int = 3, *, clocks: Clocks = QUICK, **rollout: Any) -> FleetSpec:
+def fleet(servers: int = 3, *, timing: Timing = QUICK, **rollout: Any) -> FleetSpec:
     names = [f"web-{i}" for i in range(1, servers + 1)]
     return FleetSpec(
         name="prod",
@@ -66,13 +71,13 @@ def fleet(servers: int = 3, *, clocks: Clocks = QUICK, **rollout: Any) -> FleetS
         core=CoreSpec(host=HostSpec(name="core", address="core.example.net")),
         servers=tuple(ServerSpec(name=n, host=HostSpec(name=n, address=f"{n}.example.net")) for n in names),
         rollout=Rollout(**rollout),
-        clocks=clocks,
+        timing=timing,
     )
 
 
 def together_fleet(servers: int = 3, **rollout: Any) -> FleetSpec:
-    """As the fleet file's `mode = "together"` is read."""
-    return fleet(servers, mode="together", canary=0, wave="100%", approve="core-only", **rollout)
+    """As the fleet file's `mode = "all-at-once"` is read."""
+    return fleet(servers, mode="all-at-once", canary=0, wave="100%", approve="core-only", **rollout)
 
 
 def core_facts(*, agent: bool = False, current: bool = False) -> CoreFacts:
@@ -85,7 +90,7 @@ def core_facts(*, agent: bool = False, current: bool = False) -> CoreFacts:
         version=version,
         target_image=f"ghcr.io/moghtech/komodo-core:{NEW}",
     )
-    beside = replace(service, service="periphery", container="komodo-periphery-1", version=OLD)
+    agent_service = replace(service, service="periphery", container="komodo-periphery-1", version=OLD)
     edit = PlannedEdit(
         path="/opt/komodo/compose.yaml", kind="compose", base_sha256="a", result_sha256="b", diff="-x\n+y"
     )
@@ -94,9 +99,10 @@ def core_facts(*, agent: bool = False, current: bool = False) -> CoreFacts:
         current=current,
         version=version,
         core=service,
-        agent=beside if agent else None,
+        agent=agent_service if agent else None,
         agent_server="Local" if agent else "",
         project=ComposeProject(name="komodo", directory="/opt/komodo", files=("/opt/komodo/compose.yaml",)),
+        database=DatabaseFacts(container="komodo-mongo-1", address="mongo:27017", has_mongodump=True),
         api=True,
         edits=() if current else (edit,),
     )
@@ -119,7 +125,7 @@ def server_facts(name: str, *, binary: str = "v1", current: bool = False) -> Ser
 
 
 def refusal(subject: str, text: str = "no space left") -> Finding:
-    return Finding(code="space", severity=Severity.REFUSE, subject=subject, text=text, cure="make some")
+    return Finding(code="space", severity=Severity.REFUSE, subject=subject, text=text, hint="make some")
 
 
 def broken(kind: str, text: str = "", *, transient: bool = False) -> ApplicationError:
@@ -143,6 +149,8 @@ class Hold:
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     go: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: bool = False
+    ends_anyway: bool = False
+    """It ends well in spite of a cancel, as a step that had almost ended."""
 
 
 class Doubles:
@@ -157,17 +165,17 @@ class Doubles:
         self._plays: dict[tuple[str, str], list[Any]] = {}
         self._holds: dict[tuple[str, str], Hold] = {}
 
-    # --- what a test says ---------------------------------------------------------------------------------------------
+    # --- set by a test ------------------------------------------------------------------------------------------------
 
     def play(self, name: str, target: str, *plays: Any) -> None:
-        """What the next calls do: raise an exception, return a value, or None for the usual answer."""
+        """Set the next calls: an exception to raise, a value to return, or None for the usual answer."""
         self._plays.setdefault((name, target), []).extend(plays)
 
     def hold(self, name: str, target: str) -> Hold:
         hold = self._holds[name, target] = Hold()
         return hold
 
-    # --- what a test reads --------------------------------------------------------------------------------------------
+    # --- read by a test -----------------------------------------------------------------------------------------------
 
     def names(self, *, but: tuple[str, ...] = ("notify",)) -> list[str]:
         return [call.name for call in self.calls if call.name not in but]
@@ -196,65 +204,35 @@ class Doubles:
         return usual(given) if play is None else play
 
     def activities(self) -> list[Callable[..., Any]]:
-        core, server = CoreStep, ServerStep
-        started = CoreStarted(version=NEW, started_at=NOW, dark=timedelta(seconds=9))
-        old = replace(started, version=OLD)
-        key = CoreKey(public_key=KEY, sources=("API GetCoreInfo",))
-        done, still = Done(), Recheck()
-        return [
-            self._make("survey_core", SurveyCore, CoreFacts, lambda _: self.core),
-            self._make("survey_server", SurveyServer, ServerFacts, self._survey),
-            self._make("recheck_core", core, Recheck, lambda _: still),
-            self._make("recheck_server", server, Recheck, lambda _: still),
-            self._make("check_rollback", core, Recheck, lambda _: still),
-            self._make("check_server_rollback", server, Recheck, lambda _: still),
-            self._make("back_up_core", core, Backup, lambda _: backup_of("core")),
-            self._make("dump_database", core, DumpFacts, _dump),
-            self._make("prove_dump", core, DumpFacts, _prove),
-            self._make("fingerprint_database", core, DatabasePrint, _print),
-            self._make("downgrade_database", core, Done, lambda _: done),
-            self._make("stage_core", core, StagedCore, lambda _: StagedCore(images=("new",), keepers=("keep-1",))),
-            self._make("stage_core_key", core, CoreKey, lambda _: replace(key, sources=("made beforehand",))),
-            self._make("stop_core", core, Done, lambda _: done),
-            self._make("write_core_files", core, Done, lambda _: done),
-            self._make("start_core", core, CoreStarted, lambda _: started),
-            self._make("read_core_key", core, CoreKey, lambda _: key),
-            self._make("switch_core_agent", core, Switched, lambda _: _switched()),
-            self._make("post_checks", core, PostChecks, lambda _: PostChecks()),
-            self._make("restore_database", core, Done, lambda _: done),
-            self._make("restore_core_files", core, Done, lambda _: done),
-            self._make("start_old_core", core, CoreStarted, lambda _: old),
-            self._make("return_to_new_core", core, CoreStarted, lambda _: started),
-            self._make("restore_core_agent", core, Restored, lambda _: _restored()),
-            self._make("back_up_server", server, Backup, lambda step: backup_of(step.server.name)),
-            self._make("stage_server", server, StagedAgent, _stage),
-            self._make("switch_server", server, Switched, lambda _: _switched()),
-            self._make("verify_server", VerifyServer, Proof, _proof),
-            self._make("look_at_dead_man", server, DeadMan, lambda _: DeadMan(state=Armed.ARMED)),
-            self._make("disarm_dead_man", server, DeadMan, lambda _: DeadMan(state=Armed.DISARMED)),
-            self._make("restore_server", server, Restored, lambda _: _restored()),
-            self._make("release_host", ReleaseHosts, Done, lambda _: done),
-            self._make("look_at_folders", LookAtFolders, HostFolders, self._folders),
-            self._make("clean_host", CleanHost, Cleaned, _cleaned),
-            self._make("save_report", SaveReport, Done, lambda _: done),
-            self._make("watch_fleet", WatchStep, WatchLook, lambda _: WatchLook()),
-            self._make("save_watch", SaveWatch, Done, lambda _: done),
-            self._make("notify", Notice, Done, self._notify),
-        ]
+        return [self._make(contract) for contract in contracts.TABLE]
 
-    def _make(self, name: str, takes: type, gives: type, usual: Callable[[Any], Any]) -> Callable[..., Any]:
+    def _make(self, contract: Contract[Any, Any]) -> Callable[..., Any]:
         async def act(given):  # type: ignore[no-untyped-def]
-            return await self._do(name, given, usual)
+            return await self._do(contract.name, given, self._usual(contract))
 
-        act.__annotations__ = {"given": takes, "return": gives}
-        return activity.defn(name=name)(act)
+        act.__annotations__ = {"given": contract.input, "return": contract.result}
+        return activity.defn(name=contract.name)(act)
+
+    def _usual(self, contract: Contract[Any, Any]) -> Callable[[Any], Any]:
+        """The answer of an activity that no test has changed: by its contract, else by the type of its result."""
+        special: dict[Contract[Any, Any], Callable[[Any], Any]] = {
+            contracts.SURVEY_CORE: lambda _: self.core,
+            contracts.SURVEY_SERVER: self._survey,
+            contracts.PROVE_DUMP: _prove,
+            contracts.STAGE_CORE_KEY: lambda _: CoreKey(public_key=KEY, sources=("created in advance",)),
+            contracts.START_OLD_CORE: lambda _: _started(OLD),
+            contracts.DISARM_AUTO_ROLLBACK: lambda _: AutoRollback(state=Armed.DISARMED),
+            contracts.SCAN_RUN_FOLDERS: self._folders,
+            contracts.NOTIFY: self._notify,
+        }
+        return special.get(contract) or _USUAL[contract.result]
 
     def _survey(self, survey: SurveyServer) -> ServerFacts:
         name = survey.server.name
         return self.servers.get(name) or server_facts(name)
 
-    def _folders(self, ask: LookAtFolders) -> HostFolders:
-        name = ask.server.name if ask.server else "core"
+    def _folders(self, ask: ScanHost) -> HostFolders:
+        name, _ = _target(ask)
         return self.folders.get(name) or HostFolders(name=name)
 
     def _notify(self, notice: Notice) -> Done:
@@ -273,12 +251,17 @@ async def _wait(hold: Hold) -> None:
                 continue
     except asyncio.CancelledError:
         hold.cancelled = True
-        raise
+        if not hold.ends_anyway:
+            raise
 
 
 def _target(given: Any) -> tuple[str, int]:
     if isinstance(given, SurveyServer):
         return given.server.name, 0
+    if isinstance(given, ScanHost):
+        return given.server.name if given.server else "core", 0
+    if isinstance(given, CleanHost):
+        return given.unwanted.name, 0
     op = getattr(given, "op", None)
     return (op.target, op.attempt) if op else ("core", 0)
 
@@ -288,25 +271,24 @@ def backup_of(host: str) -> Backup:
     return Backup(host=host, folder=folder, files=(), restore_command=f"sudo sh {folder}/restore.sh", taken_at=NOW)
 
 
-def _dump(step: CoreStep) -> DumpFacts:
+def _dump(step: DumpDatabase) -> DumpFacts:
     return DumpFacts(
         label=step.label,
         path=f"/var/lib/komodo-upgrade/prod/{CHANGE}/{step.label}.archive.gz",
         bytes=3_400_000,
         sha256=f"dump-{step.label}",
-        collections=(CollectionCount(name="Server", documents=3), CollectionCount(name="Stack", documents=39)),
+        collections=_COLLECTIONS,
         taken_at=NOW,
         seconds=12.0,
     )
 
 
-def _prove(step: CoreStep) -> DumpFacts:
-    assert step.dump is not None
+def _prove(step: DumpStep) -> DumpFacts:
     return replace(step.dump, proof=DumpProof(at=NOW, seconds=5.0))
 
 
-def _print(step: CoreStep) -> DatabasePrint:
-    return DatabasePrint(moment=step.label, at=NOW, collections=_dump(step).collections)
+def _print(step: FingerprintDatabase) -> DatabaseFingerprint:
+    return DatabaseFingerprint(moment=step.moment, at=NOW, collections=_COLLECTIONS)
 
 
 def _cleaned(ask: CleanHost) -> Cleaned:
@@ -320,12 +302,42 @@ def _stage(step: ServerStep) -> StagedAgent:
 
 def _switched() -> Switched:
     line = f"Komodo Periphery version: v{NEW}"
-    return Switched(version=NEW, invocation="inv", started_at=NOW, port_silent=timedelta(seconds=2), lines=(line,))
+    return Switched(version=NEW, invocation="inv", started_at=NOW, port_downtime=timedelta(seconds=2), lines=(line,))
 
 
 def _proof(check: VerifyServer) -> Proof:
-    return Proof(by_core=True, line=f"{check.server.name} logged in", confirmed_at=NOW, dark=timedelta(seconds=7))
+    return Proof(by_core=True, line=f"{check.server.name} logged in", confirmed_at=NOW, unmanaged=timedelta(seconds=7))
 
 
 def _restored() -> Restored:
     return Restored(version=OLD, started_at=NOW, line="v1 runs", invocation="inv-1")
+
+
+def _started(version: str) -> CoreStarted:
+    return CoreStarted(version=version, started_at=NOW, downtime=timedelta(seconds=9))
+
+
+def _back_up(step: CoreStep | ServerStep) -> Backup:
+    if isinstance(step, ServerStep) and step.facts.container:
+        return agent_backup(backup_of("core"))
+    return backup_of(step.op.target)
+
+
+_USUAL: dict[type, Callable[[Any], Any]] = {
+    AutoRollback: lambda _: AutoRollback(state=Armed.ARMED),
+    Backup: _back_up,
+    Cleaned: _cleaned,
+    CoreKey: lambda _: CoreKey(public_key=KEY, sources=("API GetCoreInfo",)),
+    CoreStarted: lambda _: _started(NEW),
+    DatabaseFingerprint: _print,
+    Done: lambda _: Done(),
+    DumpFacts: _dump,
+    PostChecks: lambda _: PostChecks(),
+    Proof: _proof,
+    Recheck: lambda _: Recheck(),
+    Restored: lambda _: _restored(),
+    StagedAgent: _stage,
+    StagedCore: lambda _: StagedCore(images=("new",), image_pins=("keep-1",)),
+    Switched: lambda _: _switched(),
+    WatchCheck: lambda _: WatchCheck(),
+}

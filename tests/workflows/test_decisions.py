@@ -1,4 +1,4 @@
-"""What people send: early, late, twice, about another plan, without a name. None of it opens another gate."""
+"""Messages of operators: early, late, twice, about another plan, without a name. None of them opens another gate."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 from temporalio.client import WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 
-from model.decisions import Control, ControlVerb, Decision, Recorded, Verdict
-from model.progress import FleetState, ServerState
+from model.gates import Control, ControlVerb, Decision, Recorded, Verdict
+from model.status import FleetState, ServerState
 from tests.workflows.doubles import Doubles, broken, fleet
 from tests.workflows.driver import Driver, Talk
-from workflows.options import WINDOW
+from workflows.runtime.steps import WINDOW
 
 
 async def test_messages_that_open_nothing(run: Driver, doubles: Doubles) -> None:
@@ -28,7 +28,7 @@ async def test_messages_that_open_nothing(run: Driver, doubles: Doubles) -> None
     await talk.decide("core", plan_digest="0123456789abcdef")  # about another plan
     await talk.decide("core")  # about no plan
     await talk.decide("core", Verdict.SKIP)  # not an answer here
-    await talk.decide("core", actor=" ", plan_digest=gate.plan_digest)  # from nobody
+    await talk.decide("core", actor=" ", plan_digest=gate.plan_digest)  # without a name
     await talk.handle.signal("decide", {"gate": "core", "verdict": "yes please", "actor": "ann"})  # malformed
     progress = await talk.until(lambda p: len(p.warnings) >= 6, "kept the six")
     assert progress.gate
@@ -43,17 +43,17 @@ async def test_messages_that_open_nothing(run: Driver, doubles: Doubles) -> None
     progress = await talk.until(lambda p: len(p.warnings) >= 8, "kept the late ones")
     assert progress.gate
     assert progress.gate.id == "wave/2", "an old approval must not open the next gate"
-    said = "\n".join(progress.warnings)
+    warned = "\n".join(progress.warnings)
     for wanted in (
         "no gate is open now",
         "open now: core",
         "this decision is about plan 0123456789abcdef",
         "this decision names no plan",
         "does not take skip; it takes: approve, reject",
-        "must say who decides",
+        "must name its actor",
         "answered already: approve by ann",
     ):
-        assert wanted in said
+        assert wanted in warned
     await talk.decide("wave/2", Verdict.REJECT)
     result = await talk.result()
     assert [r.decision.gate for r in result.decisions] == ["core", "wave/2"]
@@ -80,7 +80,7 @@ async def test_updates_answer_at_once(run_real: Driver, doubles: Doubles) -> Non
     ):
         refused = await _refusal(talk, decision)
         assert refused.type == kind
-        assert len(refused.message) > 20, "a sentence for people"
+        assert len(refused.message) > 20, "a full sentence"
     events = [e async for e in talk.handle.fetch_history_events()]
     assert not any(e.HasField("workflow_execution_update_accepted_event_attributes") for e in events)
 
@@ -145,7 +145,7 @@ async def test_stop_lets_the_server_in_the_middle_finish(run: Driver, doubles: D
     assert result.state is FleetState.STOPPED
     assert [o.state for o in result.servers] == [ServerState.UPGRADED, ServerState.STOPPED, ServerState.STOPPED]
     assert "stopped by ann: dinner" in result.detail
-    assert all(r.keepers == () for r in doubles.inputs("release_host")), "the keepers hold the way back"
+    assert all(r.image_pins == () for r in doubles.inputs("release_host")), "the image pins are needed for a rollback"
     assert doubles.count("save_report") == 1
 
 
@@ -178,7 +178,7 @@ async def test_people_are_reminded_and_a_time_out_can_stop(run: Driver, doubles:
     result = await (await run.upgrade(spec)).result()  # the server skips the nine hours
     assert result.state is FleetState.STOPPED
     assert "was not answered within 9:00:00" in result.detail
-    subjects = [n.subject.split(",")[0] for n in doubles.notices]
+    subjects = [n.subject.split(":")[0] for n in doubles.notices]
     assert subjects == ["Upgrade Core of prod to 2.3.2?", "reminder 1", "reminder 2"]
     assert "no deploys" in doubles.notices[-1].text
     assert result.ended_at - result.started_at >= timedelta(hours=9)

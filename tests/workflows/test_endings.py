@@ -10,23 +10,12 @@ import pytest
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError, CancelledError
 
-from model.decisions import ControlVerb, Verdict
-from model.facts import Backup, CoreFacts, ServerFacts
-from model.folders import FleetFolders, HostFolders, SavedChange
-from model.progress import FleetResult, FleetState, NotPutBack, ServerState
-from model.way_back import request_from_folders, rollback_request
-from tests.workflows.doubles import (
-    CHANGE,
-    NEW,
-    NOW,
-    OLD,
-    Doubles,
-    backup_of,
-    broken,
-    core_facts,
-    fleet,
-    server_facts,
-)
+from model.facts import Backup, ServerFacts
+from model.gates import ControlVerb, Verdict
+from model.rollback import request_from_folders, rollback_request
+from model.run_folders import FleetFolders, HostFolders, SavedChange
+from model.status import FleetResult, FleetState, NotRestored, ServerState
+from tests.workflows.doubles import CHANGE, NEW, NOW, OLD, Doubles, backup_of, broken, core_facts, fleet, server_facts
 from tests.workflows.driver import Driver, Talk
 
 
@@ -59,7 +48,7 @@ async def test_cancel_at_a_gate_after_cores_switch_means_stop(run_real: Driver, 
     result = await cancelled(talk)
     assert result.state is FleetState.STOPPED
     assert "cancelled from Temporal" in result.detail
-    first = ServerState.UNPROVEN if gate.startswith("failure") else ServerState.UPGRADED
+    first = ServerState.UNVERIFIED if gate.startswith("failure") else ServerState.UPGRADED
     assert [o.state for o in result.servers] == [first, ServerState.STOPPED]
     assert doubles.count("restore_server") == doubles.count("stop_core") - 1 == 0, "nothing that is done is undone"
     assert doubles.names()[-1] == "release_host"
@@ -100,8 +89,8 @@ async def test_a_rollback_goes_on_though_the_upgrade_that_began_it_is_terminated
     assert doubles.steps("web-1")[-2:] == ["restore_server", "verify_server"]
 
 
-async def test_terminated_while_core_is_asked_about_a_server_it_is_put_back(run_real: Driver, doubles: Doubles) -> None:
-    """v2 runs there, unproven, and nobody is left who could ask: on v1 is a state that every later run understands."""
+async def test_terminated_while_core_is_asked_about_a_server_it_is_restored(run_real: Driver, doubles: Doubles) -> None:
+    """v2 runs there, unverified, and no gate can be opened any more: v1 is a state that every later run understands."""
     hold = doubles.hold("verify_server", "web-1")
     talk = await run_real.upgrade(fleet(1))
     await talk.answer("core")
@@ -110,7 +99,7 @@ async def test_terminated_while_core_is_asked_about_a_server_it_is_put_back(run_
     child = run_real.client.get_workflow_handle("komodo-upgrade/prod/web-1/1")
     await ended(child, WorkflowExecutionStatus.CANCELED)
     assert doubles.steps("web-1")[-2:] == ["verify_server", "restore_server"]
-    # The next run finds Core on v2 and that server on v1, and goes on.
+    # The next run finds Core on v2 and that server on v1, and continues.
     hold.go.set()
     again = await run_real.upgrade(fleet(1), change="20261124T000000Z")
     await again.answer("core")
@@ -138,10 +127,10 @@ async def test_a_step_that_fails_at_first_is_tried_until_it_works(
     result = await back.result()
     assert result.state is FleetState.ROLLED_BACK
     assert doubles.count(step) == times + 1
-    assert [r.decision.gate for r in result.decisions] == ["rollback/1"], "nobody had to answer"
+    assert [r.decision.gate for r in result.decisions] == ["rollback/1"], "no other gate had to be answered"
     if step == "restore_server":
-        assert any("v1 is not back yet" in notice.subject for notice in doubles.notices), (
-            "told after five at the latest"
+        assert any("an undo does not work yet" in notice.subject for notice in doubles.notices), (
+            "reported after five at the latest"
         )
 
 
@@ -183,7 +172,7 @@ def folders(*, core: bool = True) -> FleetFolders:
             in_place=True,
             backup=backup,
             server=None if name == "core" else facts,
-            core=CoreFacts(reachable=True, version=OLD) if name == "core" else None,
+            core=core_facts() if name == "core" else None,
             taken_at=NOW,
         )
 
@@ -204,8 +193,8 @@ async def test_each_server_goes_back_from_its_own_folder_and_the_lost_one_is_nam
     back = await run.rollback(request_from_folders(fleet(3), folders()))
     gate = await back.answer("rollback/1")
     facts = "\n".join(gate.facts)
-    assert f"undone: the upgrade {CHANGE}, 20261124T080000Z" in facts
-    assert "NOT put back: web-3: it cannot be looked at" in facts
+    assert f"it undoes the upgrade {CHANGE}, 20261124T080000Z" in facts
+    assert "NOT restored: web-3: it cannot be read" in facts
     result = await back.result()
     assert result.state is FleetState.ROLLBACK_INCOMPLETE
     assert {o.name: o.state for o in result.servers} == {
@@ -221,7 +210,7 @@ async def test_each_server_goes_back_from_its_own_folder_and_the_lost_one_is_nam
     assert [s.op.change for s in doubles.inputs("start_old_core")] == [CHANGE]
 
 
-async def test_a_server_alone_is_told_what_it_loses_and_one_behind_an_old_core_is_proven(
+async def test_a_rollback_of_one_server_says_what_it_loses_and_one_behind_an_old_core_is_proven(
     run: Driver, doubles: Doubles
 ) -> None:
     alone = await run.rollback(request_from_folders(fleet(3), folders(), only=("web-1",)))
@@ -233,7 +222,7 @@ async def test_a_server_alone_is_told_what_it_loses_and_one_behind_an_old_core_i
     assert doubles.count("verify_server") == doubles.count("stop_core") == 0
 
     request = request_from_folders(fleet(3), folders(core=False), only=("web-1",))
-    behind = await run.rollback(replace(request, left=(NotPutBack(name="web-2", why="stays", harmless=True),)))
+    behind = await run.rollback(replace(request, not_restored=(NotRestored(name="web-2", why="stays", harmless=True),)))
     await behind.answer("rollback/1")
     result = await behind.result()
     assert {o.name: o.state for o in result.servers} == {
@@ -277,7 +266,7 @@ async def test_a_later_run_that_turns_back_takes_along_what_earlier_ones_did(
 
 
 async def test_where_no_folder_leads_core_back_a_later_run_undoes_its_own(run: Driver, doubles: Doubles) -> None:
-    """Somebody has upgraded Core by hand."""
+    """A person has upgraded Core by hand."""
     doubles.core = core_facts(current=True)
     talk = await run.upgrade(fleet(2))
     await talk.answer("wave/1")

@@ -1,4 +1,4 @@
-"""What goes wrong, and what becomes of it."""
+"""Failures of steps, and how a run handles them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from datetime import timedelta
 
 import pytest
 
-from activities.boundary import translate
-from model.decisions import ControlVerb, Verdict
+from activities.interceptor import translate
 from model.errors import ConfigNotLoaded
-from model.fleet import DatabasePolicy, slug
-from model.progress import FleetState, ServerState
+from model.fleet.spec import DatabasePolicy, ProofPolicy, slug
+from model.gates import ControlVerb, Verdict
+from model.rollback import rollback_request
+from model.status import FleetState, ServerState
 from model.steps import Recheck
-from model.way_back import rollback_request
 from tests.workflows.doubles import NEW, OLD, QUICK, Doubles, broken, core_facts, fleet, refusal, server_facts
 from tests.workflows.driver import Driver
 
@@ -76,8 +76,8 @@ async def test_a_server_that_refuses_late_can_be_left_behind(run: Driver, double
 async def test_updates_in_progress_are_waited_for_then_asked_about(run: Driver, doubles: Doubles) -> None:
     busy = Recheck(busy=("DeployStack web",))
     doubles.play("recheck_core", "core", *[busy] * 3)
-    clocks = replace(QUICK, update_wait=timedelta(seconds=3))
-    talk = await run.upgrade(fleet(1, clocks=clocks))
+    timing = replace(QUICK, update_wait=timedelta(seconds=3))
+    talk = await run.upgrade(fleet(1, timing=timing))
     await talk.answer("core")
     gate = await talk.gate("core/2")
     assert gate.verdicts == (Verdict.RETRY, Verdict.APPROVE, Verdict.REJECT)
@@ -116,9 +116,9 @@ async def test_an_undo_is_repeated_until_it_works_and_people_hear_of_it(run: Dri
     await talk.answer("core")
     assert (await talk.result()).state is FleetState.STOPPED
     assert doubles.count("start_old_core") == 13
-    told = [n for n in doubles.notices if "an undo does not work yet" in n.subject]
-    assert ["tried 5 times" in n.text for n in told] == [True, False]
-    assert "link lost" in told[0].text
+    reported = [n for n in doubles.notices if "an undo does not work yet" in n.subject]
+    assert ["tried 5 times" in n.text for n in reported] == [True, False]
+    assert "link lost" in reported[0].text
 
 
 async def test_cores_undo_may_be_given_up_too(run: Driver, doubles: Doubles) -> None:
@@ -127,7 +127,7 @@ async def test_cores_undo_may_be_given_up_too(run: Driver, doubles: Doubles) -> 
     doubles.play("dump_database", "core", broken("DumpRejected"))
     doubles.play("start_old_core", "core", *[broken("Unreachable", "link lost", transient=True)] * 500)
     await talk.answer("core")
-    shown = await talk.until(lambda p: p.core.state is ServerState.PARKED, "parked")
+    shown = await talk.until(lambda p: p.core.state is ServerState.WAITING, "waiting")
     assert "restore.sh" in shown.core.step
     await talk.answer("undo/core/1", Verdict.SKIP)
     result = await talk.result()
@@ -158,8 +158,8 @@ async def test_a_core_that_does_not_start_is_a_persons_decision(run: Driver, dou
     await talk.answer("core")
     gate = await talk.answer("failure/core/1", Verdict.RETRY)
     assert gate.verdicts == (Verdict.RETRY, Verdict.ROLLBACK)
-    assert any("LOST is everything written" in fact for fact in gate.facts)
-    assert doubles.count("start_core") == 1, "it had waited for its whole clock: nobody waits five times as long"
+    assert any("LOST: everything written" in fact for fact in gate.facts)
+    assert doubles.count("start_core") == 1, "it had waited for its whole time limit, so it is not retried"
     assert doubles.count("restore_database") == doubles.count("start_old_core") == 0
     result = await talk.result()
     assert result.state is FleetState.UPGRADED
@@ -192,7 +192,7 @@ async def test_rollback_at_cores_failure_gate(run: Driver, doubles: Doubles) -> 
     assert [d.label for d in result.dumps] == ["before", "final", "pre_rollback"]
 
 
-async def test_a_way_back_that_is_not_possible_asks_again(run: Driver, doubles: Doubles) -> None:
+async def test_a_rollback_that_is_not_possible_asks_again(run: Driver, doubles: Doubles) -> None:
     doubles.play("start_core", "core", broken("CommandFailed", "v2 exits"))
     doubles.play("check_rollback", "core", Recheck(drift=("the dump is gone",)))
     talk = await run.upgrade(fleet(1))
@@ -210,7 +210,7 @@ async def test_stop_at_a_broken_core_says_how_it_stands(run: Driver, doubles: Do
     await talk.gate("failure/core/1")
     await talk.control(ControlVerb.STOP)
     result = await talk.result()
-    assert (result.state, result.core_state) == (FleetState.INCOMPLETE, ServerState.PARKED)
+    assert (result.state, result.core_state) == (FleetState.INCOMPLETE, ServerState.WAITING)
     assert "v2 exits" in result.detail
     assert "komodo-upgrade rollback" in result.detail
     assert result.core_begun
@@ -221,18 +221,23 @@ async def test_the_agent_in_cores_project_is_backed_up_first_where_core_is_on_th
 ) -> None:
     doubles.core = core_facts(agent=True, current=True)
     left = "the container runs the new version without its key"
-    error = ConfigNotLoaded("it is open to anyone", host="core", left=left, cure="is PERIPHERY_CORE_PUBLIC_KEYS set?")
-    doubles.play("switch_core_agent", "core", translate(error))
+    error = ConfigNotLoaded(
+        "it is open to anyone", host="core", residue=left, hint="is PERIPHERY_CORE_PUBLIC_KEYS set?"
+    )
+    doubles.play("switch_server", "Local", translate(error))
     talk = await run.upgrade(fleet(1))
     await talk.answer("wave/1")
     gate = await talk.answer(f"failure/{slug('Local')}/1", Verdict.SKIP)
-    names = [n for n in doubles.steps("core") if n in ("back_up_core", "switch_core_agent", "restore_core_agent")]
-    assert names == ["back_up_core", "switch_core_agent", "restore_core_agent"]
-    [undo] = doubles.inputs("restore_core_agent")
-    assert undo.backup is not None
-    assert undo.backup == doubles.inputs("switch_core_agent")[0].backup
-    assert f"by hand on core.example.net: {undo.backup.restore_command} agent" in gate.facts
-    said = "core: it is open to anyone\n  next: is PERIPHERY_CORE_PUBLIC_KEYS set?\nput back on 1.19.5"
+    names = [call.name for call in doubles.calls if call.target in ("core", "Local")]
+    order = ["back_up_core", "back_up_server", "stage_server", "switch_server", "restore_server"]
+    assert [n for n in names if n in order] == order
+    [undo] = doubles.inputs("restore_server")
+    assert undo.backup == doubles.inputs("switch_server")[0].backup
+    assert undo.backup.restore_command.endswith("restore.sh agent")
+    assert any(undo.backup.restore_command in fact for fact in gate.facts)
+    said = (
+        "Local: left on v1: core: it is open to anyone\n  next: is PERIPHERY_CORE_PUBLIC_KEYS set?\nrestored to 1.19.5"
+    )
     assert gate.facts[0].startswith(said)
     assert (await talk.result()).core_begun is False
     assert doubles.count("stage_core") == doubles.count("dump_database") == doubles.count("stop_core") == 0
@@ -243,21 +248,22 @@ async def test_the_agent_in_cores_project_undoes_itself_and_asks(
     run: Driver, doubles: Doubles, verdict: Verdict
 ) -> None:
     doubles.core = core_facts(agent=True)
-    doubles.play("switch_core_agent", "core", broken("ConfigNotLoaded", "it is open to anyone"))
+    doubles.play("switch_server", "Local", broken("ConfigNotLoaded", "it is open to anyone"))
     talk = await run.upgrade(fleet(1))
     await talk.answer("core")
     gate = await talk.answer(f"failure/{slug('Local')}/1", verdict)
-    assert gate.verdicts == (Verdict.RETRY, Verdict.SKIP)
-    assert doubles.count("restore_core_agent") == 1
+    assert gate.verdicts == (Verdict.RETRY, Verdict.ROLLBACK, Verdict.SKIP)
+    assert doubles.count("restore_server", "Local") == 1
     result = await talk.result()
-    assert result.core_agent
+    agent = result.servers[-1]
     if verdict is Verdict.RETRY:
         assert result.state is FleetState.UPGRADED
-        assert [s.op.attempt for s in doubles.inputs("switch_core_agent")] == [1, 2]
+        attempts = [call.attempt for call in doubles.calls if (call.name, call.target) == ("switch_server", "Local")]
+        assert attempts == [1, 2]
     else:
         assert result.state is FleetState.INCOMPLETE
-        assert result.core_agent.state is ServerState.LEFT_ON_V1
-        assert result.core_agent.version_after == OLD
+        assert agent.state is ServerState.LEFT_ON_V1
+        assert agent.version_after == OLD
         assert result.servers[0].version_after == NEW
 
 
@@ -277,7 +283,7 @@ async def test_gate_core_stays_shut_without_a_proof(run: Driver, doubles: Double
 
 
 async def test_a_fleet_file_may_do_without_the_proof(run: Driver, doubles: Doubles) -> None:
-    spec = replace(fleet(1), database=DatabasePolicy(proof="count"))
+    spec = replace(fleet(1), database=DatabasePolicy(proof=ProofPolicy.COUNT))
     talk = await run.upgrade(spec)
     gate = await talk.answer("core")
     assert "counted, NOT proven by a restore" in "\n".join(gate.facts)
@@ -287,7 +293,7 @@ async def test_a_fleet_file_may_do_without_the_proof(run: Driver, doubles: Doubl
     assert [d.proof for d in result.dumps] == [None, None]
 
 
-async def test_a_final_dump_that_is_none_is_told_and_never_restored(run: Driver, doubles: Doubles) -> None:
+async def test_a_final_dump_that_is_none_is_reported_and_never_restored(run: Driver, doubles: Doubles) -> None:
     spec = fleet(1, approve="core-only")
     talk = await run.upgrade(spec)
     await talk.gate("core")
@@ -295,7 +301,7 @@ async def test_a_final_dump_that_is_none_is_told_and_never_restored(run: Driver,
     await talk.answer("core")
     result = await talk.result()
     assert result.state is FleetState.UPGRADED
-    assert ["different: Server" in w.text for w in result.warnings if w.code == "dump-unproven"] == [True]
+    assert ["different: Server" in w.text for w in result.warnings if w.code == "dump-unverified"] == [True]
     back = await run.rollback(rollback_request(result, spec))
     refused = await back.result()
     assert refused.state is FleetState.REFUSED
@@ -308,5 +314,5 @@ async def test_a_final_dump_that_is_none_is_told_and_never_restored(run: Driver,
     assert (done.state, done.core_version) == (FleetState.ROLLED_BACK, OLD)
     assert (doubles.count("downgrade_database"), doubles.count("restore_database")) == (1, 0)
     assert [p.moment for p in done.fingerprints] == ["after the rollback"]
-    asked = [step.label for step in doubles.inputs("check_rollback")]
-    assert asked == ["", "keep", "keep"], "whether that is possible is known before anything is stopped"
+    asked = [step.keep_database for step in doubles.inputs("check_rollback")]
+    assert asked == [False, True, True], "whether that is possible is known before anything is stopped"

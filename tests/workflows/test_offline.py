@@ -1,4 +1,4 @@
-"""Servers that are away: the others go on, and whoever returns is upgraded through a gate of its own."""
+"""Servers that are offline: the others continue, and a server that returns is upgraded through a gate of its own."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from temporalio.client import WorkflowExecutionStatus
 
-from model.decisions import ControlVerb, Verdict
 from model.facts import Finding, ServerFacts, Severity
-from model.progress import FleetState, ServerState
+from model.gates import ControlVerb, Verdict
+from model.rollback import rollback_request
+from model.status import FleetState, ServerState
 from model.steps import Recheck
-from model.way_back import rollback_request
 from tests.workflows.doubles import NEW, Doubles, broken, fleet, refusal, server_facts
 from tests.workflows.driver import Driver
 
@@ -28,10 +29,10 @@ async def test_the_others_go_on_and_it_is_upgraded_when_it_returns(run: Driver, 
     doubles.servers["web-2"] = away("web-2")
     talk = await run.upgrade(fleet(3))
     gate = await talk.answer("core")
-    assert any("offline, nothing is planned for them yet: web-2" in fact for fact in gate.facts)
-    assert doubles.count("survey_server", "web-2") == 3, "looked at again before it was believed"
+    assert any("offline, not planned yet: web-2" in fact for fact in gate.facts)
+    assert doubles.count("survey_server", "web-2") == 3, "surveyed again before it was reported"
     await talk.answer("wave/2")
-    progress = await talk.until(lambda p: "next look at" in p.servers[1].step, "waiting for it")
+    progress = await talk.until(lambda p: "checked every" in p.servers[1].step, "waiting for it")
     assert [s.state for s in progress.servers] == [ServerState.UPGRADED, ServerState.OFFLINE, ServerState.UPGRADED]
     await run.env.sleep(3 * HOURS)
     assert doubles.count("survey_server", "web-2") > 15
@@ -64,7 +65,7 @@ async def test_one_that_does_not_return_is_left_on_v1(run: Driver, doubles: Doub
     result = await talk.result()
     assert (result.state, result.state.exit_code) == (FleetState.INCOMPLETE, 3)
     outcome = result.servers[1]
-    assert (outcome.state, outcome.told) == (ServerState.LEFT_ON_V1, "left on v1 (offline)")
+    assert (outcome.state, outcome.reported) == (ServerState.LEFT_ON_V1, "left on v1 (offline)")
     assert "web-2 does not answer" in outcome.detail
     assert "web-2 (left on v1 (offline))" in result.detail
     assert 12 < doubles.count("survey_server", "web-2") < 18
@@ -72,13 +73,30 @@ async def test_one_that_does_not_return_is_left_on_v1(run: Driver, doubles: Doub
     assert rollback_request(result, fleet(2)).servers == ("web-1",)
 
 
-async def test_leave_looks_once_more_and_waits_for_nobody(run: Driver, doubles: Doubles) -> None:
+async def test_days_of_checks_do_not_fill_the_history_of_the_run(run: Driver, doubles: Doubles) -> None:
+    doubles.servers["web-2"] = away("web-2")
+    talk = await run.upgrade(fleet(2, offline_for=48 * HOURS))
+    await talk.answer("core")
+    assert (await talk.result()).state is FleetState.INCOMPLETE
+    assert doubles.count("survey_server", "web-2") > 280
+    events = [event async for event in talk.handle.fetch_history_events()]
+    assert len(events) < 250
+    [child] = [
+        started.workflow_execution
+        for event in events
+        if (started := event.child_workflow_execution_started_event_attributes).workflow_type.name == "FindReturned"
+    ]
+    first = run.client.get_workflow_handle(child.workflow_id, run_id=child.run_id)
+    assert (await first.describe()).status is WorkflowExecutionStatus.CONTINUED_AS_NEW
+
+
+async def test_leave_checks_once_more_and_does_not_wait(run: Driver, doubles: Doubles) -> None:
     doubles.servers["web-2"] = away("web-2")
     talk = await run.upgrade(fleet(2, offline="leave"))
     gate = await talk.answer("core")
-    assert any("looked at once more after the others" in fact for fact in gate.facts)
+    assert any("checked once more after the others" in fact for fact in gate.facts)
     result = await talk.result()
-    assert result.servers[1].told == "left on v1 (offline)"
+    assert result.servers[1].reported == "left on v1 (offline)"
     assert doubles.count("survey_server", "web-2") == 4
 
 
@@ -108,7 +126,7 @@ async def test_lost_before_the_gate_it_is_set_aside_without_a_question(run: Driv
     doubles.play("stage_server", "web-2", *[LOST] * 5)
     talk = await run.upgrade(fleet(3))
     gate = await talk.answer("core")
-    assert any("nothing is planned for them yet: web-2" in fact for fact in gate.facts)
+    assert any("offline, not planned yet: web-2" in fact for fact in gate.facts)
     await talk.answer("wave/2")
     # It is there again, and as it was approved: `approve` decides whether it is asked about.
     gate = await talk.answer("wave/3")
@@ -126,7 +144,7 @@ async def test_lost_at_its_turn_it_is_upgraded_on_return_by_what_was_approved(ru
     await hold.begun.wait()
     doubles.play("recheck_server", "web-2", *[LOST] * 5)
     hold.go.set()
-    await talk.until(lambda p: "next look at" in p.servers[1].step, "waiting for it")
+    await talk.until(lambda p: "checked every" in p.servers[1].step, "waiting for it")
     assert doubles.count("switch_server", "web-3") == 1
     del doubles.servers["web-2"]
     result = await talk.result()
@@ -136,7 +154,7 @@ async def test_lost_at_its_turn_it_is_upgraded_on_return_by_what_was_approved(ru
     assert [s.op.attempt for s in doubles.inputs("switch_server") if s.server.name == "web-2"] == [2]
 
 
-async def test_changed_while_it_was_away_it_is_planned_saved_and_asked_anew(run: Driver, doubles: Doubles) -> None:
+async def test_changed_while_it_was_away_it_is_planned_saved_and_asked_again(run: Driver, doubles: Doubles) -> None:
     talk = await run.upgrade(fleet(2, approve="core-only"))
     await talk.gate("core")
     hold = doubles.hold("switch_server", "web-1")
@@ -158,7 +176,7 @@ async def test_on_its_return_it_may_refuse_be_skipped_or_be_current(run: Driver,
         doubles.servers[name] = away(name)
     talk = await run.upgrade(fleet(4))
     await talk.answer("core")
-    await talk.until(lambda p: "next look at" in p.servers[1].step, "waiting for them")
+    await talk.until(lambda p: "checked every" in p.servers[1].step, "waiting for them")
     doubles.servers["web-2"] = replace(server_facts("web-2"), findings=(refusal("web-2"),))
     doubles.servers["web-3"] = server_facts("web-3", current=True)
     del doubles.servers["web-4"]
@@ -168,7 +186,7 @@ async def test_on_its_return_it_may_refuse_be_skipped_or_be_current(run: Driver,
     await talk.answer("failure/web-2/2", Verdict.SKIP)
     await talk.answer("wave/3", Verdict.SKIP, reason="tomorrow")
     result = await talk.result()
-    states = [o.told for o in result.servers]
+    states = [o.reported for o in result.servers]
     assert states == ["upgraded", "left on v1", "already current", "left on v1"]
     assert "skipped by ann on its return: tomorrow" in result.servers[3].detail
     assert doubles.count("switch_server") == 1
@@ -178,15 +196,15 @@ async def test_people_may_stop_the_waiting(run: Driver, doubles: Doubles) -> Non
     doubles.servers["web-2"] = away("web-2")
     talk = await run.upgrade(fleet(2))
     await talk.answer("core")
-    await talk.until(lambda p: "next look at" in p.servers[1].step, "waiting for it")
+    await talk.until(lambda p: "checked every" in p.servers[1].step, "waiting for it")
     await talk.control(ControlVerb.STOP)
     result = await talk.result()
     assert result.state is FleetState.STOPPED
-    assert result.servers[1].told == "left on v1 (offline)"
+    assert result.servers[1].reported == "left on v1 (offline)"
 
 
 async def test_back_before_the_core_gate_is_answered_it_waits_its_turn(run: Driver, doubles: Doubles) -> None:
-    """Nobody's approval is taken back because a server returned; but a plan that is made again has it in its waves."""
+    """A server that returns invalidates no approval, but a plan that is made again includes it in its waves."""
     doubles.servers["web-2"] = away("web-2")
     talk = await run.upgrade(fleet(2))
     await talk.gate("core")

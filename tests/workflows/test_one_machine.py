@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from model.facts import HELD, Finding, Severity
-from model.fleet_file import parse
+from model.fleet.file import parse
+from model.planning import make_plan
 from tests.workflows.doubles import CHANGE, core_facts, fleet, server_facts
-from workflows.preflight import assemble
 
 FLEET = """
 [fleet]
@@ -49,7 +49,7 @@ def test_a_folder_that_a_person_chose_stays() -> None:
 def test_one_machine_under_two_names_is_refused(core_place: str, refused: list[str]) -> None:
     core = replace(core_facts(), state_place=core_place)
     servers = {n: replace(server_facts(n), state_place="boot 1:2 /x") for n in ("web-1", "web-2")}
-    plan = assemble(fleet(2), CHANGE, core, servers)
+    plan = make_plan(fleet(2), CHANGE, core, servers)
     found = [
         s.name for s in plan.servers for f in s.findings if f.code == "one-folder" and f.severity is Severity.REFUSE
     ]
@@ -58,12 +58,12 @@ def test_one_machine_under_two_names_is_refused(core_place: str, refused: list[s
 
 def test_what_is_not_known_is_not_alike() -> None:
     servers = {n: server_facts(n) for n in ("web-1", "web-2")}
-    plan = assemble(fleet(2), CHANGE, core_facts(), servers)
+    plan = make_plan(fleet(2), CHANGE, core_facts(), servers)
     assert not [f for s in plan.servers for f in s.findings if f.code == "one-folder"]
 
 
 def test_a_lock_of_this_very_run_is_no_other_runs() -> None:
     """Planned again, a run finds the host held by itself."""
     held = [Finding(code=HELD, severity=Severity.WARN, subject="core", text=f"the upgrade {c}") for c in (CHANGE, "X")]
-    plan = assemble(fleet(1), CHANGE, replace(core_facts(), findings=tuple(held)), {"web-1": server_facts("web-1")})
+    plan = make_plan(fleet(1), CHANGE, replace(core_facts(), findings=tuple(held)), {"web-1": server_facts("web-1")})
     assert [w.text for w in plan.warnings] == ["the upgrade X"]

@@ -1,4 +1,4 @@
-"""One server that fails: left on v1, unproven, retried, skipped, rolled back; and how many may."""
+"""One server that fails: left on v1, unverified, retried, skipped, rolled back; and how many may."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from dataclasses import replace
 import pytest
 from temporalio.client import WorkflowExecutionStatus
 
-from activities.boundary import translate
-from model.decisions import Verdict
+from activities.interceptor import translate
 from model.errors import ConfigNotLoaded
-from model.progress import FleetState, ServerProgress, ServerState
+from model.gates import Verdict
+from model.status import FleetState, ServerProgress, ServerState
 from model.steps import Recheck
 from tests.workflows.doubles import NEW, OLD, Doubles, broken, fleet, refusal, server_facts
 from tests.workflows.driver import Driver
 
 
-async def test_a_canary_whose_config_was_not_loaded_is_put_back_at_once(run: Driver, doubles: Doubles) -> None:
+async def test_a_canary_whose_config_was_not_loaded_is_restored_at_once(run: Driver, doubles: Doubles) -> None:
     left = "binary and config of 2.3.2 are in place, periphery.service is active"
-    error = ConfigNotLoaded("it is open to anyone", host="web-1", left=left, cure="is there a second config?")
+    error = ConfigNotLoaded("it is open to anyone", host="web-1", residue=left, hint="is there a second config?")
     doubles.play("switch_server", "web-1", translate(error))
     talk = await run.upgrade(fleet(2))
     await talk.answer("core")
     gate = await talk.gate("failure/web-1/1")
-    assert "left behind" not in gate.facts[0], "it was put back"
+    assert "left behind" not in gate.facts[0], "it was restored"
     assert "next: is there a second config?" in gate.facts[0]
     assert gate.verdicts == (Verdict.RETRY, Verdict.ROLLBACK, Verdict.SKIP)
     assert "it is open to anyone" in gate.facts[0]
     assert "left on v1" in gate.facts[0]
     assert doubles.steps("web-1")[-2:] == ["switch_server", "restore_server"]
     assert doubles.count("switch_server", "web-2") == 0
-    parked = (await talk.progress()).servers[0]
-    assert parked.state is ServerState.PARKED
+    waiting = (await talk.progress()).servers[0]
+    assert waiting.state is ServerState.WAITING
 
     await talk.answer("failure/web-1/1", Verdict.RETRY)
     await talk.answer("wave/2")
@@ -51,7 +51,7 @@ async def test_skip_and_rollback_leave_it_on_v1(run: Driver, doubles: Doubles) -
     await talk.answer("failure/web-1/1", Verdict.SKIP)
     await talk.answer("wave/2")
     gate = await talk.answer("failure/web-2/1", Verdict.ROLLBACK)
-    assert "web-2: unproven" in gate.facts[0]
+    assert "web-2: unverified" in gate.facts[0]
     assert doubles.count("verify_server", "web-2") == 1, "it had waited for its whole clock"
     gate = await talk.answer("wave/3")
     assert any(f.startswith("web-2: left on v1") for f in gate.facts)
@@ -64,7 +64,7 @@ async def test_skip_and_rollback_leave_it_on_v1(run: Driver, doubles: Doubles) -
     assert "web-1 (left on v1), web-2 (left on v1)" in result.detail
 
 
-async def test_an_unproven_server_stays_and_its_retry_compares_nothing(run: Driver, doubles: Doubles) -> None:
+async def test_an_unverified_server_stays_and_its_retry_compares_nothing(run: Driver, doubles: Doubles) -> None:
     doubles.play("verify_server", "web-1", broken("NotProven", "Core has not seen it", transient=True))
     talk = await run.upgrade(fleet(1))
     await talk.answer("core")
@@ -75,11 +75,11 @@ async def test_an_unproven_server_stays_and_its_retry_compares_nothing(run: Driv
     result = await talk.result()
     assert result.state is FleetState.UPGRADED
     assert doubles.count("recheck_server", "web-1") == rechecks
-    assert doubles.count("back_up_server", "web-1") == 1, "a backup now would save the v2 binary as the way back"
+    assert doubles.count("back_up_server", "web-1") == 1, "a backup now would save the v2 binary for the rollback"
     assert [s.op.attempt for s in doubles.inputs("switch_server")] == [1, 2]
 
 
-async def test_what_a_person_cured_before_retry_is_planned_and_saved_anew(run: Driver, doubles: Doubles) -> None:
+async def test_what_a_person_corrected_before_retry_is_planned_and_saved_again(run: Driver, doubles: Doubles) -> None:
     doubles.play("switch_server", "web-1", broken("ConfigNotLoaded"))
     talk = await run.upgrade(fleet(1))
     await talk.answer("core")
@@ -89,12 +89,12 @@ async def test_what_a_person_cured_before_retry_is_planned_and_saved_anew(run: D
     gate = await talk.gate("failure/web-1/2")
     assert "still broken" in gate.facts[0]
     assert doubles.count("switch_server", "web-1") == 1
-    doubles.servers["web-1"] = server_facts("web-1", binary="cured")
+    doubles.servers["web-1"] = server_facts("web-1", binary="corrected")
     await talk.answer("failure/web-1/2", Verdict.RETRY)
     result = await talk.result()
     assert result.state is FleetState.UPGRADED
     assert [s.op.attempt for s in doubles.inputs("back_up_server")] == [1, 3]
-    assert doubles.inputs("switch_server")[-1].facts.binary_sha256 == "cured"
+    assert doubles.inputs("switch_server")[-1].facts.binary_sha256 == "corrected"
     assert any("changed after the approval" in w.text for w in result.warnings)
 
 
@@ -119,7 +119,7 @@ async def test_drift_of_the_files_is_not_switched_over(run: Driver, doubles: Dou
     doubles.servers["web-1"] = server_facts("web-1", binary="other")
     hold.go.set()
     gate = await talk.answer("failure/web-1/1", Verdict.SKIP)
-    assert "not any more what was approved: config edited" in gate.facts[0]
+    assert "changed since the approval: config edited" in gate.facts[0]
     result = await talk.result()
     assert result.servers[0].error_type == "PlanChanged"
     assert doubles.count("switch_server") == doubles.count("restore_server") == 0
@@ -128,7 +128,7 @@ async def test_drift_of_the_files_is_not_switched_over(run: Driver, doubles: Dou
 async def test_go_on_up_to_max_failures_then_ask(run: Driver, doubles: Doubles) -> None:
     for name in ("web-1", "web-3"):
         doubles.play("switch_server", name, broken("AgentNotStarted", "it exits"))
-    talk = await run.upgrade(fleet(4, approve="core-only", on_failure="go-on", max_failures=1))
+    talk = await run.upgrade(fleet(4, approve="core-only", on_failure="continue", max_failures=1))
     await talk.answer("core")
     await talk.answer("failure/web-3/1", Verdict.SKIP)
     result = await talk.result()
@@ -142,26 +142,28 @@ async def test_go_on_up_to_max_failures_then_ask(run: Driver, doubles: Doubles) 
     assert any("within max_failures" in w.text for w in result.warnings)
 
 
-async def test_an_undo_that_only_a_person_can_help_is_told_at_once_and_goes_on(run: Driver, doubles: Doubles) -> None:
+async def test_an_undo_that_only_a_person_can_help_is_reported_at_once_and_continues(
+    run: Driver, doubles: Doubles
+) -> None:
     doubles.play("switch_server", "web-1", broken("AgentNotStarted", "it exits"))
     doubles.play("restore_server", "web-1", *[broken("PermissionRefused", "read-only")] * 4)
     talk = await run.upgrade(fleet(1))
     await talk.answer("core")
     gate = await talk.answer("failure/web-1/1", Verdict.SKIP)
-    assert gate.facts[0] == "web-1: left on v1: it exits\nput back at last: on 1.19.5, unreachable from v2 Core"
+    assert gate.facts[0] == "web-1: left on v1: it exits\nrestored in the end: on 1.19.5, unreachable from v2 Core"
     result = await talk.result()
     assert result.servers[0].state is ServerState.LEFT_ON_V1
     assert doubles.count("restore_server") == 5
-    told = [n.text for n in doubles.notices if "an undo does not work yet" in n.subject]
-    assert "tried once, still trying: read-only; by hand on web-1.example.net: sudo sh" in told[0]
+    reported = [n.text for n in doubles.notices if "an undo does not work yet" in n.subject]
+    assert "tried once, still trying: read-only; by hand on web-1.example.net: sudo sh" in reported[0]
 
 
-async def test_a_dead_host_is_parked_tried_on_and_may_be_given_up(run: Driver, doubles: Doubles) -> None:
+async def test_a_dead_host_waits_is_retried_and_may_be_abandoned(run: Driver, doubles: Doubles) -> None:
     doubles.play("switch_server", "web-1", broken("AgentNotStarted", "it exits"))
     doubles.play("restore_server", "web-1", *[broken("Unreachable", "no route", transient=True)] * 500)
     talk = await run.upgrade(fleet(2))
     await talk.answer("core")
-    shown = await talk.until(lambda p: p.servers[0].state is ServerState.PARKED, "parked")
+    shown = await talk.until(lambda p: p.servers[0].state is ServerState.WAITING, "waiting")
     assert "still trying: no route; by hand on web-1.example.net: sudo sh" in shown.servers[0].step
     await talk.answer("undo/web-1/1", Verdict.SKIP)
     await talk.answer("wave/2")
@@ -227,14 +229,16 @@ async def test_a_terminated_upgrade_still_undoes_the_server_in_the_middle(run_re
         await asyncio.sleep(0.1)
     assert (await child.describe()).status is WorkflowExecutionStatus.CANCELED
     assert hold.cancelled
-    assert doubles.steps("web-1")[-2:] == ["switch_server", "restore_server"], "the undo after the step, not beside it"
+    assert doubles.steps("web-1")[-2:] == ["switch_server", "restore_server"], (
+        "the undo runs after the step, not during it"
+    )
     result = await talk.result_now()
     assert result.core_begun
     assert result.servers[0].backup, "what a rollback needs can still be asked of it"
 
 
 @pytest.mark.parametrize("step", ["switch_server", "verify_server"])
-async def test_a_server_cancelled_by_itself_is_put_back(run_real: Driver, doubles: Doubles, step: str) -> None:
+async def test_a_server_cancelled_by_itself_is_restored(run_real: Driver, doubles: Doubles, step: str) -> None:
     hold = doubles.hold(step, "web-1")
     talk = await run_real.upgrade(fleet(1))
     await talk.answer("core")
@@ -254,7 +258,26 @@ async def test_a_server_terminated_by_itself_is_not_known(run_real: Driver, doub
     await asyncio.wait_for(hold.begun.wait(), 20)
     await run_real.client.get_workflow_handle("komodo-upgrade/prod/web-1/1").terminate()
     gate = await talk.answer("failure/web-1/1", Verdict.RETRY)
-    assert "what runs there is not known" in gate.facts[0]
+    assert "what runs there is unknown" in gate.facts[0]
     result = await talk.result()
     assert result.state is FleetState.UPGRADED
     assert result.servers[0].version_after == NEW
+
+
+async def test_a_connection_that_core_does_not_confirm_is_undone(run: Driver, doubles: Doubles) -> None:
+    """The server stays upgraded, with the connection that it had, and a person decides."""
+    facts = replace(server_facts("web-1"), connect_to="wss://komodo.example.net")
+    doubles.servers["web-1"] = facts
+    doubles.core = replace(doubles.core, api=True)
+    doubles.play("verify_server", "web-1", None, broken("NotProven", "no login to Core"))
+    doubles.play("disconnect_server", "web-1", broken("Unreachable", "no route", transient=True))
+    talk = await run.upgrade(fleet(1))
+    await talk.answer("core")
+    gate = await talk.answer("failure/web-1/1", Verdict.RETRY)
+    assert "Core connects to it as before. It did not connect to Core: " in gate.facts[0]
+    assert "no login to Core" in gate.facts[0]
+    result = await talk.result()
+    assert [o.state for o in result.servers] == [ServerState.UPGRADED]
+    steps = [step for step in doubles.steps("web-1") if "connect" in step or step == "verify_server"]
+    once = ["verify_server", "connect_server", "verify_server"]
+    assert steps == [*once, "disconnect_server", "disconnect_server", *once]

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from model.decisions import Verdict
 from model.facts import Finding, Severity
-from model.progress import FleetState, Phase, ServerState
+from model.gates import Verdict
+from model.status import FleetState, Phase, ServerState
 from tests.workflows.doubles import KEY, NEW, OLD, Doubles, broken, core_facts, fleet, refusal, server_facts
 from tests.workflows.driver import Driver
 
@@ -95,11 +95,11 @@ async def test_gate_core_says_what_an_informed_person_needs(run: Driver, doubles
         "a schedule is due at 03:00",
         "nas",
         "min without Core",
-        "way back",
+        "rollback: komodo-upgrade rollback",
         "restore.sh",
-        "from now on 3 servers are unmanaged until upgraded: no deploys, schedules, webhooks, stats",
+        "3 servers are unmanaged until upgraded: no deploys, schedules, webhooks, stats",
         "containers keep running",
-        "as canary: web-1",
+        "includes the canary: web-1",
     ):
         assert wanted in facts
     await talk.decide("core", Verdict.REJECT)
@@ -108,14 +108,14 @@ async def test_gate_core_says_what_an_informed_person_needs(run: Driver, doubles
 
 async def test_a_rejected_plan_leaves_nothing_behind(run: Driver, doubles: Doubles) -> None:
     talk = await run.upgrade(fleet(2))
-    await talk.answer("core", Verdict.REJECT, plan_digest="", reason="not tonight")
+    await talk.answer("core", Verdict.REJECT, plan_digest="", reason="not in this window")
     result = await talk.result()
     assert result.state is FleetState.STOPPED
-    assert "not tonight" in result.detail
+    assert "not in this window" in result.detail
     assert doubles.count("stop_core") == 0
     released = doubles.inputs("release_host")
     assert sorted(r.op.target for r in released) == ["core", "web-1", "web-2"]
-    assert [r.keepers for r in released if r.core] == [("keep-1",)], "the keepers hold nothing that is needed any more"
+    assert [r.image_pins for r in released if r.core] == [("keep-1",)], "the image pins are no longer needed"
 
 
 async def test_a_refused_preflight_changes_nothing(run: Driver, doubles: Doubles) -> None:
@@ -189,7 +189,7 @@ async def test_a_wave_gate_shows_the_last_waves_proofs(run: Driver, doubles: Dou
     gate = await talk.gate("wave/2")
     assert "web-1: upgraded: web-1 logged in" in gate.facts
     assert "next: web-2" in gate.facts
-    assert any(f.startswith("still dark: 2 servers") for f in gate.facts)
+    assert any(f == "2 servers are still unmanaged until upgraded" for f in gate.facts)
     await talk.decide("wave/2", Verdict.REJECT, reason="enough")
     result = await talk.result()
     assert result.state is FleetState.STOPPED
@@ -202,12 +202,16 @@ async def test_the_agent_in_cores_project_is_switched_with_core(run: Driver, dou
     await talk.answer("core")
     result = await talk.result()
     assert result.state is FleetState.UPGRADED
-    assert result.core_agent
-    assert (result.core_agent.name, result.core_agent.state) == ("Local", ServerState.UPGRADED)
+    assert [(o.name, o.state) for o in result.servers] == [
+        ("web-1", ServerState.UPGRADED), ("Local", ServerState.UPGRADED)
+    ]  # fmt: skip
     names = doubles.names()
-    assert names.index("read_core_key") < names.index("switch_core_agent") < names.index("switch_server")
-    [check] = [c for c in doubles.inputs("verify_server") if c.container]
-    assert (check.container, check.key) == ("komodo-periphery-1", KEY)
+    assert names.index("read_core_key") < names.index("switch_server")
+    assert [s.server.name for s in doubles.inputs("switch_server")] == ["Local", "web-1"]
+    [check] = [c for c in doubles.inputs("verify_server") if c.facts.container]
+    assert (check.facts.container.service.container, check.key) == ("komodo-periphery-1", KEY)
+    released = [call.target for call in doubles.calls if call.name == "release_host"]
+    assert sorted(released) == ["core", "web-1"], "the agent shares Core's host and folder"
 
 
 async def test_the_end_never_fails_an_upgrade(run: Driver, doubles: Doubles) -> None:
@@ -217,9 +221,9 @@ async def test_the_end_never_fails_an_upgrade(run: Driver, doubles: Doubles) -> 
     await talk.answer("core")
     result = await talk.result()
     assert result.state is FleetState.UPGRADED
-    said = "\n".join(w.text for w in result.warnings)
+    warned = "\n".join(w.text for w in result.warnings)
     for step in ("post_checks", "save_report", "release_host"):
-        assert f"{step} may not" in said
+        assert f"{step} may not" in warned
     assert (await talk.progress()).phase is Phase.DONE
 
 

@@ -1,4 +1,4 @@
-"""Doubles that remember what they have done to the fleet: what is in place, and which step came when it must not."""
+"""Doubles that keep the state of the fleet, and record each step that must not run in that state."""
 
 from __future__ import annotations
 
@@ -7,29 +7,28 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from model.steps import CoreStep, ServerStep
+from model.facts import DumpLabel
+from model.steps import CoreStep, DumpDatabase, DumpStep
 from tests.workflows.doubles import Doubles, _target
 
 V1, V2, HALF, DOWN = "v1", "v2", "half", "down"
 READS = frozenset(
     {
         "survey_core", "survey_server", "recheck_core", "recheck_server", "check_rollback", "check_server_rollback",
-        "notify", "verify_server", "read_core_key", "post_checks", "fingerprint_database", "look_at_dead_man",
-        "save_report", "release_host", "watch_fleet", "save_watch", "look_at_folders",
+        "notify", "verify_server", "read_core_key", "post_checks", "fingerprint_database", "check_auto_rollback",
+        "save_report", "release_host", "watch_fleet", "save_watch", "scan_run_folders",
     }
 )  # fmt: skip
 _MEANS = {
     "switch_server": ("server", V2),
     "restore_server": ("server", V1),
-    "switch_core_agent": ("agent", V2),
-    "restore_core_agent": ("agent", V1),
     "stop_core": ("core", DOWN),
     "write_core_files": ("files", V2),
     "restore_core_files": ("files", V1),
     "restore_database": ("base", V1),
     "downgrade_database": ("base", V1),
 }
-"""What a step changes, and to what; after one that failed it is HALF."""
+"""The state that each step changes, and its new value; after a failed step the value is HALF."""
 
 
 class World(Doubles):
@@ -46,7 +45,7 @@ class World(Doubles):
         self.dumped: set[str] = set()
         self.number = 0
         self.meanwhile: dict[int, Callable[[], Awaitable[None]]] = {}
-        """What people do while the n-th step runs."""
+        """Messages that operators send while the n-th step runs."""
 
     async def _do(self, name: str, given: Any, usual: Callable[[Any], Any]) -> Any:
         target, attempt = _target(given)
@@ -62,37 +61,40 @@ class World(Doubles):
         self._done(name, target, given)
         return answer
 
-    # --- what a step may rest on --------------------------------------------------------------------------------------
+    def runs(self, name: str) -> str:
+        """Of a server, or of the agent in Core's project."""
+        return self.server.get(name, self.agent)
+
+    # --- preconditions of steps ---------------------------------------------------------------------------------------
 
     def _may(self, name: str, target: str, attempt: int, given: Any) -> None:
         if name not in READS and target not in self.touched:
             self.touched.append(target)
-        if isinstance(given, ServerStep) and name == "switch_server":
+        if name == "switch_server":
             if (target, attempt) not in [(n, a) for n, a, _ in self.switched]:
                 self.switched.append((target, attempt, datetime.now(UTC)))
-            self._require(given.backup is not None, f"{target} is switched without a backup")
             self._require(self.core_runs == V2, f"{target} is switched while Core is {self.core_runs}")
         if name == "back_up_server":
-            self._require(self.server[target] == V1, f"a backup of {target} is made where {self.server[target]} lies")
+            self._require(self.runs(target) == V1, f"a backup of {target} is made where {self.runs(target)} lies")
         if name == "back_up_core":
             self._require(self.files == V1, f"a backup of Core is made where its files are {self.files}")
         if isinstance(given, CoreStep):
             self._core_may(name, given)
 
     def _core_may(self, name: str, step: CoreStep) -> None:
-        if name == "dump_database" and step.label in ("final", "pre_rollback"):
+        if isinstance(step, DumpDatabase) and step.label is not DumpLabel.BEFORE:
             self._require(self.core_runs in (DOWN, HALF), f"dump {step.label} while Core {self.core_runs} runs")
-        if name == "dump_database" and step.label == "final":
+        if isinstance(step, DumpDatabase) and step.label is DumpLabel.FINAL:
             self._require(self.base == V1, "a final dump of a database that v2 has touched")
         if name == "write_core_files":
             self._require("final" in self.dumped, "Core's files are written without a final dump")
         if name == "start_core":
             self._require(self.files == V2, f"v2 is started with files {self.files}")
         if name in ("restore_database", "downgrade_database"):
-            self._require("pre_rollback" in self.dumped, "a database is given up that nobody has dumped")
+            self._require("pre_rollback" in self.dumped, "a database without a dump is replaced")
             self._require(self.core_runs == DOWN, f"a database is restored under a Core that is {self.core_runs}")
-        if name == "restore_database" and step.dump:
-            self._require(step.dump.label == "final", f"{step.dump.label} is restored as v1's database")
+        if isinstance(step, DumpStep) and name == "restore_database":
+            self._require(step.dump.label is DumpLabel.FINAL, f"{step.dump.label} is restored as v1's database")
         if name == "start_old_core":
             self._require((self.files, self.base) == (V1, V1), f"v1 starts: files {self.files}, data {self.base}")
 
@@ -100,7 +102,7 @@ class World(Doubles):
         if not right:
             self.wrong.append(words)
 
-    # --- what it has done ---------------------------------------------------------------------------------------------
+    # --- effects of steps ---------------------------------------------------------------------------------------------
 
     def _failed(self, name: str, target: str) -> None:
         what, _ = _MEANS.get(name, ("", ""))
@@ -127,7 +129,9 @@ class World(Doubles):
             self.files = self.base = self.core_runs = V2
 
     def _set(self, what: str, target: str, becomes: str) -> None:
-        if what == "server":
+        if what == "server" and target in self.server:
             self.server[target] = becomes
+        elif what == "server":
+            self.agent = becomes
         else:
             setattr(self, {"core": "core_runs"}.get(what, what), becomes)

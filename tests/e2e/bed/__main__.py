@@ -1,4 +1,4 @@
-"""`python -m tests.e2e.bed ready|build|up|down [SERVERS]`: the bed by hand. `ready` only prepares the machine."""
+"""`python -m tests.e2e.bed ready|build|up|down [SERVERS]`: control the test bed. `ready` only prepares the machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.e2e.bed.settings import Missing, cache, machines, switch
 
 
 def main(words: list[str]) -> int:
-    """Exit code 2: this machine lacks something, and which."""
+    """Run the command. Exit code 2: this machine lacks what the message names."""
     what, count = (words or [""])[0], int(words[1]) if len(words) > 1 else 6
     try:
         if what == "down":

@@ -1,7 +1,8 @@
-"""The bed as tests use it: up, back to the beginning, down; looks at machines and breaks them."""
+"""The test bed as the scenarios use it: start, reset, stop, inspect machines, and inject failures."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
 import time
@@ -29,7 +30,7 @@ from tests.e2e.bed.settings import machines as servers_of
 from tests.e2e.bed.shell import docker, inside, wait_for
 
 PATIENT = 'core_sees = "120s"\nagent_ready = "120s"'
-"""Clocks of a fleet on a machine with other work to do."""
+"""Timing of a fleet on a machine that has other work."""
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -43,12 +44,12 @@ class Bed:
     project: Project = MONGO
     headers: dict[str, str] = field(default_factory=dict)
     extra: dict[str, list[str]] = field(default_factory=dict)
-    """More flags of `docker run` for a server."""
+    """Additional flags of `docker run` per server."""
     began: float = field(default_factory=time.monotonic)
 
     @classmethod
     def build(cls, count: int = 6, project: Project = MONGO) -> Bed:
-        """Everything made that takes long; nothing started."""
+        """Build everything that takes long; start nothing."""
         began = time.monotonic()
         chosen, servers = switch(), servers_of(count)
         say = _sayer(began)
@@ -63,11 +64,11 @@ class Bed:
         return cls(servers=servers, switch=chosen, project=project, key=key, began=began)
 
     def say(self, text: str) -> None:
-        """A line of progress, with the seconds since the beginning."""
+        """Print a line of progress with the seconds since the beginning."""
         _sayer(self.began)(text)
 
     def up(self) -> None:
-        """Running, fresh, all servers Ok in v1 Core's eyes."""
+        """Start a fresh installation and wait until v1 Core reports every server as Ok."""
         machines.remove_machines()
         machines.network_up()
         machines.services_up()
@@ -88,21 +89,21 @@ class Bed:
         self.say(f"bed is up: {len(self.servers)} servers and Core, {self.switch}")
 
     def down(self) -> None:
-        """Nothing of it left but images and caches. Raises when something is."""
+        """Remove everything except images and caches. Raises RuntimeError if something remains."""
         machines.remove_all()
         left = machines.left_over()
         if left:
             raise RuntimeError(f"left over of the bed: {', '.join(left)}")
         ground.stop_own_engine()
 
-    # --- looks --------------------------------------------------------------------------------------------------------
+    # --- state --------------------------------------------------------------------------------------------------------
 
     def server(self, name: str) -> Machine:
-        """By name."""
+        """The server of this name."""
         return next(s for s in self.servers if s.name == name)
 
     def wait_ok(self, version: str, seconds: float = 120) -> None:
-        """All servers Ok with this version, as Core says."""
+        """Wait until Core reports every server as Ok with this version."""
         count = len(self.servers)
         try:
             wait_for("Core's Ok", lambda: install.all_ok(self.headers, version, count), seconds=seconds, pause=0.5)
@@ -110,7 +111,7 @@ class Bed:
             raise TimeoutError(f"{error} Servers: {self.states()}") from error
 
     def states(self) -> dict[str, tuple[str, str]]:
-        """Server -> (state, version) as Core says."""
+        """Server -> (state, version) as Core reports them."""
         return install.states(self.headers)
 
     def updates(self) -> list[Any]:
@@ -123,11 +124,11 @@ class Bed:
         return inside(PREFIX + name, *words, check=check, data=data, timeout=timeout)
 
     def agent_version(self, name: str) -> str:
-        """What the agent's binary says."""
+        """The version that the agent's binary reports."""
         return self.on(name, self.server(name).binary, "--version").rpartition(" ")[2]
 
     def agent_log(self, name: str, *, this_run: bool = True) -> str:
-        """The agent's journal, of its running process or of all."""
+        """The agent's journal, of the running process or of all processes."""
         words = ["journalctl", "-u", "periphery", "-o", "cat", "--no-pager"]
         if this_run:
             words.append(f"_SYSTEMD_INVOCATION_ID={self.show(name, 'InvocationID')}")
@@ -150,7 +151,7 @@ class Bed:
         return self.agent_log(name, this_run=False).count(f"Komodo Periphery version: v{version}")
 
     def jobs(self, name: str, fleet: str) -> list[str]:
-        """Jobs the tool has begun on a host: `<target>/<attempt>/<step>` below the newest run folder."""
+        """Jobs that the tool started on a host: `<target>/<attempt>/<step>` below the newest run folder."""
         script = (
             f"cd /var/lib/komodo-upgrade/{fleet} 2>/dev/null || exit 0; "
             'cd "$(ls -d 2* | tail -1)/jobs" 2>/dev/null && find . -mindepth 3 -maxdepth 3 -type d'
@@ -162,15 +163,15 @@ class Bed:
         return self.on(name, "sh", "-c", f"ls -d /var/lib/komodo-upgrade/{fleet}/2* | tail -1")
 
     def configs(self) -> dict[str, str]:
-        """Server -> its config file, word for word."""
+        """Server -> the content of its configuration file."""
         return {s.name: self.on(s.name, "cat", "/etc/komodo/periphery.config.toml") for s in self.servers}
 
-    # --- what a tool is given -----------------------------------------------------------------------------------------
+    # --- the fleet file -----------------------------------------------------------------------------------------------
 
     def write_access(
         self, folder: Path, *, target: str = NEW, rollout: str = "", timing: str = "", more: str = ""
     ) -> Path:
-        """fleet.toml with all it names, as a user would have written it; `more` are tables of it. Returns its path."""
+        """Write fleet.toml and the files that it names; `more` holds further tables. Returns its path."""
         folder.mkdir(parents=True, exist_ok=True)
         secret = install.secrets()
         for name, value in (("api_key", self.headers["X-Api-Key"]), ("api_secret", self.headers["X-Api-Secret"]),
@@ -187,6 +188,8 @@ class Bed:
         return file
 
     def _fleet(self, target: str, rollout: str, timing: str) -> str:
+        asset = flavoured("www") / f"github.com/moghtech/komodo/releases/download/v{target}/periphery-x86_64"
+        digest = f'x86_64 = "{hashlib.sha256(asset.read_bytes()).hexdigest()}"' if asset.exists() else ""
         text = f"""[fleet]
 name = "bed"
 target = "{target}"
@@ -205,6 +208,9 @@ api_secret_file = "api_secret"
 [rollout]
 {rollout or "wave = 2"}
 
+[agent]
+sha256 = {{ {digest} }}
+
 [timing]
 {timing or PATIENT}
 """
@@ -216,10 +222,10 @@ api_secret_file = "api_secret"
                 text += f'jump = "ops@{JUMP}"\n'
         return text
 
-    # --- what goes wrong ----------------------------------------------------------------------------------------------
+    # --- failures -----------------------------------------------------------------------------------------------------
 
     def site(self, knob: str, value: str | None) -> None:
-        """`fail`, `kib_per_second` or `wrong` of the download site; None: as it was."""
+        """Set `fail`, `kib_per_second` or `wrong` of the download site; None removes it."""
         file = flavoured("www") / knob
         if value is None:
             file.unlink(missing_ok=True)
@@ -228,11 +234,11 @@ api_secret_file = "api_secret"
             file.chmod(0o644)
 
     def registry(self, *, running: bool) -> None:
-        """Registry down, or up again."""
+        """Stop or start the registry."""
         docker("start" if running else "stop", f"{PREFIX}registry")
 
     def link(self, name: str, *, up: bool) -> None:
-        """A host's cable out, or in again."""
+        """Disconnect a host from the network, or connect it."""
         if up:
             address = CORE if name == "core" else self.server(name).address
             docker("network", "connect", "--ip", address, NETWORK, PREFIX + name)
@@ -240,13 +246,13 @@ api_secret_file = "api_secret"
             docker("network", "disconnect", NETWORK, PREFIX + name)
 
     def wall(self, name: str, *, up: bool) -> None:
-        """A firewall between Core and a server's agent; SSH gets through."""
+        """Block the connection from Core to a server's agent, or allow it; SSH is not blocked."""
         rule = ("-d", self.server(name).address, "-p", "tcp", "--dport", "8120", "-j", "DROP")
         for chain in ("FORWARD", "OUTPUT"):
             self.on("core", "iptables", "-I" if up else "-D", chain, *rule, check=up)
 
     def reboot(self, name: str) -> None:
-        """From inside; waits until it has begun, not until it is back."""
+        """Reboot from inside and wait until the reboot has begun, not until the machine is back."""
         before = docker("inspect", "-f", "{{.State.StartedAt}}", PREFIX + name)
         self.on(name, "systemctl", "reboot", check=False)
         wait_for(

@@ -25,7 +25,7 @@ FERRETDB, POSTGRES = "kue-ferretdb:1", "kue-postgres-documentdb:1"
 
 
 def build(say: images.Say) -> str:
-    """Both images, and both in the registry under their real names. Returns a key of what went into them."""
+    """Build both images and push them under their real names. Returns a key of their inputs."""
     keys = [_program(say), _postgres(say)]
 
     def make() -> None:
@@ -39,7 +39,7 @@ def build(say: images.Say) -> str:
 
 
 def _program(say: images.Say) -> str:
-    """Image with the program alone, as the official one: no shell, no dump tools."""
+    """The image with only the program, like the official one: no shell, no dump tools."""
     place = cache() / "ferretdb"
 
     def make() -> None:

@@ -1,4 +1,4 @@
-"""What the machine itself must have before anything starts: root, packages, an engine, mounts."""
+"""Prerequisites on the machine itself: root, packages, a Docker engine, mounts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tests.e2e.bed.settings import Missing, cache
 from tests.e2e.bed.shell import CommandError, fetch, run, wait_for
 
 PACKAGES = {"dockerd": "docker.io", "mmdebstrap": "mmdebstrap", "openssl": "openssl", "ssh": "openssh-client"}
-"""Program -> the Debian package that brings it."""
+"""Program -> the Debian package that contains it."""
 
 
 def prepare() -> None:
-    """Everything there afterwards. Raises Missing where it cannot be had."""
+    """Install what is missing. Raises Missing if that is impossible."""
     if os.geteuid() != 0:
         raise Missing("the bed needs root: it starts containers with systemd in them")
     lacking = sorted({package for program, package in PACKAGES.items() if shutil.which(program) is None})
@@ -40,7 +40,7 @@ def _mounts() -> None:
     v2_only = Path("/sys/fs/cgroup/cgroup.controllers").exists()
     if v2_only:
         return
-    # Hybrid mode: with v1's hierarchies alone systemd does not hear that a unit's last process has gone,
+    # Hybrid mode: with v1's hierarchies alone systemd is not notified when a unit's last process ends,
     # and stopping an agent (its main process is a shell) can take 90 s.
     for name, kind, options in (("systemd", "cgroup", "none,name=systemd"), ("unified", "cgroup2", "")):
         place = Path("/sys/fs/cgroup") / name
@@ -57,7 +57,7 @@ def _engine() -> None:
     if _answers():
         return
     for name in ("/var/run/docker.pid", "/var/run/docker/containerd/containerd.pid"):
-        file = Path(name)  # left behind by an engine that was killed: a new one refuses to start
+        file = Path(name)  # an engine that was killed leaves its pid file, and the next one refuses to start
         if file.exists() and not Path(f"/proc/{file.read_text().strip()}").exists():
             file.unlink()
     cache().mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def _engine() -> None:
 
 
 def stop_own_engine() -> None:
-    """The engine that `prepare` started, if any, once nothing runs in it."""
+    """Stop the engine that `prepare` started, if nothing runs in it."""
     file = cache() / "dockerd.pid"
     if not file.exists():
         return

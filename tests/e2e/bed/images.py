@@ -1,6 +1,6 @@
-"""What is expensive to make, made once: root file systems, images, the registry's content, the download site.
+"""Cached build steps: root file systems, images, the registry's content, the download site.
 
-Each step has a key of all that goes into it; it is done again only when the key has changed or its result is gone.
+Each step has a key of its inputs. It is repeated only if the key has changed or its result is gone.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Say = Callable[[str], None]
 
 
 def identity(path: Path) -> str:
-    """Of a file by its size and time, of a folder by all its files."""
+    """A digest of a file by its size and time, of a folder by all its files."""
     if path.is_dir():
         return " ".join(identity(p) for p in sorted(path.rglob("*")) if p.is_file() and "__pycache__" not in p.parts)
     status = path.stat()
@@ -55,9 +55,9 @@ def identity(path: Path) -> str:
 
 
 def once(name: str, inputs: list[str], made: Callable[[], str], make: Callable[[], None], say: Say) -> str:
-    """Do a step unless it was done with the same inputs and its result is still there. Returns its key.
+    """Run a step unless it ran with the same inputs and its result still exists. Returns its key.
 
-    `made` names the result, "" when there is none: an image that was made with another cache is another one.
+    `made` identifies the result, "" if there is none: an image that was built with another cache is another result.
     """
     key = hashlib.sha256("\n".join(inputs).encode()).hexdigest()
     stamp = cache() / "stamps" / name
@@ -70,7 +70,7 @@ def once(name: str, inputs: list[str], made: Callable[[], str], make: Callable[[
 
 
 def image(tag: str) -> Callable[[], str]:
-    """For `once`: the image's id, "" when there is none."""
+    """For `once`: the id of the image, "" if there is none."""
     return lambda: run("docker", "image", "inspect", "-f", "{{.Id}}", tag, check=False).stdout.strip()
 
 
@@ -81,7 +81,7 @@ def there(*paths: Path) -> Callable[[], str]:
 
 @contextmanager
 def context(name: str) -> Iterator[Path]:
-    """An empty build folder, gone afterwards."""
+    """An empty build folder that is removed afterwards."""
     folder = cache() / "build" / name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -92,14 +92,14 @@ def context(name: str) -> Iterator[Path]:
 
 
 def build(tag: str, dockerfile: str, folder: Path, **arguments: str) -> None:
-    """`docker build` without the network."""
+    """Run `docker build` without network access."""
     words = [w for key, value in arguments.items() for w in ("--build-arg", f"{key}={value}")]
     run("env", "DOCKER_BUILDKIT=0", "docker", "build", "--pull=false", "--network=none", "-t", tag,
         "-f", FILES / dockerfile, *words, folder)  # fmt: skip
 
 
 def known_secrets() -> dict[str, str]:
-    """The installation's secrets: made once, kept with the cache."""
+    """The installation's secrets, created once and kept in the cache."""
     file = cache() / "secrets.json"
     if not file.exists():
         names = ("passkey", "db_password", "webhook_secret", "jwt_secret", "admin_password", "git_token",
@@ -112,7 +112,7 @@ def known_secrets() -> dict[str, str]:
 
 
 def build_all(switch: Switch, project: Project, say: Say) -> str:
-    """All images and sites up to date afterwards. Returns a key of everything that went into them."""
+    """Bring all images and sites up to date. Returns a key of all inputs."""
     keys = [_root(name, include, say) for name, include in _ROOTS.items()]
     keys.append(_pypi(say))
     keys.append(_keys(say))
@@ -174,7 +174,7 @@ def _pypi(say: Say) -> str:
 
 
 def _keys(say: Say) -> str:
-    """A CA of the bed's own, one certificate for all its public names, the key that people log in with."""
+    """The CA of the test bed, one certificate for all public names, and the SSH key of the users."""
     folder = cache() / "keys"
     names = ",".join(f"DNS:{n}" for n in REGISTRY_NAMES + WEB_NAMES)
 
@@ -205,7 +205,7 @@ def _keys(say: Say) -> str:
 
 
 def host_key(machine: str) -> tuple[str, str]:
-    """A machine's private and public host key: made once, so that known_hosts can be written beforehand."""
+    """A machine's private and public host key, created once so that known_hosts can be written in advance."""
     file = cache() / "keys" / "hosts" / machine
     if not file.exists():
         file.parent.mkdir(exist_ok=True)
@@ -214,7 +214,7 @@ def host_key(machine: str) -> tuple[str, str]:
 
 
 def host_image(project: Project) -> str:
-    """What Core's machine is made from."""
+    """The inputs of Core's machine."""
     return "kue-host:1" if project.root == "machine" else f"kue-host-{project.root}:1"
 
 
@@ -288,7 +288,7 @@ def _program(role: str, version: str, switch: Switch, root: str, say: Say) -> st
 
 @contextmanager
 def registry_for_pushing() -> Iterator[None]:
-    """A copy of the registry that listens on loopback only. What is in it is kept: only new layers are pushed."""
+    """A registry on loopback with the same storage. Its content is kept, so only new layers are pushed."""
     storage, name = flavoured("registry"), f"{PREFIX}push"
     storage.mkdir(parents=True, exist_ok=True)
     docker("rm", "-f", name, check=False)
@@ -317,7 +317,7 @@ def _registry(keys: list[str], say: Say) -> str:
 
 
 def push(image: str, name: str) -> None:
-    """Into the loopback registry."""
+    """Push an image to the loopback registry."""
     target = f"127.0.0.1:5988/{name}"
     docker("tag", image, target)
     try:
@@ -327,7 +327,7 @@ def push(image: str, name: str) -> None:
 
 
 def _site(switch: Switch, say: Say) -> str:
-    """The agents as release assets."""
+    """Write the agents as release assets to the download site's folder."""
     folder = flavoured("www")
     releases = folder / "github.com/moghtech/komodo/releases/download"
     agents = [switch.komodo / f"v{version}" / "periphery" for version in VERSIONS]

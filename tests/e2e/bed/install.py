@@ -1,4 +1,4 @@
-"""The installation as its owner made it: agents under systemd, Core by Compose, some content. Kept as a snapshot."""
+"""The installation before an upgrade: agents under systemd, Core in Compose, some content. Cached as a snapshot."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ URL = f"http://{CORE}:9120"
 
 
 def secrets() -> Secrets:
-    """Of the installation, in the form that the files are written from."""
+    """The secrets of the installation, as the files need them."""
     return Secrets(**images.known_secrets())
 
 
@@ -31,7 +31,7 @@ def secrets() -> Secrets:
 
 
 def build_machines(servers: tuple[Machine, ...], project: Project, switch: Switch, key: str, say: images.Say) -> str:
-    """An image for every machine. Returns a key of what went into them."""
+    """Build an image for every machine. Returns a key of their inputs."""
     agent = (switch.komodo / f"v{OLD}" / "periphery").read_bytes()
     keys = [key]
     for server in servers:
@@ -86,9 +86,9 @@ def _machine(
 
 
 def _agent_files(tree: Path, server: Machine, agent: bytes, switch: Switch | None) -> None:
-    """Binary, config and unit, where the setup script of v1.19.5 puts them; by hand elsewhere."""
+    """Write binary, configuration and unit where the setup script of v1.19.5 puts them, or elsewhere by hand."""
     write_agent(tree, server.shape, binary=agent, core=CORE, secrets=secrets())
-    shutil.rmtree(tree / "etc/komodo/ssl")  # a real agent makes a certificate of its own
+    shutil.rmtree(tree / "etc/komodo/ssl")  # a real agent creates its certificate itself
     shutil.rmtree(tree / "etc/systemd/system/default.target.wants")
     unit = tree / "etc/systemd/system/periphery.service"
     unit.write_text(unit.read_text().replace(str(tree), ""))
@@ -105,7 +105,7 @@ def _agent_files(tree: Path, server: Machine, agent: bytes, switch: Switch | Non
 
 
 def write_core_project(folder: Path, switch: Switch, wanted: Project) -> None:
-    """`opt/komodo` below `folder`: the official files filled in as their user would, or ours in their shape."""
+    """Write `opt/komodo` below `folder`: the official files with values, or files with the same structure."""
     write_project(folder, tag="latest", host=URL, interval="15-sec", secrets=secrets())
     project = folder / "opt/komodo"
     env = project / "compose.env"
@@ -130,7 +130,7 @@ def write_core_project(folder: Path, switch: Switch, wanted: Project) -> None:
 
 
 def install_core(switch: Switch, project: Project) -> None:
-    """From a new machine to a Core that answers: files copied, images pulled, project up, as the user `ops`."""
+    """Install Core on an empty machine as the user `ops`: copy the files, pull the images, start the project."""
     start_core(f"kue-server-core{'' if project.root == 'machine' else f'-{project.root}'}:{PLACE}")
     wait_booted(CORE_NAME)
     with images.context("project") as folder:
@@ -149,7 +149,7 @@ class ApiError(OSError):
 
 
 def post(path: str, body: dict[str, Any], headers: dict[str, str] | None = None, timeout: float = 20) -> Any:
-    """One call of Core's API."""
+    """Call Core's API."""
     head = {"Content-Type": "application/json", **(headers or {})}
     request = urllib.request.Request(f"{URL}/{path}", json.dumps(body).encode(), head)
     try:
@@ -168,7 +168,7 @@ await komodo.execute_terminal({{ server: "{server}", terminal: "disk", command: 
 
 
 def seed(servers: tuple[Machine, ...]) -> dict[str, str]:
-    """An API key, the servers, some content. Returns the headers of a call."""
+    """Create an API key, the servers and some content. Returns the headers of an API call."""
     login = post("auth/LoginLocalUser", {"username": "admin", "password": secrets().admin_password})
     key = post("user/CreateApiKey", {"name": "kue", "expires": 0}, {"Authorization": login["jwt"]})
     headers = {"X-Api-Key": key["key"], "X-Api-Secret": key["secret"]}
@@ -182,13 +182,13 @@ def seed(servers: tuple[Machine, ...]) -> dict[str, str]:
 
 
 def states(headers: dict[str, str]) -> dict[str, tuple[str, str]]:
-    """Server -> (state, version) as Core tells."""
+    """Server -> (state, version) as Core reports them."""
     listed = post("read/ListServers", {"query": {}, "limit": 0}, headers)
     return {s["name"]: (s["info"]["state"], str(s["info"].get("version") or "").removeprefix("v")) for s in listed}
 
 
 def all_ok(headers: dict[str, str], version: str, count: int) -> bool:
-    """Every Server, `Local` included, is Ok with this version."""
+    """Whether every Server, including `Local`, is Ok with this version."""
     found = states(headers)
     return len(found) == count + 1 and all(state == ("Ok", version) for state in found.values())
 
@@ -198,23 +198,23 @@ def all_ok(headers: dict[str, str], version: str, count: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Core's machine as it was installed: file system as an image, engine's data and API key in a folder."""
+    """Core's machine after its installation: file system as an image, engine data and API key in a folder."""
 
     project: Project
     servers: int
 
     @property
     def folder(self) -> Path:
-        """Where it is kept."""
+        """The folder of the snapshot."""
         return cache() / f"snapshot-{PLACE}-{self.project.name}-{self.servers}"
 
     @property
     def image(self) -> str:
-        """Of the machine."""
+        """The image of the machine."""
         return f"kue-snap-core:{PLACE}-{self.project.name}-{self.servers}"
 
     def take(self, headers: dict[str, str], key: str) -> None:
-        """The machine is stopped for it."""
+        """Take the snapshot; the machine is stopped for it."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True, mode=0o700)
         docker("update", "--restart", "no", CORE_NAME)
@@ -225,12 +225,12 @@ class Snapshot:
         (self.folder / "key").write_text(f"{key}\n{images.image(self.image)()}")
 
     def good(self, key: str) -> bool:
-        """Taken from the same inputs, and complete."""
+        """Whether the snapshot is complete and was taken from the same inputs."""
         file = self.folder / "key"
         return file.exists() and file.read_text() == f"{key}\n{images.image(self.image)()}"
 
     def restore(self) -> dict[str, str]:
-        """The machine as it was; returns the headers of an API call."""
+        """Start the machine from the snapshot. Returns the headers of an API call."""
         docker("volume", "create", CORE_VOLUME)
         place = Path(docker("volume", "inspect", "-f", "{{.Mountpoint}}", CORE_VOLUME))
         place.rmdir()

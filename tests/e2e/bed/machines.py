@@ -1,4 +1,4 @@
-"""The bed's containers: machines with systemd, the registry, the download site. Made and removed by name."""
+"""The containers of the test bed: machines with systemd, the registry, the download site."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _hybrid() -> bool:
 
 
 def _server_flags() -> list[str]:
-    """What systemd needs, and no more: no capability is added in hybrid mode."""
+    """The flags that systemd needs; hybrid mode adds no capability."""
     if _hybrid():
         mounts = [w for n in ("systemd", "unified") for w in ("-v", f"{_CGROUP}/{n}:{_CGROUP}/{n}:rw")]
         return ["--cgroupns=host", *mounts]
@@ -42,21 +42,21 @@ def _server_flags() -> list[str]:
 
 
 def _engine_flags() -> list[str]:
-    """For a machine that runs an engine itself; not --privileged, which needs capabilities a VM may lack."""
+    """Flags for a machine that runs an engine; not --privileged, because a VM may lack its capabilities."""
     caps = [w for c in ("SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE", "SYS_NICE") for w in ("--cap-add", c)]
     free = [w for o in ("seccomp", "apparmor", "systempaths") for w in ("--security-opt", f"{o}=unconfined")]
     return [*caps, *free, "--cgroupns=host", "-v", f"{_CGROUP}:{_CGROUP}:rw", "-v", f"{CORE_VOLUME}:/var/lib/docker"]
 
 
 def network_up() -> None:
-    """Internal: nothing on it reaches any other place."""
+    """Create the internal network; its machines reach no other network."""
     if run("docker", "network", "inspect", NETWORK, check=False).returncode:
         docker("network", "create", "--internal", "--subnet", f"{SUBNET}.0/24", "--gateway", f"{SUBNET}.1",
                "-o", f"com.docker.network.bridge.name={BRIDGE}", NETWORK)  # fmt: skip
 
 
 def services_up() -> None:
-    """The registry and the download site, new."""
+    """Start the registry and the download site."""
     docker("rm", "-f", f"{PREFIX}registry", f"{PREFIX}web", check=False)
     for knob in ("fail", "kib_per_second", "wrong"):
         (flavoured("www") / knob).unlink(missing_ok=True)
@@ -68,13 +68,13 @@ def services_up() -> None:
 
 
 def start_machine(name: str, address: str, image: str, flags: list[str], *extra: str) -> None:
-    """A container with systemd in it, that comes back after a reboot from inside."""
+    """Start a container with systemd that returns after a reboot from inside."""
     docker("run", "--pull", "never", "-d", "--name", PREFIX + name, "--hostname", name, "--network", NETWORK,
            "--ip", address, "--restart", "always", *_TMP, *_NAMES, *flags, *extra, image)  # fmt: skip
 
 
 def start_servers(servers: tuple[Machine, ...], extra: dict[str, list[str]] | None = None) -> None:
-    """All of them, two at a time: more at once is slower."""
+    """Start all servers, two at a time, because more at once take longer."""
 
     def one(server: Machine) -> None:
         more = (extra or {}).get(server.name, [])
@@ -85,32 +85,32 @@ def start_servers(servers: tuple[Machine, ...], extra: dict[str, list[str]] | No
 
 
 def start_core(image: str) -> None:
-    """Core's machine; its engine keeps everything in a volume."""
+    """Start Core's machine; its engine stores everything in a volume."""
     start_machine("core", CORE, image, _engine_flags())
 
 
 def start_jump() -> None:
-    """A machine that is only passed through."""
+    """Start the jump host."""
     start_machine("jump", JUMP, f"kue-server-jump:{PLACE}", _server_flags())
 
 
 def booted(container: str) -> bool:
-    """systemd has done with its start, well or not."""
+    """Whether systemd has finished its start, with or without failed units."""
     return inside(container, "systemctl", "is-system-running", check=False) in ("running", "degraded")
 
 
 def wait_booted(container: str, seconds: float = 90) -> None:
-    """Poll `booted`."""
+    """Wait until the container has booted."""
     wait_for(f"{container} to boot", lambda: booted(container), seconds=seconds)
 
 
 def remove_machines() -> None:
-    """Every machine and its volumes; services, network and images stay."""
+    """Remove every machine and its volumes; services, network and images stay."""
     _remove(lambda n: n not in (f"{PREFIX}registry", f"{PREFIX}web"))
 
 
 def remove_all() -> None:
-    """Every container, volume and network of the bed."""
+    """Remove every container, volume and network of the test bed."""
     _remove(lambda _: True)
     docker("network", "rm", NETWORK, check=False)
 
@@ -126,7 +126,7 @@ def _remove(doomed: object) -> None:
 
 
 def left_over() -> list[str]:
-    """What is still there of the bed, images and caches aside."""
+    """What still exists of the test bed, except images and caches."""
     found = docker("ps", "-a", "--format", "{{.Names}}").split() + docker("volume", "ls", "-q").split()
     found += docker("network", "ls", "--format", "{{.Name}}").split()
     return sorted(n for n in found if n.startswith(PREFIX))

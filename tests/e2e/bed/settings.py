@@ -1,4 +1,4 @@
-"""Names, addresses and the switch: what the bed is made of."""
+"""Names, addresses and programs of the test bed."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-"""Of the checkout."""
+"""The root of the checkout."""
 FILES = Path(__file__).parent / "files"
 BED = os.environ.get("KUE_BED", "")
-"""A word that tells one bed from another on the same engine; with an address range of its own in KUE_NET."""
+"""The name of this test bed among several on one engine; each needs its own address range in KUE_NET."""
 PREFIX = f"kue{BED}-"
-"""Every container, volume and network of the bed is named so, and nothing else is ever removed."""
+"""The prefix of every container, volume and network of the test bed; nothing else is removed."""
 NETWORK = f"{PREFIX}net"
 BRIDGE = f"br-kue{BED}"[:15]
 SUBNET = os.environ.get("KUE_NET") or "172.31.88"
@@ -24,14 +24,14 @@ TAGS = {
     MIDDLE: ("2.0.0",),
     NEW: ("2.3.2", "2.3", "2"),
 }
-"""Tags of the registry, moving ones included: `latest` is a v1, as on the evening before an upgrade."""
+"""Tags in the registry, including moving ones: `latest` is a v1."""
 REGISTRY_NAMES = ("ghcr.io", "registry-1.docker.io", "auth.docker.io", "index.docker.io")
 WEB_NAMES = ("github.com", "raw.githubusercontent.com", "api.github.com", "objects.githubusercontent.com")
 
 FLAVOUR = ("real" if os.environ.get("KOMODO_BIN") else "ours") + ("" if os.environ.get("MONGO_TOOLS") else "-dump")
-"""Of the programs inside: images, registry, site and snapshot of both kinds lie side by side."""
+"""The kind of programs: images, registry, site and snapshot of each kind are cached separately."""
 PLACE = f"{FLAVOUR}-{BED}" if BED else FLAVOUR
-"""Of what knows the bed's addresses: the machines' images, the snapshot."""
+"""The suffix of everything that contains addresses of the test bed: the machines' images, the snapshot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +44,16 @@ class Machine:
     """plain | open (`passkeys = []`) | edited (by hand: drop-in, binary in another place)"""
     sudo_password: bool = False
     jump: bool = False
-    """Its sshd takes nobody but those who come from the jump host."""
+    """Its sshd accepts only connections from the jump host."""
 
     @property
     def container(self) -> str:
-        """Of the engine that runs the bed."""
+        """The name of its container."""
         return PREFIX + self.name
 
     @property
     def binary(self) -> str:
-        """Where its agent's program is."""
+        """The path of its agent's binary."""
         return "/opt/periphery/bin/periphery" if self.shape == "edited" else "/usr/local/bin/periphery"
 
 
@@ -68,7 +68,7 @@ _NAMED = (
 
 
 def machines(count: int) -> tuple[Machine, ...]:
-    """The first `count` servers: six of different kinds, then plain ones."""
+    """`count` servers: six of different kinds, then plain ones."""
     more = (Machine(f"srv-{n:02}", f"{SUBNET}.{20 + n}", "plain") for n in range(len(_NAMED) + 1, count + 1))
     return (*_NAMED[:count], *more)
 
@@ -83,12 +83,12 @@ class Project:
 
     @property
     def core(self) -> str:
-        """Core's container."""
+        """The name of Core's container."""
         return "komodo_core_1" if self.command == "docker-compose" else "komodo-core-1"
 
     @property
     def root(self) -> str:
-        """Root file system of its machine."""
+        """The root file system of its machine."""
         return "old" if self.command == "docker-compose" else "machine"
 
 
@@ -96,23 +96,23 @@ MONGO = Project()
 OLD_COMPOSE = Project("compose1", command="docker-compose")
 """docker-compose 1.29, as Debian 12 has it, and no plugin."""
 FERRETDB = Project("ferretdb", "ferretdb.compose.yaml")
-"""The real FerretDB v2 in the place of MongoDB."""
+"""The real FerretDB v2 instead of MongoDB."""
 
 
 class Missing(RuntimeError):
-    """Something that this machine cannot give. Said, never skipped."""
+    """This machine lacks something. The message names it; nothing is skipped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Switch:
-    """Which Komodo and which dump tools: the real ones where folders are named, else the stand-ins of this project."""
+    """Which Komodo and which dump tools to use: real ones from folders, or this project's stand-ins."""
 
     komodo: Path
     tools: Path
     real_komodo: bool
     real_tools: bool
     official: Path | None
-    """Komodo's official compose and config files, one folder a tag; None: files of ours in their shape."""
+    """Komodo's official Compose and configuration files, one folder per tag; None: files with the same structure."""
 
     def __str__(self) -> str:
         komodo = f"real Komodo ({self.komodo})" if self.real_komodo else "Komodo's stand-ins"
@@ -122,12 +122,12 @@ class Switch:
 
 
 def cache() -> Path:
-    """Where roots, images' parts and snapshots are kept; $KUE_CACHE moves it."""
+    """The folder for root file systems, parts of images and snapshots, or $KUE_CACHE."""
     return Path(os.environ.get("KUE_CACHE") or "~/.cache/komodo-upgrade-test").expanduser()
 
 
 def switch() -> Switch:
-    """From KOMODO_BIN, MONGO_TOOLS and KOMODO_FILES. Raises Missing when a named folder lacks something."""
+    """Read KOMODO_BIN, MONGO_TOOLS and KOMODO_FILES. Raises Missing if a named folder lacks something."""
     komodo, tools = os.environ.get("KOMODO_BIN", ""), os.environ.get("MONGO_TOOLS", "")
     if komodo:
         for version in VERSIONS:
@@ -150,7 +150,7 @@ def switch() -> Switch:
 
 
 def flavoured(name: str) -> Path:
-    """A folder of the cache that differs with what is inside the programs."""
+    """A folder of the cache that depends on the kind of programs."""
     return cache() / f"{name}-{FLAVOUR}"
 
 

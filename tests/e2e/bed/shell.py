@@ -1,4 +1,4 @@
-"""Commands of the machine that runs the bed."""
+"""Commands on the machine that runs the test bed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tests.e2e.bed.settings import Missing
 
 
 class CommandError(RuntimeError):
-    """A command failed; the message has its words."""
+    """A command failed; the message contains its output."""
 
 
 def run(
     *command: str | Path, cwd: Path | None = None, data: str | None = None, check: bool = True, timeout: float = 600
 ) -> subprocess.CompletedProcess[str]:
-    """Run to the end, output captured. Raises CommandError."""
+    """Run a command to its end and capture its output. Raises CommandError."""
     words = [str(c) for c in command]
     done = subprocess.run(
         words, cwd=cwd, input=data, stdin=None if data is not None else subprocess.DEVNULL,
@@ -30,7 +30,7 @@ def run(
 
 
 def fetch(*command: str | Path, timeout: float) -> None:
-    """A command that needs another machine's files: tried again, and then said to be missing. Raises Missing."""
+    """Run a command that downloads something, with retries. Raises Missing if all attempts fail."""
     for attempt in range(3):
         try:
             run(*command, timeout=timeout)
@@ -43,18 +43,18 @@ def fetch(*command: str | Path, timeout: float) -> None:
 
 
 def docker(*words: str | Path, check: bool = True, data: str | None = None, timeout: float = 600) -> str:
-    """Standard output of a docker command, without the last line's end."""
+    """The standard output of a docker command, stripped."""
     return run("docker", *words, check=check, data=data, timeout=timeout).stdout.strip()
 
 
 def inside(container: str, *words: str, check: bool = True, data: str | None = None, timeout: float = 120) -> str:
-    """Standard output of a command on one of the bed's machines, as root. No standard input unless `data`."""
+    """The standard output of a command that runs as root on a machine of the test bed."""
     head = ["exec", "-i", container] if data is not None else ["exec", container]
     return docker(*head, *words, check=check, data=data, timeout=timeout)
 
 
 def wait_for(what: str, true: Callable[[], object], *, seconds: float, pause: float = 0.2) -> None:
-    """Poll until something holds. Raises TimeoutError with `what` and the last exception."""
+    """Poll until the condition holds. Raises TimeoutError with `what` and the last exception."""
     end, last = time.monotonic() + seconds, ""
     while True:
         try:

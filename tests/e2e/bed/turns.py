@@ -1,4 +1,4 @@
-"""One run at a time: of beds with the same name, of programs of the same kind, and of building."""
+"""Locks: one run at a time per test bed and per kind of programs, and one build at a time."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from tests.e2e.bed.images import Say
 from tests.e2e.bed.settings import BED, FLAVOUR, Missing
 
 FOLDER = Path("/run/lock")
-"""Of the machine, not of the cache: names of containers and images are the engine's."""
+"""A folder of the machine, not of the cache, because the engine's names are shared by all caches."""
 
 
 def take(say: Say, seconds: float | None = None) -> list[IO[str]]:
-    """Turns for a whole run; they end with the process, or when the files are closed. Raises Missing."""
+    """Take the locks of a whole run; they end with the process or when the files are closed. Raises Missing."""
     return [_wait(f"bed-{BED or 'default'}", say, seconds), _wait(f"programs-{FLAVOUR}", say, seconds)]
 
 
 @contextmanager
 def building(say: Say) -> Iterator[None]:
-    """What is made is shared by all kinds."""
+    """Hold the lock for building, because all kinds share what is built."""
     file = _wait("building", say, None)
     try:
         yield
@@ -37,7 +37,7 @@ def _wait(what: str, say: Say, seconds: float | None) -> IO[str]:
     path = FOLDER / f"komodo-upgrade-e2e-{what}"
     file = path.open("a+")
     end = time.monotonic() + patience
-    told = False
+    reported = False
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -47,9 +47,9 @@ def _wait(what: str, say: Say, seconds: float | None) -> IO[str]:
             if time.monotonic() > end:
                 file.close()
                 raise Missing(f"another run ({what}, process {holder}) has not ended in {patience:.0f} s") from None
-            if not told:
+            if not reported:
                 say(f"another run ({what}, process {holder}) is at work: waiting up to {patience:.0f} s")
-                told = True
+                reported = True
             time.sleep(0.5)
             continue
         file.truncate(0)

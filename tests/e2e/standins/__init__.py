@@ -1,1 +1,1 @@
-"""Komodo's programs and the dump tools where the real ones are not at hand: the sandbox's logic in real processes."""
+"""Stand-ins for Komodo's programs and the dump tools: the sandbox's logic in real processes."""

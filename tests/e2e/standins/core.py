@@ -1,4 +1,4 @@
-"""Core as a process: the sandbox's Core on a real database, its agents reached over the network."""
+"""Core as a process: the sandbox's Core with a real database and agents on the network."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-from sandbox import core_startup, seed_documents
-from sandbox.core import RETRY, Core, Link
-from sandbox.core_api import CoreApi
-from sandbox.mongo_store import Document
-from sandbox.rustlog import seconds
+from sandbox.komodo_core import seed_documents, startup
+from sandbox.komodo_core.api import CoreApi
+from sandbox.komodo_core.core import RETRY, Core, Link
+from sandbox.komodo_core.program import CoreProgram
+from sandbox.mongo.store import Document
+from sandbox.periphery.log import seconds
 from sandbox.web import Request
 from tests.e2e.standins.line import RemoteAgent
 from tests.e2e.standins.parts import Container, Engine, Image, Server
@@ -37,7 +38,7 @@ COLLECTIONS = ("UserGroup", "Permission", "GitProviderAccount", "DockerRegistryA
 
 
 def client(env: dict[str, str], **options: Any) -> MongoClient[Any]:
-    """By KOMODO_DATABASE_URI, or _ADDRESS, _USERNAME and _PASSWORD."""
+    """A client for KOMODO_DATABASE_URI, or for _ADDRESS, _USERNAME and _PASSWORD."""
     uri = env.get("KOMODO_DATABASE_URI", "")
     if not uri:
         user, password = env.get("KOMODO_DATABASE_USERNAME", ""), env.get("KOMODO_DATABASE_PASSWORD", "")
@@ -47,29 +48,27 @@ def client(env: dict[str, str], **options: Any) -> MongoClient[Any]:
 
 
 class Api(CoreApi):
-    """With the calls that make a new installation's content."""
+    """The API with the calls that create a new installation's content."""
 
-    async def _call(self, room: str, kind: str, params: dict[str, Any], user: str) -> Any:
-        if room == "user" and kind == "CreateApiKey":
+    async def _call(self, route: str, kind: str, params: dict[str, Any], user: str) -> Any:
+        if route == "user" and kind == "CreateApiKey":
             return self._new_key(params, user)
-        if room == "write" and kind == "CreateVariable":
+        if route == "write" and kind == "CreateVariable":
             store = self.core.store
-            assert store is not None
             store.insert(self.core.database, "Variable", [{**params, "_id": bson.ObjectId()}])
             return params
-        if room == "read" and kind == "ListVariables":
+        if route == "read" and kind == "ListVariables":
             store = self.core.store
-            assert store is not None
             return [{k: v for k, v in d.items() if k != "_id"} for d in store.find(self.core.database, "Variable", {})]
-        if room == "read" and kind == "ListUpdates":
+        if route == "read" and kind == "ListUpdates":
             params = {"page": 0, **params}
-        return await super()._call(room, kind, params, user)
+        return await super()._call(route, kind, params, user)
 
     def _user(self, request: Request) -> str:
-        """Each key has a secret of its own, kept as a hash."""
+        """The user of an API key. Each key has its own secret, stored as a hash."""
         key, secret = request.headers.get("x-api-key", ""), request.headers.get("x-api-secret", "")
         store = self.core.store
-        if key and store is not None:
+        if key:
             found = store.find(self.core.database, "ApiKey", {"key": key})
             right = bool(found) and found[0]["secret"] == hashlib.sha256(secret.encode()).hexdigest()
             self.core.world.api_secret = secret if right else f"{secret}-not"
@@ -77,7 +76,6 @@ class Api(CoreApi):
 
     def _new_key(self, params: dict[str, Any], user: str) -> dict[str, str]:
         store = self.core.store
-        assert store is not None
         key, secret = f"K-{secrets.token_hex(20)}", f"S-{secrets.token_hex(20)}"
         hashed = hashlib.sha256(secret.encode()).hexdigest()
         store.insert(
@@ -90,78 +88,7 @@ class Api(CoreApi):
 
 
 class RealCore(Core):
-    """One run of Core."""
-
-    async def _connect_database(self) -> bool:
-        mongo = client(dict(os.environ), serverSelectionTimeoutMS=2000)
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            try:
-                await asyncio.to_thread(mongo.admin.command, "listDatabases")
-            except PyMongoError:
-                await asyncio.sleep(0.3)
-                continue
-            self.store = MongoStore(mongo)  # type: ignore[assignment]
-            self._first_start()
-            return True
-        self.log("ERROR", "Failed to initialize database::Client | Kind: Server selection timeout")
-        os._exit(1)
-
-    def _first_start(self) -> None:
-        """An empty database gets an admin, the first server, and Komodo's own procedures."""
-        store, database = self.store, self.database
-        assert store is not None
-        if store.find(database, "User"):
-            return
-        admin = seed_documents._user(bson.ObjectId(), int(time.time() * 1000))
-        admin["username"] = self.env.get("KOMODO_INIT_ADMIN_USERNAME", "admin")
-        store.insert(database, "User", [admin])
-        for name in COLLECTIONS:
-            store.collection(database, name)
-        first = self.env.get("KOMODO_FIRST_SERVER", "")
-        if first:
-            name = self.env.get("KOMODO_FIRST_SERVER_NAME", "Local")
-            server = seed_documents.resource("Server", name, {"address": first, "enabled": True})
-            if self.major > 1:
-                server["info"] = {"attempted_public_key": "", "public_key": ""}
-            store.insert(database, "Server", [server])
-        tag = bson.ObjectId()
-        store.insert(database, "Tag", [{"_id": tag, "name": "system", "owner": "System", "color": "Red"}])
-        store.insert(database, "Procedure", seed_documents._procedures(str(tag))[:2])
-
-    async def _begin(self) -> None:
-        try:
-            await self._work()
-        except Exception:  # noqa: BLE001 - a defect of the stand-in is never a silent one
-            traceback.print_exc()
-            os._exit(70)
-
-    async def _work(self) -> None:
-        await asyncio.sleep(0.4)
-        await self._connect_database()
-        self.broken = core_startup.run(self)
-        self._written().flush()
-        await self._listen()
-        work = [self._watch()]
-        if self.major >= 2 and not self.broken:
-            work.append(self._keep_connected())
-        await asyncio.gather(*work)
-
-    def _written(self) -> MongoStore:
-        assert isinstance(self.store, MongoStore)
-        return self.store
-
-    async def _listen(self) -> None:
-        inner = int(self.env.get("KOMODO_PORT", "9120"))
-        server = Server(Api(self).answer)
-        await server.start("", inner)
-        self._servers.append(server)
-        self.listening = True
-        bind = self.env.get("KOMODO_BIND_IP", "[::]")
-        word, target = ("Komodo Core starting", "core") if self.major == 1 else ("Server starting", "")
-        self.log("INFO", f"{word} on http://{bind}:{inner}", target=target)
-
-    # --- agents -------------------------------------------------------------------------------------------------------
+    """Reaches agents over the network, and reads the database at each tick."""
 
     def reach(self, address: str) -> tuple[str, Any]:
         """(host as written, the agent at that address, whether it answers or not)."""
@@ -171,17 +98,17 @@ class RealCore(Core):
         return written, agent
 
     def _stale(self, agent: object) -> None:
-        """No faults here: a stale Ok is what lies between two ticks."""
+        """Simulate nothing: an outdated Ok arises between two ticks."""
         return
 
-    async def _watch(self) -> None:
+    async def watch(self) -> None:
         while True:
-            self._written().forget()
+            written(self.store).forget()
             await asyncio.to_thread(self.tick)
             await asyncio.sleep(seconds(self.interval.strip('"')))
 
-    async def _keep_connected(self) -> None:
-        """Lost connections are tried at once, then every 5 s, each server on its own."""
+    async def keep_connected(self) -> None:
+        """Reconnect each server independently: at once, then every 5 s."""
         tending: dict[str, asyncio.Task[None]] = {}
         while True:
             for server in await asyncio.to_thread(self.servers):
@@ -205,7 +132,7 @@ class RealCore(Core):
                     await asyncio.sleep(RETRY)
                     continue
                 await asyncio.sleep(0.1)
-                self.status[identity] = self._look_v2(identity)
+                self.status[identity] = self._status_v2(identity)
             else:
                 await asyncio.to_thread(agent.alive)
                 if not agent.sessions:
@@ -214,8 +141,90 @@ class RealCore(Core):
             await asyncio.sleep(0.5)
 
 
+class RealProgram(CoreProgram):
+    """One run of Core, on the database that the environment names."""
+
+    def __init__(self, engine: Any, container: Any) -> None:
+        super().__init__(engine, container)
+        self.core: Core = RealCore(engine, container)
+
+    async def _connect_database(self) -> bool:
+        core = self.core
+        mongo = client(dict(os.environ), serverSelectionTimeoutMS=2000)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                await asyncio.to_thread(mongo.admin.command, "listDatabases")
+            except PyMongoError:
+                await asyncio.sleep(0.3)
+                continue
+            core.store = MongoStore(mongo)  # type: ignore[assignment]
+            self._first_start()
+            return True
+        core.log("ERROR", "Failed to initialize database::Client | Kind: Server selection timeout")
+        os._exit(1)
+
+    def _first_start(self) -> None:
+        """Create an admin, the first server and Komodo's own procedures in an empty database."""
+        core = self.core
+        store, database = core.store, core.database
+        if store.find(database, "User"):
+            return
+        admin = seed_documents._user(bson.ObjectId(), int(time.time() * 1000))
+        admin["username"] = core.env.get("KOMODO_INIT_ADMIN_USERNAME", "admin")
+        store.insert(database, "User", [admin])
+        for name in COLLECTIONS:
+            store.collection(database, name)
+        first = core.env.get("KOMODO_FIRST_SERVER", "")
+        if first:
+            name = core.env.get("KOMODO_FIRST_SERVER_NAME", "Local")
+            server = seed_documents.resource("Server", name, {"address": first, "enabled": True})
+            if core.major > 1:
+                server["info"] = {"attempted_public_key": "", "public_key": ""}
+            store.insert(database, "Server", [server])
+        tag = bson.ObjectId()
+        store.insert(database, "Tag", [{"_id": tag, "name": "system", "owner": "System", "color": "Red"}])
+        store.insert(database, "Procedure", seed_documents._procedures(str(tag))[:2])
+
+    async def _begin(self) -> None:
+        try:
+            await self._work()
+        except Exception:  # noqa: BLE001 - a defect of the stand-in must be visible
+            traceback.print_exc()
+            os._exit(70)
+
+    async def _work(self) -> None:
+        core = self.core
+        await asyncio.sleep(0.4)
+        await self._connect_database()
+        core.broken = startup.run(core)
+        written(core.store).flush()
+        await self._listen()
+        work = [core.watch()]
+        if core.major >= 2 and not core.broken:
+            work.append(core.keep_connected())
+        await asyncio.gather(*work)
+
+    async def _listen(self) -> None:
+        core = self.core
+        inner = int(core.env.get("KOMODO_PORT", "9120"))
+        server = Server(Api(core).answer)
+        await server.start("", inner)
+        self._servers.append(server)
+        core.listening = True
+        bind = core.env.get("KOMODO_BIND_IP", "[::]")
+        word, target = ("Komodo Core starting", "core") if core.major == 1 else ("Server starting", "")
+        core.log("INFO", f"{word} on http://{bind}:{inner}", target=target)
+
+
+def written(store: object) -> MongoStore:
+    """The store of a Core that is connected."""
+    assert isinstance(store, MongoStore)
+    return store
+
+
 def private_key(env: dict[str, str]) -> X25519PrivateKey:
-    """Core's own."""
+    """Core's private key."""
     given = env.get("KOMODO_PRIVATE_KEY", "file:/config/keys/core.key")
     if given.startswith("file:"):
         given = Path(given.removeprefix("file:")).read_text()
@@ -230,8 +239,8 @@ def private_key(env: dict[str, str]) -> X25519PrivateKey:
 
 
 async def serve(version: str) -> int:
-    """From start to SIGTERM."""
-    core = RealCore(Engine(), Container(Image(version)))  # type: ignore[arg-type]
+    """Run until SIGTERM."""
+    core = RealProgram(Engine(), Container(Image(version)))
     code = await core.start()
     if code is not None:
         return code
@@ -244,7 +253,7 @@ async def serve(version: str) -> int:
 
 
 def main(version: str) -> int:
-    """Exit code."""
+    """Run the program. Returns its exit code."""
     if sys.argv[1:2] in (["--version"], ["-V"]):
         print(f"komodo_core {version}")
         return 0

@@ -1,5 +1,5 @@
-"""km as far as the upgrade knows it: `km database backup | restore | v1-downgrade`, `km key generate --format json`,
-`km --version`. What it does and says is the sandbox's (sandbox/km.py), here on a real database."""
+"""The part of km that the upgrade uses: `km database backup | restore | v1-downgrade`, `km key generate --format json`
+and `km --version`. The logic is the sandbox's (sandbox/mongo/km.py), here with a real database."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from typing import Any
 
 from pymongo.errors import PyMongoError
 
-from sandbox import keys, km
+from sandbox import keys
+from sandbox.mongo import km
 from tests.e2e.standins.core import client
 from tests.e2e.standins.store import MongoStore
 from tests.e2e.standins.tools import Call
 
 
 def main(version: str) -> int:
-    """Exit code."""
+    """Run the program. Returns its exit code."""
     words = [w for w in sys.argv[1:] if w not in ("-y", "--yes")]
     if words in (["--version"], ["-V"]):
         print(f"km {version}")

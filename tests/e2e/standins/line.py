@@ -1,8 +1,8 @@
-"""Between a stand-in Core and a stand-in agent: in the place of Komodo's websocket and its Noise handshake.
+"""The protocol between stand-in Core and stand-in agent, instead of Komodo's websocket and its Noise handshake.
 
-Simplified, and only ever spoken between stand-ins: HTTPS requests. Core proves that it holds the private key of the
-public key it names: the agent sends an X25519 key made for the occasion, Core answers with an HMAC under the shared
-secret. So an agent with another key pinned refuses it, as the real one does.
+Only stand-ins use it: HTTPS requests in which Core proves that it holds its private key. The agent sends an ephemeral
+X25519 key, and Core answers with an HMAC under the shared secret. An agent that pins another key refuses, as a real one
+does.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-from sandbox.agent import CoreSide, Refusal, refused_websocket
-from sandbox.agent_config import AgentConfig
+from sandbox.periphery.agent import CoreSide, Refusal, refused_websocket
+from sandbox.periphery.config import AgentConfig
 
 _PREFIX = bytes.fromhex("302a300506032b656e032100")
 
@@ -41,12 +41,12 @@ def proof(private: X25519PrivateKey, public: str, challenge: str) -> str:
 def _context() -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # agents have certificates of their own making; Komodo does not check them
+    context.verify_mode = ssl.CERT_NONE  # agents have self-signed certificates; Komodo does not check them
     return context
 
 
 class RemoteAgent:
-    """An agent at an address, with the face that the sandbox's Core knows."""
+    """An agent at an address, with the interface that the sandbox's Core expects."""
 
     def __init__(self, address: str) -> None:
         parts = urlsplit(address if "://" in address else f"https://{address}")
@@ -89,7 +89,7 @@ class RemoteAgent:
         return status
 
     def connect(self, core: CoreSide, url: str) -> Refusal | None:
-        """A v2 Core logs in. None: it is in."""
+        """Log in as a v2 Core. None: accepted."""
         status, challenge = self._ask("/standin/challenge", None)
         if status != 200:
             if not status:
@@ -113,11 +113,11 @@ class RemoteAgent:
         return None
 
     def alive(self) -> None:
-        """Ends the session when the agent knows nothing of it any more."""
+        """End the session if the agent no longer knows it."""
         if self.sessions and self._ask("/standin/alive", self.names)[0] != 200:
             self.sessions.clear()
 
     def closed(self, core_host: str) -> None:
-        """Core goes."""
+        """Close the session."""
         if self.sessions.pop(core_host, None):
             self._ask("/standin/bye", self.names)

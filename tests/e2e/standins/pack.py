@@ -1,4 +1,4 @@
-"""Makes the stand-ins: one file each, in the real ones' folder layout, that runs wherever there is a Python 3.11."""
+"""Builds the stand-ins in the folder layout of the real programs: one file each, which runs with Python 3.11."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if sys.argv[1:2] in (["--version"], ["-V"]):
 from tests.e2e.standins.{module} import main
 sys.exit(main({argument!r}))
 """
-"""The version is told before anything is imported: that is asked often."""
+"""The version is printed before anything is imported, because it is queried often."""
 _EPOCH = (2026, 1, 1, 0, 0, 0)
-"""Of every file inside: the same sources give the same bytes, so that digests can be compared."""
+"""The time of every file inside: the same sources give the same bytes, so that digests can be compared."""
 
 
 def build(switch: Switch) -> None:
-    """All that the switch does not name. What has not changed is not written."""
+    """Build every program that is not real. Unchanged files are not written."""
     if switch.real_komodo and switch.real_tools:
         return
     ours, database = _compiled(_ours()), _compiled(_database())
@@ -46,19 +46,19 @@ def build(switch: Switch) -> None:
 
 
 def _compiled(files: dict[str, bytes]) -> dict[str, bytes]:
-    """With byte code beside the sources: Debian 12's Python takes it, another one falls back to the sources."""
+    """Pack sources with bytecode: Debian 12's Python uses it, another one falls back to the sources."""
     found = dict(files)
     for name, source in files.items():
         code = compile(source, name, "exec", dont_inherit=True)
         head = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + b"\0" * 8  # hash-based, unchecked
-        # Version 2: later ones mark what is shared in the process that writes, and the same sources gave other bytes.
+        # Version 2: later ones mark shared objects, so the same sources would give other bytes.
         found[f"{name}c"] = head + marshal.dumps(code, 2)
     return found
 
 
 def _ours() -> dict[str, bytes]:
     here = ROOT / "tests/e2e/standins"
-    files = {f"sandbox/{p.name}": p.read_bytes() for p in (ROOT / "sandbox").glob("*.py")}
+    files = {str(p.relative_to(ROOT)): p.read_bytes() for p in (ROOT / "sandbox").rglob("*.py")}
     files |= {f"tests/e2e/standins/{p.name}": p.read_bytes() for p in here.glob("*.py") if p.name != "pack.py"}
     files |= {"tests/__init__.py": b"", "tests/e2e/__init__.py": b""}
     base = "cryptography/hazmat/primitives"
@@ -70,7 +70,7 @@ def _ours() -> dict[str, bytes]:
 
 
 def _database() -> dict[str, bytes]:
-    """pymongo without its C parts, which a zip cannot hold."""
+    """pymongo without its C extensions, which a zip file cannot contain."""
     found: dict[str, bytes] = {}
     for package in (bson, pymongo):
         folder = Path(str(package.__file__)).parent

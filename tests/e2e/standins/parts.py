@@ -1,4 +1,4 @@
-"""What the sandbox's Core and agent expect around them, made of one real process on one real machine."""
+"""The environment that the sandbox's Core and agent expect, made of one real process on one real machine."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from sandbox.world import World
 
 
 def say(text: str, stream: str) -> None:
-    """A line of the log, out at once."""
+    """Print a line of the log at once."""
     print(text, file=sys.stderr if stream == "stderr" else sys.stdout, flush=True)
 
 
 def locate(path: str) -> Path:
-    """Every path is the machine's own."""
+    """Return the path: every path is the machine's own."""
     return Path(path)
 
 
 @dataclass
 class Here:
-    """The machine: in the sandbox a SandboxHost."""
+    """The machine; a SandboxHost in the sandbox."""
 
     world: World = field(default_factory=lambda: World(id="", net=""))
     name: str = field(default_factory=socket.gethostname)
@@ -36,7 +36,7 @@ class Here:
 
 @dataclass
 class Image:
-    """Of the container that the process runs in: only the version counts."""
+    """The image of the container; only its version matters."""
 
     version: str
 
@@ -52,7 +52,7 @@ class Spec:
 
 @dataclass
 class Container:
-    """Around Core: its environment, its log, its files."""
+    """The container of Core: its environment, its log, its files."""
 
     image: Image
     address: str = ""
@@ -60,36 +60,36 @@ class Container:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Of the process."""
+        """The environment of the process."""
         return dict(os.environ)
 
     def say(self, text: str, stream: str) -> None:
-        """A line of the log."""
+        """Print a line of the log."""
         say(text, stream)
 
     def locate(self, path: str) -> Path:
-        """A file."""
+        """The path of a file."""
         return locate(path)
 
 
 @dataclass
 class Engine:
-    """Knows no other container: names are resolved by the network."""
+    """An engine without other containers: the network resolves names."""
 
     host: Here = field(default_factory=Here)
 
     def resolve(self, _name: str, _network: str) -> None:
-        """Never simulated here."""
+        """No fault is simulated."""
         return
 
     def exited(self, _container: Container, code: int) -> None:
-        """Core gives up."""
+        """End the process."""
         sys.stdout.flush()
         os._exit(code)
 
 
 class Server(WebServer):
-    """The sandbox's web server on all addresses, IPv4 and IPv6, with TLS where given."""
+    """The sandbox's web server on all IPv4 and IPv6 addresses, optionally with TLS."""
 
     def __init__(self, answer: Callable[[Request], Awaitable[Response]], context: ssl.SSLContext | None = None) -> None:
         super().__init__(self._plain_peer)

@@ -17,14 +17,14 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from sandbox import keys
-from sandbox.agent import Agent, CoreSide
-from sandbox.rustlog import line
+from sandbox.periphery.agent import Agent, CoreSide
+from sandbox.periphery.log import line
 from sandbox.web import Request, Response
 from tests.e2e.standins.line import proof
 from tests.e2e.standins.parts import Here, Server, locate, say
 
 SILENCE = 4.0
-"""Seconds without a word from Core after which it counts as gone."""
+"""Seconds without a request of Core after which its session ends."""
 JSON = "application/json"
 
 
@@ -34,7 +34,7 @@ class RealAgent(Agent):
     __slots__ = ()
 
     def files(self) -> tuple[Path, Path]:
-        """Key and certificate."""
+        """The paths of key and certificate; create the certificate if it is missing."""
         root = self._root()
         key = Path(str(self.config.get("ssl_key_file") or f"{root}/ssl/key.pem"))
         return key, Path(str(self.config.get("ssl_cert_file") or f"{root}/ssl/cert.pem"))
@@ -57,7 +57,7 @@ class RealAgent(Agent):
 
 
 class Doors:
-    """What comes in on the port."""
+    """Answers the requests on the port."""
 
     def __init__(self, agent: RealAgent) -> None:
         self.agent = agent
@@ -65,7 +65,7 @@ class Doors:
         self._heard: dict[str, float] = {}
 
     async def answer(self, request: Request) -> Response:
-        """One request, of a v1 Core, of a v2 Core, or of anybody."""
+        """Answer one request of a v1 Core, a v2 Core or any other client."""
         agent, path = self.agent, request.path.partition("?")[0]
         if agent.major == 1:
             return self._v1(request)
@@ -117,18 +117,18 @@ class Doors:
         if refusal and refusal.error.startswith("Failed to connect to websocket"):
             status = int(refusal.trace[0].split(" ")[2])
             return Response(status)
-        told: dict[str, Any] = {"version": self.agent.version, "public_key": self.agent.public_key}
-        told["settings"] = {
+        reported: dict[str, Any] = {"version": self.agent.version, "public_key": self.agent.public_key}
+        reported["settings"] = {
             k: self.agent.config.get(k, False) for k in ("disable_terminals", "disable_container_terminals")
         }
         if refusal:
-            told = {"error": refusal.error, "trace": list(refusal.trace)}
+            reported = {"error": refusal.error, "trace": list(refusal.trace)}
         else:
             self._heard[host] = time.monotonic()
-        return Response(200, json.dumps(told).encode(), JSON)
+        return Response(200, json.dumps(reported).encode(), JSON)
 
-    async def listen_for_silence(self) -> None:
-        """A Core that was killed says no goodbye."""
+    async def close_lost_sessions(self) -> None:
+        """End the sessions of a Core that was killed without closing them."""
         while True:
             await asyncio.sleep(0.5)
             for host in list(self.agent.sessions):
@@ -137,11 +137,11 @@ class Doors:
 
 
 async def serve(version: str, argv: list[str]) -> int:
-    """From start to SIGTERM."""
+    """Run until SIGTERM."""
     here = Here()
     agent = RealAgent(
-        world=here.world, host=here, version=version, argv=argv, env=dict(os.environ),  # type: ignore[arg-type]
-        say=say, address="", locate=locate,
+        world=here.world, host=here.name, version=version, argv=argv, env=dict(os.environ), say=say, address="",
+        locate=locate,
     )  # fmt: skip
     code = agent.start()
     if code is not None:
@@ -161,7 +161,7 @@ async def serve(version: str, argv: list[str]) -> int:
     ended = asyncio.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(name, ended.set)
-    watch = asyncio.ensure_future(doors.listen_for_silence())
+    watch = asyncio.ensure_future(doors.close_lost_sessions())
     await ended.wait()
     watch.cancel()
     await server.stop()
@@ -170,7 +170,7 @@ async def serve(version: str, argv: list[str]) -> int:
 
 
 def main(version: str) -> int:
-    """Exit code."""
+    """Run the program. Returns its exit code."""
     if sys.argv[1:2] in (["--version"], ["-V"]):
         print(f"periphery {version}")
         return 0

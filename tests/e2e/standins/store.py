@@ -1,4 +1,4 @@
-"""The sandbox's Store over a real database: what Core and the dump tools read and write goes through pymongo."""
+"""The sandbox's Store on a real database through pymongo."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 from pymongo import MongoClient
 from pymongo.errors import BulkWriteError
 
-from sandbox.mongo_store import Collection, Document
+from sandbox.mongo.store import Collection, Document
 
 
 class Peeked(Collection):
-    """A collection as it is now; `MongoStore.flush` writes what was changed in its documents."""
+    """A collection as it is now; `MongoStore.flush` writes changed documents."""
 
 
 class _Indexed:
-    """For a restore: a collection whose indexes are set."""
+    """A collection whose indexes a restore can set."""
 
     def __init__(self, target: Any) -> None:
         self._target = target
 
     @property
     def indexes(self) -> list[Document]:
-        """As they are."""
+        """The present indexes."""
         return [dict(i) for i in self._target.list_indexes()]
 
     @indexes.setter
@@ -36,7 +36,7 @@ class _Indexed:
 
 
 class _Database:
-    """A dict of collections, as far as the dump tools look."""
+    """The part of a dict of collections that the dump tools use."""
 
     def __init__(self, database: Any) -> None:
         self._database = database
@@ -54,7 +54,7 @@ class _Database:
 
 
 class MongoStore:
-    """With the methods of sandbox.mongo_store.Store that a Core uses."""
+    """The methods of sandbox.mongo.store.Store that Core uses."""
 
     def __init__(self, client: MongoClient[Any]) -> None:
         self._client = client
@@ -66,45 +66,45 @@ class MongoStore:
         return self
 
     def get(self, name: str, _default: object = None) -> _Database:
-        """A database."""
+        """The database of this name."""
         return _Database(self._client[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._client.list_database_names()))
 
     def collection(self, database: str, name: str) -> Any:
-        """Made when it is missing."""
+        """The collection; it is created if it is missing."""
         if name not in self._client[database].list_collection_names():
             self._client[database].create_collection(name)
         return _Indexed(self._client[database][name])
 
     def peek(self, database: str, name: str) -> Collection:
-        """Its documents; changes in them wait for `flush`."""
+        """The documents of a collection; `flush` writes changes in them."""
         found = list(self._client[database][name].find())
         self._seen += [(database, name, copy.deepcopy(d), d) for d in found]
         return Peeked(found)
 
     def flush(self) -> None:
-        """Write what was changed in peeked documents."""
+        """Write the changed documents of `peek`."""
         for database, name, before, after in self._seen:
             if before != after:
                 self._client[database][name].replace_one({"_id": before["_id"]}, after)
         self._seen.clear()
 
     def forget(self) -> None:
-        """Peeked, and not changed."""
+        """Discard the documents of `peek`."""
         self._seen.clear()
 
     def find(self, database: str, name: str, query: Document | None = None) -> list[Document]:
         """Matching documents."""
         return list(self._client[database][name].find(query or {}))
 
-    def look(self, database: str, name: str) -> tuple[Document, ...]:
-        """All documents, for whoever only reads."""
+    def read_all(self, database: str, name: str) -> tuple[Document, ...]:
+        """All documents, for reading only."""
         return tuple(self._client[database][name].find())
 
     def insert(self, database: str, name: str, documents: list[Document]) -> list[Document]:
-        """Write errors for `_id`s that are there already."""
+        """Insert documents. Returns a write error for each `_id` that exists already."""
         if not documents:
             return []
         try:
@@ -116,13 +116,13 @@ class MongoStore:
     def update(
         self, database: str, name: str, query: Document, change: Document, *, many: bool, upsert: bool
     ) -> Document:
-        """One or all."""
+        """Update one or all matching documents."""
         found = self._client[database][name]
         done = (found.update_many if many else found.update_one)(query, change, upsert=upsert)
         return {"n": done.matched_count, "nModified": done.modified_count}
 
     def delete(self, database: str, name: str, query: Document, limit: int) -> int:
-        """One (limit 1) or all (0)."""
+        """Delete one (limit 1) or all (0) matching documents. Returns the number."""
         found = self._client[database][name]
         return int((found.delete_one if limit else found.delete_many)(query).deleted_count)
 

@@ -1,4 +1,4 @@
-"""mongodump and mongorestore as processes: the sandbox's logic on a real database, streams and files of the machine."""
+"""mongodump and mongorestore as processes: the sandbox's logic with a real database, streams and files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
-from sandbox import mongo_tools
+from sandbox.mongo import tools
 from tests.e2e.standins.parts import Container, Engine, Image
 from tests.e2e.standins.store import MongoStore
 
@@ -18,41 +18,41 @@ VERSION = "100.12.0"
 
 
 class Host:
-    """The machine the tools run on: full when writing says so, never beforehand."""
+    """The machine that the tools run on; a full disk shows in a failed write."""
 
     name = ""
     disk = None
 
     def refuses(self, _path: object) -> str:
-        """As sandbox/host.py."""
+        """Why a path cannot be written, as in sandbox/machine/host.py: never."""
         return ""
 
     @property
     def world(self) -> Any:
-        """Without faults."""
+        """A world without faults."""
         return Engine().host.world
 
 
 class Call:
-    """The process's own streams."""
+    """The standard streams of the process."""
 
     host = Host()
 
     def out(self, data: bytes | str) -> None:
-        """Standard output."""
+        """Write to standard output."""
         sys.stdout.buffer.write(data.encode() if isinstance(data, str) else data)
 
     def err(self, text: str) -> None:
-        """Standard error, at once."""
+        """Write to standard error at once."""
         sys.stderr.write(text)
         sys.stderr.flush()
 
     async def read(self) -> bytes:
-        """Standard input to its end."""
+        """Read standard input to its end."""
         return sys.stdin.buffer.read()
 
     async def flush(self) -> None:
-        """Standard output is written."""
+        """Flush standard output."""
         sys.stdout.buffer.flush()
 
 
@@ -67,12 +67,12 @@ async def _config_text(call: Call, _container: object, path: str, _interactive: 
 
 
 async def _connect(call: Call, _engine: object, _container: object, options: Any) -> MongoStore | None:
-    """Real authentication by the real server; errors in the tools' words, the URI's password included."""
+    """Authenticate at the real server; errors have the tools' wording, including the password in the URI."""
     login: dict[str, Any] = {}
     if options.user:
         login = {"username": options.user, "password": options.password or "", "authSource": options.source}
     where = options.uri or options.host
-    begin = f"{mongo_tools._now()}Failed: "
+    begin = f"{tools._now()}Failed: "
     try:
         port = (
             int(options.uri.rpartition("@")[2].partition("/")[0].partition(":")[2] or 27017) if options.uri else 27017
@@ -82,7 +82,7 @@ async def _connect(call: Call, _engine: object, _container: object, options: Any
         )
         mongo.admin.command("ping")
         mongo.list_database_names()
-    except (OperationFailure, IndexError) as error:  # IndexError: pymongo's, for an empty password
+    except (OperationFailure, IndexError) as error:  # IndexError: pymongo raises it for an empty password
         if login:
             call.err(
                 f"{begin}can't create session: failed to connect to {where}: connection() error occurred during"
@@ -99,18 +99,18 @@ async def _connect(call: Call, _engine: object, _container: object, options: Any
 
 
 def main(name: str) -> int:
-    """Exit code of `mongodump` or `mongorestore`."""
+    """Run `mongodump` or `mongorestore`. Returns its exit code."""
     if sys.argv[1:] == ["--version"]:
         print(f"{name} version: {VERSION}\ngit version: stand-in")
         return 0
-    mongo_tools._connect = _connect  # type: ignore[assignment]
-    mongo_tools._config_text = _config_text  # type: ignore[assignment]
-    work = mongo_tools.dump if name == "mongodump" else mongo_tools.restore
+    tools._connect = _connect  # type: ignore[assignment]
+    tools._config_text = _config_text  # type: ignore[assignment]
+    work = tools.dump if name == "mongodump" else tools.restore
     call: Any = Call()
     engine: Any = Engine()
     container: Any = Container(Image(VERSION))
     try:
         return asyncio.run(work(call, engine, container, sys.argv[1:], True))
     except OSError as error:
-        call.err(f"{mongo_tools._now()}Failed: error writing to archive: {(error.strerror or '').lower()}\n")
+        call.err(f"{tools._now()}Failed: error writing to archive: {(error.strerror or '').lower()}\n")
         return 1

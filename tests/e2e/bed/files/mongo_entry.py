@@ -1,6 +1,6 @@
-"""Entry point in the place of the official image `mongo`'s: makes the root user in an empty volume, then serves.
+"""Entry point of the image that replaces `mongo`: creates the root user in an empty volume, then serves.
 
-mongod's flags are taken and ignored; any other command is run as it is (`docker run mongo bash`)."""
+The flags of mongod are accepted and ignored; any other command runs unchanged (`docker run mongo bash`)."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from typing import Any
 
 DATA = "/data/db"
 USER, PASSWORD = os.environ.get("MONGO_INITDB_ROOT_USERNAME"), os.environ.get("MONGO_INITDB_ROOT_PASSWORD")
-# standalone: a replica set would tell drivers to come back at 0.0.0.0
+# standalone: a replica set would refer drivers to 0.0.0.0
 SERVER = [sys.executable, "-m", "secantus", "--port", "27017", "--storage-path", DATA, "--cache-size", "256M",
           "--standalone"]  # fmt: skip
 

@@ -1,7 +1,7 @@
-"""The download site: github.com, raw.githubusercontent.com and api.github.com, told apart by the Host header.
+"""The download site: github.com, raw.githubusercontent.com and api.github.com, distinguished by the Host header.
 
-Files beside the sites change what it does, read at every request: `fail` (a status for everything), `kib_per_second`
-(slow downloads), `wrong` (every release asset is this file's bytes instead)."""
+Files next to the sites change its behaviour and are read at every request: `fail` (the status of every answer),
+`kib_per_second` (slow downloads), `wrong` (the content of every release asset)."""
 
 import functools
 import hashlib
@@ -81,7 +81,7 @@ class Site(http.server.SimpleHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    for asset in RELEASES.glob("*/*"):  # the first question need not wait for it
+    for asset in RELEASES.glob("*/*"):  # the first request need not wait for it
         threading.Thread(target=digest, args=(asset,)).start()
     site = http.server.ThreadingHTTPServer(("0.0.0.0", 443), Site)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -1,1 +1,1 @@
-"""Stands in for the package `cryptography` inside a packed stand-in: X25519 alone, so that one file runs anywhere."""
+"""Replaces the package `cryptography` inside a packed stand-in: only X25519, so that one file runs anywhere."""

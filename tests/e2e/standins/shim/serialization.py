@@ -1,4 +1,4 @@
-"""Reading and naming of key formats, X25519 alone."""
+"""Key formats, only for X25519."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 
 class Encoding:
-    """How a key is written."""
+    """Encodings of a key."""
 
     DER = "DER"
     PEM = "PEM"
@@ -27,7 +27,7 @@ class PrivateFormat:
 
 
 class NoEncryption:
-    """In the clear."""
+    """Unencrypted."""
 
 
 def load_der_private_key(data: bytes, _password: object) -> X25519PrivateKey:
@@ -38,6 +38,6 @@ def load_der_private_key(data: bytes, _password: object) -> X25519PrivateKey:
 
 
 def load_pem_private_key(data: bytes, _password: object) -> X25519PrivateKey:
-    """The same in PEM."""
+    """Load a PKCS#8 key in PEM."""
     lines = [line for line in data.decode().splitlines() if line and not line.startswith("-----")]
     return load_der_private_key(base64.b64decode("".join(lines)), None)

@@ -37,14 +37,14 @@ def _written(der: bytes, encoding: Any, label: str) -> bytes:
 
 
 class X25519PublicKey:
-    """With the methods of cryptography's that are used."""
+    """The methods of cryptography that are used."""
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
 
     @classmethod
     def from_public_bytes(cls, data: bytes) -> X25519PublicKey:
-        """Of 32 bytes."""
+        """A key from 32 bytes."""
         return cls(data)
 
     def public_bytes(self, encoding: Any, _form: Any) -> bytes:
@@ -53,23 +53,23 @@ class X25519PublicKey:
 
 
 class X25519PrivateKey:
-    """With the methods of cryptography's that are used."""
+    """The methods of cryptography that are used."""
 
     def __init__(self, raw: bytes) -> None:
         self._raw = raw
 
     @classmethod
     def generate(cls) -> X25519PrivateKey:
-        """A new one."""
+        """A random key."""
         return cls(os.urandom(32))
 
     @classmethod
     def from_private_bytes(cls, data: bytes) -> X25519PrivateKey:
-        """Of 32 bytes."""
+        """A key from 32 bytes."""
         return cls(data)
 
     def public_key(self) -> X25519PublicKey:
-        """Its other half."""
+        """The public key."""
         return X25519PublicKey(_ladder(self._raw, (9).to_bytes(32, "little")))
 
     def exchange(self, peer: X25519PublicKey) -> bytes:

@@ -1,0 +1,1 @@
+"""Steps on Core's host: survey, preflight, backup, dumps, upgrade, rollback."""

@@ -1,0 +1,1 @@
+"""Steps on the database: dumps, their proof, and what a rollback replaces."""

@@ -1,0 +1,1 @@
+"""Steps for the whole fleet: run folders, locks, manifests, the report, monitoring."""

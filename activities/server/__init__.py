@@ -1,0 +1,1 @@
+"""Steps on a server: survey, preflight, backup, staging, switch, verification, automatic rollback."""

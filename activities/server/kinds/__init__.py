@@ -1,0 +1,1 @@
+"""Ways in which an agent is installed, each with the same interface."""

@@ -1,0 +1,1 @@
+"""Measuring the processes of a benchmark and the activities of its workflows."""

@@ -1,0 +1,129 @@
+"""start: start the upgrade of a fleet, and follow it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.options import confirm_option, file_argument, output_option, timeout_option
+from cli.output import on_terminal, run, say, wants_json
+from cli.target import Target, load_file
+
+if TYPE_CHECKING:
+    from cli.session import Session
+    from model.fleet.spec import FleetSpec
+    from model.gates import GateKind
+
+
+@click.command("start")
+@file_argument
+@click.option("--detach", is_flag=True, help="Do not ask: end at the first gate (exit code 6).")
+@click.option("--wait", is_flag=True, help="Do not ask; wait until the upgrade ends. The gates are answered elsewhere.")
+@confirm_option
+@timeout_option
+@output_option
+def start_command(fleet_file: str | None, *, detach: bool, wait: bool, confirm: str, timeout: timedelta | None) -> None:
+    """Start or continue the upgrade of a fleet. Nothing is changed before gate `core` is approved.
+
+    On a terminal, this command asks at the gates. Without one, it ends at the first gate with exit code 6 and shows how
+    to answer it. Ctrl-C ends the command, not the upgrade. After an upgrade has ended, `start` continues with what is
+    not yet upgraded. With --confirm NAME, gate `core` is shown and approved; the other gates are not.
+
+    \b
+    Examples:
+      komodo-upgrade start
+      komodo-upgrade start prod.toml --detach      # then: komodo-upgrade approve prod --confirm prod
+      komodo-upgrade start prod.toml --wait -o json > result.json
+    """
+    if detach and wait:
+        raise click.UsageError("--detach ends at a gate, --wait does not: use one of them")
+    fleet = load_file(fleet_file)
+    ask = on_terminal() and not (detach or wait)
+    raise click.exceptions.Exit(run(_start(fleet, ask=ask, wait=wait, confirm=confirm, timeout=timeout)))
+
+
+async def _start(fleet: FleetSpec, *, ask: bool, wait: bool, confirm: str, timeout: timedelta | None) -> int:
+    from cli.follow import Follower, Mode, wait_for_servers
+    from cli.session import open_session
+    from service.client import Upgrade
+
+    confirmed = _confirmed(fleet.name, confirm)
+    session = await open_session()
+    await session.require_worker()
+    await refuse_second(session, fleet.name)
+    await wait_for_servers(session.client, fleet.name)
+    await session.share_secrets(fleet)
+    change = await begin(session, fleet)
+    say(f"upgrade {change} of {fleet.name} to {fleet.target} has begun; nothing is changed before gate core")
+    target = Target(fleet.name, fleet)
+    mode = Mode(ask=ask and not wants_json(), end_at_gate=not wait, confirmed=confirmed, timeout=timeout)
+    return await Follower(Upgrade(session.client, fleet.name), target, mode).follow()
+
+
+def _confirmed(name: str, typed: str) -> GateKind | None:
+    """Gate `core`, if its confirmation was given. Raises NotAccepted."""
+    from model.gates import GateKind
+    from service.answers import check_typed
+
+    check_typed(name, typed)
+    return GateKind.CORE if typed else None
+
+
+async def begin(session: Session, fleet: FleetSpec) -> str:
+    """Start the workflow; returns the change. Raises UpgradeAlreadyRunning."""
+    from temporalio.exceptions import WorkflowAlreadyStartedError
+
+    from model.fleet.spec import TASK_QUEUE, workflow_id
+    from model.status import UpgradeRequest
+    from service.connection import actor
+    from service.history import end_watches
+    from service.operation.search_attributes import for_start
+    from service.requests import new_change
+    from service.version import release
+
+    request = UpgradeRequest(fleet=fleet, change=new_change(), requested_by=actor())
+    try:
+        await session.client.start_workflow(
+            "UpgradeFleet",
+            request,
+            id=workflow_id(fleet.name),
+            task_queue=TASK_QUEUE,
+            memo={
+                "fleet": fleet.name,
+                "requested_by": request.requested_by,
+                "target": fleet.target,
+                "change": request.change,
+                "release": release(),
+            },
+            static_summary=f"Komodo {fleet.name} to {fleet.target}",
+            search_attributes=await for_start(session.client, fleet.name),
+        )
+    except WorkflowAlreadyStartedError:
+        await refuse_second(session, fleet.name)
+        raise
+    await end_watches(session.client, fleet.name)
+    return request.change
+
+
+async def refuse_second(session: Session, name: str) -> None:
+    """Raises UpgradeAlreadyRunning with who started the run and when. Called before the worker is changed."""
+    from model.errors import NoSuchUpgrade, UpgradeAlreadyRunning
+    from model.serialization import moment
+    from service.client import Upgrade
+
+    try:
+        found = await Upgrade(session.client, name).describe()
+    except NoSuchUpgrade:
+        return
+    if not found.is_running:
+        return
+    by = f" by {found.requested_by}" if found.requested_by else ""
+    word = "being rolled back" if found.kind == "rollback" else "being upgraded"
+    error = UpgradeAlreadyRunning(
+        f"{name} is {word}: begun{by}, {moment(found.started_at)}",
+        residue="nothing was started",
+        hint=f"komodo-upgrade status {name}; to follow it: komodo-upgrade watch {name}",
+    )
+    raise error

@@ -1,0 +1,1 @@
+"""Execution on a host: SSH sessions, the wire protocol of scripts, and the places of detached jobs."""

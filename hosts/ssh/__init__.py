@@ -1,0 +1,1 @@
+"""SSH connections: one shared connection per host, keys, known hosts, and tunnels."""

@@ -1,0 +1,1 @@
+"""An agent: its systemd unit, its survey, and the findings that refuse or warn."""

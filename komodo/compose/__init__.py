@@ -1,0 +1,1 @@
+"""Edits of Compose files as text: image, init, keys mount, the agent's public key."""

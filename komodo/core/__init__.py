@@ -1,0 +1,1 @@
+"""Core: its API, database, settings, containers, and the documents that v1 cannot read."""

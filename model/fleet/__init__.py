@@ -1,0 +1,1 @@
+"""The fleet file: parsed, validated, and turned into the FleetSpec that workflows carry."""

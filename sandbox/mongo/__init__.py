@@ -1,0 +1,1 @@
+"""A simulated MongoDB or FerretDB: documents, wire protocol, and the tools that dump and restore them."""

@@ -1,0 +1,1 @@
+"""The embedded Temporal server and worker: supervisor, processes, state on disk, systemd user unit."""

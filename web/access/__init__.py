@@ -1,0 +1,1 @@
+"""Who may use the dashboard, and from where: names and origins, sessions, passwords, a proxy that names the user."""
