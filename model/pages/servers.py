@@ -59,6 +59,8 @@ class PageRequest:
     """Core is asked about each server at the end of the step; for `UPGRADE` and `RESTORE`."""
     again: bool = False
     """See UpgradeServerRequest."""
+    core_is_rolled_back: bool = False
+    """Core's database goes back to v1, and the Servers' addresses with it: a restore asks nothing of Core."""
     brief: bool = False
     """See ScanRequest."""
     run_workflow: str = ""

@@ -125,6 +125,24 @@ async def test_a_rollback_alone_in_pages(run: Driver, doubles: Doubles) -> None:
     assert all(o.proof for o in result.servers)
 
 
+@pytest.mark.parametrize("page", [2, 50])
+async def test_a_rollback_of_servers_alone_returns_their_addresses(run: Driver, doubles: Doubles, page: int) -> None:
+    doubles.core = core_facts(current=True)
+    for name in ("web-1", "web-2", "web-3"):
+        facts = replace(server_facts(name), version="2.0.0", connect_to="https://core.example.net")
+        doubles.servers[name] = facts
+    spec = paged(3, page, approve="core-only", wave="4")
+    upgrade = await run.upgrade(spec)
+    await upgrade.answer("wave/1")
+    back = await run.rollback(rollback_request(await upgrade.result(), spec))
+    await back.answer("rollback/1")
+    result = await back.result()
+    assert result.state is FleetState.ROLLED_BACK, result.detail
+    steps = doubles.inputs("restore_server")
+    assert len(steps) == 3
+    assert all(step.core for step in steps)
+
+
 async def test_all_at_once_in_pages(run: Driver, doubles: Doubles) -> None:
     doubles.core = core_facts(agent=True)
     doubles.play("verify_server", "web-3", broken("NotProven", "not seen"))

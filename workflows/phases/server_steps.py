@@ -229,8 +229,8 @@ def _saved_step(page: PageRequest, server: PageServer) -> SavedServerStep:
     if server.backup is None:
         raise RuntimeError(f"{server.name} has no backup")
     step = server_step(page.fleet, page.planned, server.op)
-    # Where Core goes back, its database brings the Servers' addresses back.
-    core = None if page.prove else core_access(page.fleet.core, page.planned.core, step.facts)
+    back = page.core_is_rolled_back
+    core = None if back else core_access(page.fleet.core, page.planned.core, step.facts)
     return SavedServerStep(**step.basis(), backup=server.backup, core=core)
 
 

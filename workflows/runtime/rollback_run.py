@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from model.facts import CoreRef, DumpFacts
+from model.facts import DumpFacts
 from model.fleet.spec import DatabaseRollback
 from model.pages.servers import Failure
 from model.status import FleetResult, FleetState, Phase, RollbackRequest, ServerOutcome, ServerState
@@ -39,9 +39,10 @@ class RollbackRun(Run):
         self.losses: tuple[str, ...] = ()
         """What v1 cannot read of the database, at the last check; only where it is kept."""
 
-    def core_access(self, name: str) -> CoreRef | None:
-        """Nothing where Core goes back: its database brings the Servers' addresses back."""
-        return None if self.request.core or self.request.core_is_back else super().core_access(name)
+    @property
+    def core_is_rolled_back(self) -> bool:
+        """By this rollback, or by an earlier one."""
+        return self.request.core or self.request.core_is_back
 
     def use(self, request: RollbackRequest) -> None:
         """Roll back what this request names, from the facts and backups that it has."""

@@ -112,8 +112,15 @@ class Run:
         """Input of a step on a server that is backed up."""
         return SavedServerStep(**self.server_step(name).basis(), backup=self.backups[name], core=self.core_access(name))
 
+    @property
+    def core_is_rolled_back(self) -> bool:
+        """Whether Core's database goes back to v1, and the Servers' addresses with it."""
+        return False
+
     def core_access(self, name: str) -> CoreRef | None:
         """What a restore of this server needs to ask of Core."""
+        if self.core_is_rolled_back:
+            return None
         return core_access(self.fleet.core, self.planned.core, self.planned.server(name))
 
     def page(self, step: PageStep, names: Iterable[str], *, prove: bool = True, again: bool = False) -> PageRequest:
@@ -135,6 +142,7 @@ class Run:
             key=self.key,
             prove=prove,
             again=again,
+            core_is_rolled_back=self.core_is_rolled_back,
             run_workflow=workflow.info().workflow_id,
         )
 
