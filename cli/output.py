@@ -106,7 +106,10 @@ def prompting() -> Iterator[None]:
 
 
 def end_on_signals() -> None:
-    """Let SIGTERM and SIGHUP (the terminal was closed) end this command as Ctrl-C does, so that it cleans up."""
+    """Let SIGTERM and SIGHUP (the terminal was closed) end this command as Ctrl-C does, so that it cleans up.
+
+    To be called before `run`, which replaces only Python's own handler of SIGINT.
+    """
     # A shell without job control ignores SIGINT in what it starts in the background: nothing would end this command.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

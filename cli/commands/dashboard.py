@@ -68,6 +68,7 @@ def dashboard_command(
         read_only=read_only,
         encrypted=bool(tls_cert),
     )
+    end_on_signals()
     run(_dashboard(options, tls_cert, tls_key))
 
 
@@ -78,7 +79,6 @@ async def _dashboard(options: Options, certificate: str, key: str) -> None:
     from web.server import serve
 
     found = rules(options)
-    end_on_signals()
     for text in warnings(found):
         say(careful(f"warning: {text}"))
     session = await open_session(only_existing=True)

@@ -80,6 +80,7 @@ def demo_command(
     servers, named = _failures(servers, faults)
     automatic = yes or (not dashboard and (not on_terminal() or wants_json()))
     options = Options(servers=servers, keep=keep, yes=automatic, faults=named, rollback=rollback, dashboard=dashboard)
+    end_on_signals()
     try:
         code = run(_demo(options))
     except (KeyboardInterrupt, click.Abort):
@@ -121,7 +122,6 @@ async def _demo(options: Options) -> int:
     from service.embedded.state import StateDir
     from service.requests import new_change
 
-    end_on_signals()
     began = time.monotonic()
     folder = StateDir().root / "demo" / new_change()
     await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True, mode=0o700)

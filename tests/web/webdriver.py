@@ -59,6 +59,17 @@ class Browser:
     def click(self, css: str) -> None:
         self.do(f"/element/{self.find(css)}/click")
 
+    def submit(self, css: str) -> None:
+        """Click a button that sends a form, and wait for the whole answer: a click may return before it comes."""
+        before = self.find("html")
+        self.click(css)
+        self.wait(lambda: not self._is_shown(before), "the answer to a form")
+        self.wait(lambda: self.run("return document.readyState") == "complete", "the whole answer to a form")
+
+    def _is_shown(self, element: str) -> bool:
+        """Whether the element is part of the document that the window shows."""
+        return self._http.get(f"{self._session}/element/{element}/name").status_code == 200
+
     def type(self, css: str, text: str) -> None:
         self.do(f"/element/{self.find(css)}/value", text=text)
 
@@ -68,7 +79,7 @@ class Browser:
         self.do("/actions", actions=[{"type": "key", "id": "keyboard", "actions": actions}])
 
     def text(self) -> str:
-        return str(self.run("return document.body.innerText"))
+        return str(self.run("return document.body?.innerText || ''"))
 
     def wait(self, condition: Callable[[], Any], what: str, seconds: float = 90) -> Any:
         end = time.monotonic() + seconds
