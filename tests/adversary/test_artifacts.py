@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from activities.server import artifacts
 from activities.server.artifacts import UNVERIFIED, Digests
+from hosts.exec.script import Script
 from model.errors import ArtifactError, DownloadFailed, FleetFileError
 from model.facts import CoreFacts, Install, ServerFacts
 from model.fleet.file import parse
@@ -20,6 +22,7 @@ from model.planning import make_plan
 from model.text.plan import artifact_lines
 from tests.activities.server_fleet import Fleet, fleet_of
 from tests.model.broken_fleet_files import CORE, GOOD, HEAD, SERVER
+from tests.shells import SHELL, words_of
 
 MIRROR = 'url = "http://mirror.example.net/periphery-{version}-{arch}"\n'
 TWO = HEAD + CORE + SERVER + SERVER.replace("web-1", "web-2").replace("10.0.0.11", "10.0.0.12")
@@ -132,3 +135,13 @@ async def test_a_worker_that_cannot_download_lets_a_host_do_it(made: Fleet, monk
     assert facts.artifact_source == f"{UNVERIFIED}, recorded from the first download by a host"
     worker_only = replace(made, spec=replace(made.spec, agent=AgentRelease(download=Download.WORKER)))
     assert "no-digest" in [f.code for f in (await worker_only.survey("web-1")).findings]
+
+
+def test_a_host_without_curl_records_no_digest(tmp_path: Path) -> None:
+    """wget follows a redirect that leaves https."""
+    (tmp_path / "wget").write_text("#!/bin/sh\necho another binary\n")
+    (tmp_path / "wget").chmod(0o755)
+    script = Script.load("komodo.sh", "server/url_digest.sh", url="https://mirror.example.net/periphery")
+    ran = subprocess.run([SHELL, *words_of(script)], env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert ran.returncode == 76
+    assert "it has no curl" in ran.stderr

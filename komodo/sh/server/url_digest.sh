@@ -1,15 +1,11 @@
 # shellcheck shell=sh
 # params: url
 # The sha256 of what `url` answers, without keeping it. Reads only. Exit code of its own: 76 the download failed.
+# Only curl: wget follows a redirect that leaves https, and the plan is bound to this digest.
+command -v curl >/dev/null 2>&1 || die 76 "this host could not download $url either: it has no curl"
 fetch() {
-  if command -v curl >/dev/null 2>&1; then
-    curl -fsSL --proto '=https' --proto-redir '=https' --max-filesize 536870912 --connect-timeout 15 --retry 2 \
-      --speed-limit 1 --speed-time 60 "$url"
-  elif command -v wget >/dev/null 2>&1; then
-    wget -q -T 15 -t 3 -O - "$url"
-  else
-    return 127
-  fi
+  curl -fsSL --proto '=https' --proto-redir '=https' --max-filesize 536870912 --connect-timeout 15 --retry 2 \
+    --speed-limit 1 --speed-time 60 "$url"
 }
 
 # Descriptor 3 carries the exit code past the pipe.
