@@ -190,6 +190,11 @@ class ServerFacts:
         """What remains to be edited where the agent has Core's key: a container's image, `init` and keys mount."""
         return tuple(e for e in self.edits if not e.with_key) if self.container else ()
 
+    def with_finding(self, code: str, severity: Severity, text: str, hint: str) -> ServerFacts:
+        """The facts with this finding, which replaces an earlier one with its code."""
+        finding = Finding(code=code, severity=severity, subject=self.name, text=text, hint=hint)
+        return replace(self, findings=(*(f for f in self.findings if f.code != code), finding))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseFacts:

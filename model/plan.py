@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
-from model.facts import CoreFacts, Finding, PlannedEdit, ServerFacts, Severity
+from model.facts import CoreFacts, Finding, PlannedEdit, ServerFacts, ServiceFacts, Severity
 from model.fleet.spec import Approval, FleetSpec, RolloutMode
 from model.text.versions import old_name
+
+RECORDED = "recorded when it was pulled, not verified by the publisher"
+"""Origin of a digest that no registry confirmed before the image was pulled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,3 +140,22 @@ def waves(fleet: FleetSpec, names: tuple[str, ...]) -> tuple[Wave, ...]:
     rest = names[first:]
     groups += [rest[i : i + size] for i in range(0, len(rest), size)]
     return tuple(Wave(number=i, servers=group) for i, group in enumerate(groups, start=1))
+
+
+def record_images(plan: Plan, digests: Mapping[str, str]) -> Plan:
+    """The plan with the digests of images that were pulled, where none was known before. Not bound again."""
+
+    def recorded(service: ServiceFacts | None) -> ServiceFacts | None:
+        digest = digests.get(service.target_image, "") if service else ""
+        if service is None or service.target_digest or not digest:
+            return service
+        return replace(service, target_digest=digest, target_digest_source=RECORDED)
+
+    def on_server(facts: ServerFacts) -> ServerFacts:
+        service = recorded(facts.container.service) if facts.container else None
+        if facts.container is None or service is None:
+            return facts
+        return replace(facts, container=replace(facts.container, service=service))
+
+    core = replace(plan.core, core=recorded(plan.core.core), agent=recorded(plan.core.agent))
+    return replace(plan, core=core, servers=tuple(on_server(s) for s in plan.servers))

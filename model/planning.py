@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 
 from model.facts import (
@@ -32,8 +32,6 @@ MANY_WAVES, MOST_WAVES = 300, 1_000
 """Waves from which a rollout is warned about, and refused."""
 NOT_PROVEN = "not-proven"
 """Code of the finding that Core on the target version does not see an agent which is configured correctly."""
-RECORDED = "recorded when it was pulled, not verified by the publisher"
-"""Origin of a digest that no registry confirmed before the image was pulled."""
 
 
 def make_plan(
@@ -54,7 +52,7 @@ def make_plan(
     core = _warn_of_unseen_agent(core)
     surveyed = (servers[s.name] for s in fleet.servers if s.name in servers)
     evaluated = tuple(evaluate_key(core, facts) for facts in surveyed if not facts.in_core_project)
-    evaluated = reject_different_artifacts(reject_shared_hosts(core, evaluated))
+    evaluated = reject_different_artifacts(core, reject_shared_hosts(core, evaluated))
     evaluated = tuple(_require_connectable(fleet, core, s) for s in evaluated)
     facts, offline = _set_aside(fleet, evaluated, left, tuple(away))
     found = core_agent(fleet, core)
@@ -124,7 +122,7 @@ def _is_set_aside(facts: ServerFacts) -> bool:
 def _mark_offline(facts: ServerFacts) -> ServerFacts:
     found = facts.findings[0]
     hint = "it is upgraded through a gate of its own when it returns"
-    return _add_finding(replace(facts, findings=()), OFFLINE, Severity.WARN, f"offline, set aside: {found.text}", hint)
+    return replace(facts, findings=()).with_finding(OFFLINE, Severity.WARN, f"offline, set aside: {found.text}", hint)
 
 
 def reject_shared_hosts(core: CoreFacts, servers: tuple[ServerFacts, ...]) -> tuple[ServerFacts, ...]:
@@ -142,45 +140,37 @@ def reject_shared_hosts(core: CoreFacts, servers: tuple[ServerFacts, ...]) -> tu
                 f"write the host of both alike in the fleet file, or give {facts.name} a folder of its own: "
                 f'state_dir = "/var/lib/komodo-upgrade-{facts.name}"'
             )
-            facts = _add_finding(facts, "one-folder", Severity.REFUSE, text, hint)
+            facts = facts.with_finding("one-folder", Severity.REFUSE, text, hint)
         owner.setdefault(facts.state_place, facts.name)
         found.append(facts)
     return tuple(found)
 
 
-def reject_different_artifacts(servers: tuple[ServerFacts, ...]) -> tuple[ServerFacts, ...]:
-    """Refuse servers of one architecture that would get different binaries of one version."""
-    first: dict[str, ServerFacts] = {}
+def reject_different_artifacts(core: CoreFacts, servers: tuple[ServerFacts, ...]) -> tuple[ServerFacts, ...]:
+    """Refuse servers that would get different binaries of one architecture, or different images of one name."""
+    first: dict[str, tuple[str, str]] = {}
+    if core.agent and core.agent.target_digest and not core.current:
+        first[f"image {core.agent.target_image}"] = core.agent.target_digest, core.agent_name
     found = []
     for facts in servers:
-        if facts.artifact_sha256 and not facts.current:
-            other = first.setdefault(facts.arch, facts)
-            if other.artifact_sha256 != facts.artifact_sha256:
-                digests = f"{facts.artifact_sha256}, but {other.artifact_sha256} on {other.name}"
-                text = f"its new binary would have the sha256 {digests}"
-                hint = f'the download changes: add sha256 = {{ {facts.arch} = "…" }} under [agent] in the fleet file'
-                facts = _add_finding(facts, "artifacts-differ", Severity.REFUSE, text, hint)
+        subject, digest, hint = _artifact(facts)
+        if digest and not facts.current:
+            other, name = first.setdefault(subject, (digest, facts.name))
+            if other != digest:
+                text = f"its new {subject} would have the digest {digest}, but {other} on {name}"
+                facts = facts.with_finding("artifacts-differ", Severity.REFUSE, text, hint)
         found.append(facts)
     return tuple(found)
 
 
-def record_images(plan: Plan, digests: Mapping[str, str]) -> Plan:
-    """The plan with the digests of images that were pulled, where none was known before. Not bound again."""
-
-    def recorded(service: ServiceFacts | None) -> ServiceFacts | None:
-        digest = digests.get(service.target_image, "") if service else ""
-        if service is None or service.target_digest or not digest:
-            return service
-        return replace(service, target_digest=digest, target_digest_source=RECORDED)
-
-    def on_server(facts: ServerFacts) -> ServerFacts:
-        service = recorded(facts.container.service) if facts.container else None
-        if facts.container is None or service is None:
-            return facts
-        return replace(facts, container=replace(facts.container, service=service))
-
-    core = replace(plan.core, core=recorded(plan.core.core), agent=recorded(plan.core.agent))
-    return replace(plan, core=core, servers=tuple(on_server(s) for s in plan.servers))
+def _artifact(facts: ServerFacts) -> tuple[str, str, str]:
+    """What would be installed, its digest (empty: unknown), and what to do if it is not the same on all hosts."""
+    if facts.container:
+        service = facts.container.service
+        hint = f"the registry changes its answer: write {service.target_image}@sha256:… in the compose file"
+        return f"image {service.target_image}", service.target_digest, hint
+    hint = f'the download changes: add sha256 = {{ {facts.arch} = "…" }} under [agent] in the fleet file'
+    return f"binary for {facts.arch}", facts.artifact_sha256, hint
 
 
 def _require_connectable(fleet: FleetSpec, core: CoreFacts, facts: ServerFacts) -> ServerFacts:
@@ -198,7 +188,7 @@ def _require_connectable(fleet: FleetSpec, core: CoreFacts, facts: ServerFacts) 
     if not text:
         return facts
     what = f"it is to connect to Core, but {text}"
-    return _add_finding(facts, "not-connectable", Severity.REFUSE, what, hint)
+    return facts.with_finding("not-connectable", Severity.REFUSE, what, hint)
 
 
 # --- Core's key and Core's view ---------------------------------------------------------------------------------------
@@ -224,9 +214,7 @@ def evaluate_key(core: CoreFacts, facts: ServerFacts) -> ServerFacts:
     if core.current and facts.current:
         text = "Core's public key could not be read, so it was not compared with the key that the agent pins"
         hint = "give an API key of an admin"
-        return _add_finding(
-            replace(facts, edits=facts.edits_without_pin), "key-not-compared", Severity.WARN, text, hint
-        )
+        return replace(facts, edits=facts.edits_without_pin).with_finding("key-not-compared", Severity.WARN, text, hint)
     return replace(facts, current=False)
 
 
@@ -240,8 +228,8 @@ def _change_pin(facts: ServerFacts) -> ServerFacts:
         hint = (
             'pin = "file" in [agent], or `komodo-upgrade edit --pin file`, pins it by a file, which a rotation replaces'
         )
-    return _add_finding(
-        replace(facts, edits=facts.repin or facts.edits, repin=()), INLINE_PIN, Severity.WARN, text, hint
+    return replace(facts, edits=facts.repin or facts.edits, repin=()).with_finding(
+        INLINE_PIN, Severity.WARN, text, hint
     )
 
 
@@ -264,7 +252,7 @@ def _require_proof(core: CoreFacts, facts: ServerFacts) -> ServerFacts:
         return facts
     text = f"agent {facts.version} has Core's key, but Core reports {state}: it counts as upgraded once it is proven"
     hint = "the upgrade restarts and proves it"
-    return _add_finding(replace(facts, current=False), NOT_PROVEN, Severity.WARN, text, hint)
+    return replace(facts, current=False).with_finding(NOT_PROVEN, Severity.WARN, text, hint)
 
 
 def _warn_of_unseen_agent(core: CoreFacts) -> CoreFacts:
@@ -287,12 +275,7 @@ def _replace_pinned_key(facts: ServerFacts) -> ServerFacts:
     if facts.edits == facts.edits_without_pin:
         severity = Severity.REFUSE
         hint = "its config cannot be edited safely: add Core's key to core_public_keys by hand and restart the agent"
-    return _add_finding(replace(facts, current=False), "another-key", severity, text, hint)
-
-
-def _add_finding(facts: ServerFacts, code: str, severity: Severity, text: str, hint: str) -> ServerFacts:
-    finding = Finding(code=code, severity=severity, subject=facts.name, text=text, hint=hint)
-    return replace(facts, findings=(*(f for f in facts.findings if f.code != code), finding))
+    return replace(facts, current=False).with_finding("another-key", severity, text, hint)
 
 
 # --- the agent in Core's own project ----------------------------------------------------------------------------------

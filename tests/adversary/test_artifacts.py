@@ -15,7 +15,7 @@ from activities.server import artifacts
 from activities.server.artifacts import UNVERIFIED, Digests
 from hosts.exec.script import Script
 from model.errors import ArtifactError, DownloadFailed, FleetFileError
-from model.facts import CoreFacts, Install, ServerFacts
+from model.facts import ComposeProject, ContainerFacts, CoreFacts, Install, ServerFacts, ServiceFacts
 from model.fleet.file import parse
 from model.fleet.spec import AgentRelease, Download
 from model.planning import make_plan
@@ -37,6 +37,23 @@ def agent(name: str, sha256: str) -> ServerFacts:
         arch="x86_64",
         artifact_sha256=sha256,
         artifact_source="as GitHub publishes it",
+    )
+
+
+def in_container(name: str, digit: str) -> ServerFacts:
+    image = "ghcr.io/moghtech/komodo-periphery"
+    service = ServiceFacts(
+        service="periphery",
+        container="periphery",
+        image=f"{image}:1.19.5",
+        image_id="sha256:old",
+        target_image=f"{image}:2.3.2",
+        target_digest=f"sha256:{digit * 64}",
+    )
+    project = ComposeProject(name="agent", directory="/opt/agent", files=("/opt/agent/compose.yaml",))
+    container = ContainerFacts(project=project, service=service, in_core_project=False)
+    return ServerFacts(
+        name=name, install=Install.CONTAINER, reachable=True, version="1.19.5", arch="x86_64", container=container
     )
 
 
@@ -96,6 +113,17 @@ def test_hosts_of_one_architecture_get_the_same_binary() -> None:
     facts = {"web-1": agent("web-1", "a" * 64), "web-2": agent("web-2", "b" * 64)}
     refused = make_plan(fleet, "c", CoreFacts(reachable=True), facts).refusals
     assert [(f.code, f.subject) for f in refused] == [("artifacts-differ", "web-2")]
+
+
+def test_hosts_get_the_same_image() -> None:
+    """Each host asks the registry, which may give every host another answer."""
+    fleet = parse(TWO, Path("/srv/fleet.toml"))
+    facts = {"web-1": in_container("web-1", "a"), "web-2": in_container("web-2", "b")}
+    refused = make_plan(fleet, "c", CoreFacts(reachable=True), facts).refusals
+    assert [(f.code, f.subject) for f in refused] == [("artifacts-differ", "web-2")]
+    assert "periphery:2.3.2" in refused[0].text
+    facts["web-2"] = in_container("web-2", "a")
+    assert not make_plan(fleet, "c", CoreFacts(reachable=True), facts).refusals
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 
 from model.errors import ArtifactError
 from model.facts import CoreFacts
-from model.planning import RECORDED, make_plan, record_images
+from model.plan import RECORDED, record_images
+from model.planning import make_plan
 from model.text.plan import artifact_lines
 from sandbox.docker.image_commands import pull_image
 from sandbox.docker.images import digest_of

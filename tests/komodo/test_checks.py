@@ -16,7 +16,7 @@ from komodo.checks.all import CHECKS, GROUPS, find
 from komodo.checks.registry import page
 
 ROOT = Path(__file__).parent.parent.parent
-MAKERS = {"refuse", "warn", "info", "_refuse", "_warn", "_info", "_finding", "_add_finding", "_say", "_Refused"}
+MAKERS = {"refuse", "warn", "info", "_refuse", "_warn", "_info", "_finding", "with_finding", "_say", "_Refused"}
 CODE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 

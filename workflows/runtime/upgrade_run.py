@@ -9,7 +9,8 @@ from dataclasses import replace
 from model.facts import CoreFacts, ServerFacts
 from model.fleet.spec import FailurePolicy, RolloutMode
 from model.pages.servers import Failure
-from model.planning import make_plan, record_images, with_core_agent
+from model.plan import record_images
+from model.planning import make_plan, with_core_agent
 from model.status import FleetResult, FleetState, Phase, ServerOutcome, ServerProgress, ServerState, UpgradeRequest
 from model.text.versions import cut_off
 from workflows.runtime.run import CORE, Ended, Run
