@@ -23,9 +23,9 @@ from komodo.core.containers import Container, address_of, find_database, parse_c
 from komodo.core.database import Database, DatabaseLogin
 from komodo.core.settings import CoreSettings, config_paths, secret_files, settings_of
 from komodo.logs import cleaned_lines, stripped
-from model.errors import CommandFailed, CommandTimedOut, DatabaseError, HostError
+from model.errors import CommandFailed, CommandTimedOut, DatabaseError, HostError, SecretMissing
 from model.facts import CoreFacts, CoreInstallation
-from model.fleet.spec import CoreSpec
+from model.fleet.spec import CoreSpec, SecretRef
 from model.steps import CoreStep, ServerStep
 
 SHORT = timedelta(minutes=5)
@@ -51,8 +51,8 @@ async def core_api(hosts: Hosts, core: CoreSpec, facts: CoreFacts, *, key: bool 
 
     `key=False`: without credentials, even where there are some. Raises SecretMissing, HostError, Unreachable.
     """
-    name = await resolve(core.api_key) if key and core.api_key else ""
-    secret = await resolve(core.api_secret) if key and core.api_secret else ""
+    name = await _header(core.api_key) if key and core.api_key else ""
+    secret = await _header(core.api_secret) if key and core.api_secret else ""
     if core.url:
         policy().host(urlsplit(core.url).hostname or "")
         async with CoreApi(core.url, name, secret) as api:
@@ -66,6 +66,15 @@ async def core_api(hosts: Hosts, core: CoreSpec, facts: CoreFacts, *, key: bool 
         called = f"{place} on {core.host.address}, through the SSH connection"
         async with CoreApi(f"{scheme}://127.0.0.1", name, secret, socket=socket, called=called) as api:
             yield api
+
+
+async def _header(ref: SecretRef) -> str:
+    """A secret that is sent in a header. The HTTP library's error for one that cannot be would repeat it."""
+    value = await resolve(ref)
+    if not (value.isascii() and value.isprintable()):
+        hint = "it must be one line of printable ASCII characters, as Komodo shows it"
+        raise SecretMissing(f"{ref} holds a value that cannot be sent to Core", hint=hint)
+    return value
 
 
 async def _unpublished(host: Host, facts: CoreFacts) -> str:
