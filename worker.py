@@ -33,6 +33,7 @@ from service.operation import health, metrics, search_attributes, versioning
 from service.operation.metrics import StepMetrics
 from service.process_exit import leave
 from workflows.check_fleet import CheckFleet
+from workflows.discover_fleet import FindFleetAgents, ListFleet
 from workflows.find_returned import FindReturned
 from workflows.rollback_fleet import RollbackFleet
 from workflows.runtime.sandbox import sandboxed_runner
@@ -53,6 +54,8 @@ WORKFLOWS: tuple[type, ...] = (
     RollbackFleet,
     ScanRunFolders,
     CleanFleet,
+    ListFleet,
+    FindFleetAgents,
     WatchFleet,
 )
 VERSIONED: tuple[type, ...] = (*WORKFLOWS[:-1], MovingWatchFleet)

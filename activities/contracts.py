@@ -13,6 +13,7 @@ from enum import StrEnum, auto
 from typing import Any, Generic, Protocol, TypeVar
 
 from model.facts import Backup, CoreFacts, DatabaseFingerprint, DumpFacts, ServerFacts
+from model.fleet.discovery import AgentOnHost, CoreServers, FindAgent, ListServers
 from model.fleet.spec import Timing
 from model.run_folders import Cleaned, CleanHost, HostFolders, ScanHost
 from model.status import SaveReport
@@ -120,6 +121,12 @@ CHECK_SERVER_ROLLBACK = Contract(
 )
 POST_CHECKS = Contract("post_checks", CoreStep, PostChecks, Policy.CHECK, "post-upgrade checks")
 WATCH_FLEET = Contract("watch_fleet", WatchStep, WatchCheck, Policy.CHECK, "check the upgraded fleet")
+LIST_SERVERS = Contract(
+    "list_servers", ListServers, CoreServers, Policy.SURVEY, lambda m: f"list Core's servers from its {m.source}"
+)
+FIND_AGENT = Contract(
+    "find_agent", FindAgent, AgentOnHost, Policy.SURVEY, lambda m: f"find the agent of {m.server.name}"
+)
 
 # --- Core -------------------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from activities.core.preflight import PreflightCore
 from activities.core.rollback import CoreRollback
 from activities.core.upgrade import Core
 from activities.database.dumps import Dumps
+from activities.fleet.discovery import Discovery
 from activities.fleet.monitor import Watching
 from activities.fleet.report import Report
 from activities.fleet.run_folders import Folders
@@ -39,6 +40,7 @@ SUBJECTS = (
     Folders,
     Report,
     Watching,
+    Discovery,
 )
 
 

@@ -20,7 +20,7 @@ Exit codes:
     2  usage, or an error in the fleet file
     3  finished with servers left on v1, unverified or failed
     4  preflight refused
-    5  the plan has changes
+    5  the plan has changes; discover: the fleet file would change
     6  waiting for an approval; status: a person is needed
     7  rolled back
     8  status: upgraded, but the checks after it have found a problem
@@ -34,6 +34,10 @@ Exit codes:
 SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Prepare": {
         "init": ("cli.commands.prepare:init_command", "Write a commented fleet.toml."),
+        "discover": (
+            "cli.commands.prepare:discover_command",
+            "Write fleet.toml from what Core knows, or extend it; changes no host.",
+        ),
         "check": (
             "cli.commands.prepare:check_command",
             "Survey every host and show what has to be solved first; changes nothing.",
@@ -147,7 +151,7 @@ def cli(ctx: click.Context) -> None:
     \b
     First steps:
       komodo-upgrade demo                 # a simulated fleet; needs no host
-      komodo-upgrade init fleet.toml      # describe yours
+      komodo-upgrade init fleet.toml      # describe yours; or `discover`, from Core
       komodo-upgrade check fleet.toml     # changes nothing
       komodo-upgrade start fleet.toml     # asks before it changes anything
 

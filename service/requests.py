@@ -12,6 +12,7 @@ from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ActivityError
 
 from model.errors import NoWorker, UpgradeError
+from model.fleet.discovery import AgentOnHost, AgentsOnHosts, CoreServers, FindAgents, ListServers
 from model.fleet.spec import TASK_QUEUE, FleetSpec
 from model.gates import QUERY_PLAN_PAGE
 from model.pages.results import joined_plan
@@ -53,6 +54,28 @@ async def check(
     if result.plan.servers or not fleet.servers:
         return result
     return replace(result, plan=await whole_plan(handle) or result.plan)
+
+
+async def list_servers(
+    client: Client, request: ListServers, *, timeout: timedelta, say: Callable[[str], None]
+) -> CoreServers:
+    """What Core knows, as the worker reads it. Raises NoWorker, UpgradeError."""
+    found, _ = await _ask(client, "ListFleet", request, CoreServers, request.fleet, timeout, say)
+    return found
+
+
+async def find_agents(
+    client: Client, fleet: FleetSpec, names: tuple[str, ...], *, timeout: timedelta, say: Callable[[str], None]
+) -> tuple[AgentOnHost, ...]:
+    """The agents of these servers, as the worker finds them on their hosts. Raises NoWorker, UpgradeError."""
+    found: list[AgentOnHost] = []
+    for start in range(0, len(names), PAGE):
+        page = names[start : start + PAGE]
+        part = replace(fleet, servers=tuple(s for s in fleet.servers if s.name in page))
+        request = FindAgents(fleet=part)
+        agents, _ = await _ask(client, "FindFleetAgents", request, AgentsOnHosts, fleet, timeout, say)
+        found += agents.agents
+    return tuple(found)
 
 
 async def whole_plan(handle: WorkflowHandle[Any, Any]) -> Plan | None:

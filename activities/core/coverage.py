@@ -8,9 +8,12 @@ from typing import Any
 
 from komodo.core.answers import ServerView
 from komodo.core.containers import Container
-from komodo.core.settings import address_problem, agent_of
+from komodo.core.settings import address_problem, agent_of, machine_of
 from model.facts import Finding, KnownServer, Severity
 from model.fleet.spec import FleetSpec
+
+_HOST_ITSELF = ("localhost", "127.0.0.1", "::1", "host.docker.internal", "172.17.0.1")
+"""Names of a container's own host. Inside of a container some mean the container, where no agent runs."""
 
 
 def find_agent_server(known: Iterable[KnownServer], agent: Container | None, port: int = 8120) -> str:
@@ -27,6 +30,20 @@ def find_agent_server(known: Iterable[KnownServer], agent: Container | None, por
         if not server.address and server.name == connect_as:
             return server.name
     return ""
+
+
+def servers_on_core_host(
+    known: Iterable[KnownServer], containers: Iterable[Container], core: Container
+) -> tuple[str, ...]:
+    """Servers whose agent runs on Core's host: Core reaches it by a container's name, or as the host itself."""
+    on_host = {
+        name
+        for agent in containers
+        if agent.kind == "periphery"
+        for network in core.networks
+        for name in (*agent.networks.get(network, ()), agent.addresses.get(network, ""))
+    }
+    return tuple(s.name for s in known if (host := machine_of(s.address)) and (host in on_host or host in _HOST_ITSELF))
 
 
 def known_servers(views: tuple[ServerView, ...], documents: tuple[Mapping[str, Any], ...]) -> tuple[KnownServer, ...]:

@@ -75,7 +75,7 @@ class PreflightCore:
             await resolved.find_asleep(survey)
             await survey_steps.prove_project(survey)
             await resolved.compare(survey)
-            facts = _facts(survey)
+            facts = facts_so_far(survey)
             facts, known = await self._ask_core(survey, facts)
         except Ended:
             pass
@@ -239,7 +239,7 @@ class PreflightCore:
         )
 
 
-def _facts(survey: CoreSurvey) -> CoreFacts:
+def facts_so_far(survey: CoreSurvey) -> CoreFacts:
     """Facts that are known before Core itself is asked."""
     port = survey.settings.port if survey.settings else 9120
     place = published(survey.core, port) if survey.core else ""

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +9,7 @@ from typing import Any
 
 import click
 
+from cli.files import replace_file
 from cli.options import output_option
 from cli.output import bad, careful, data, good, say, show_error, strong
 from komodo.compose.reference import EXACT
@@ -114,7 +111,7 @@ def _write(edits: Sequence[FileEdit]) -> dict[str, str]:
         kept = _keep_copy(Path(edit.path).resolve(), edit.backup_suffix, edit.before.encode(), stamp)
         copies[edit.path] = str(kept)
     for edit in changed:
-        _replace(Path(edit.path).resolve(), edit.after.encode())
+        replace_file(Path(edit.path).resolve(), edit.after.encode())
     return copies
 
 
@@ -124,37 +121,8 @@ def _keep_copy(path: Path, suffix: str, content: bytes, stamp: str) -> Path:
     if copy.exists() and copy.read_bytes() != content:
         copy = path.with_name(f"{path.name}{suffix}.{stamp}")
     if not copy.exists():
-        _replace(copy, content, like=path)
+        replace_file(copy, content, like=path)
     return copy
-
-
-def _replace(path: Path, content: bytes, *, like: Path | None = None) -> None:
-    """Atomic: a temporary file in the same folder with the same owner and mode, on disk before it is renamed."""
-    model = like or path
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            shutil.copystat(model, name)
-            with contextlib.suppress(
-                PermissionError
-            ):  # only root changes the owner; another user owns the file already
-                os.chown(name, model.stat().st_uid, model.stat().st_gid)
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except OSError as error:
-        Path(name).unlink(missing_ok=True)
-        raise UpgradeError(
-            f"{path} cannot be written: {error.strerror}",
-            residue="the file is as it was",
-            hint="check the permissions of its folder",
-        ) from error
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 # --- showing ----------------------------------------------------------------------------------------------------------

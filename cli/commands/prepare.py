@@ -1,4 +1,4 @@
-"""init, check, plan: preparation of an upgrade. None of them changes a host."""
+"""init, discover, check, plan: preparation of an upgrade. None of them changes a host."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ REFUSED, CHANGES, NOTHING = 4, 5, 0
 def init_command(path: str, *, force: bool) -> None:
     """Write a commented fleet.toml to PATH (default fleet.toml; "-" prints it).
 
+    `komodo-upgrade discover` writes one with the servers that Core knows.
+
     \b
     Examples:
       komodo-upgrade init
@@ -45,8 +47,56 @@ def init_command(path: str, *, force: bool) -> None:
         file.write_text(COMMENTED_EXAMPLE, encoding="utf-8")
     except OSError as error:
         raise FleetFileError(f"{path}: {error.strerror}", hint="name a path that you may write") from None
-    say(f"wrote {path}: enter your hosts, then run `komodo-upgrade check {path}`")
+    say(
+        f"wrote {path}: enter your hosts, then run `komodo-upgrade check {path}`; or enter [core] and [ssh] alone, and "
+        f"`komodo-upgrade discover {path}` adds the servers that Core knows"
+    )
     data({"path": str(file.absolute())}, str(file))
+
+
+@click.command("discover")
+@click.argument("path", default="fleet.toml", type=click.Path(), metavar="[PATH]")
+@click.option("--core", metavar="HOST", help="New file: the host of Core, as SSH reaches it; left out: that of --url.")
+@click.option("--url", metavar="URL", help="New file: Core's address; left out: through the SSH connection.")
+@click.option("--api-key-env", metavar="NAME", help="New file: the variable that holds an admin's API key.")
+@click.option("--api-secret-env", metavar="NAME", help="New file: the variable that holds the key's secret.")
+@click.option("--name", metavar="NAME", help='New file: the name of the fleet; left out: "prod".')
+@click.option("--user", metavar="NAME", help="New file: the remote user; left out: as ~/.ssh/config says.")
+@click.option("--sudo", type=click.Choice(["passwordless", "none"]), help='New file: "none" where the user is root.')
+@click.option(
+    "--from", "source", type=click.Choice(["api", "database"]),
+    help="Where Core's servers are read; left out: from the API if there is a key.",
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Show the file, or the changes of an existing one; write nothing.")
+@click.option("--yes", is_flag=True, help="Write the changes of an existing file without asking.")
+@timeout_option
+@output_option
+def discover_command(
+    path: str, source: str | None, timeout: timedelta | None, *, dry_run: bool, yes: bool, **new: str | None
+) -> None:
+    """Write PATH (default fleet.toml; "-" prints it) with every enabled Server that Core knows. Changes no host.
+
+    The Servers are read from Core's API, or from its database through SSH to Core's host alone. Each new host is
+    surveyed for the kind of its agent; one that is not reached is written with a note that says what is missing. SSH
+    host keys are verified: a note has the command for an unknown one.
+
+    An existing file is extended with what its [core] and [ssh] reach: new servers are added, those that disappeared get
+    a note, every other line stays. The changes are shown, and written after a confirmation. Notes are lines that begin
+    with "# discover:"; each run writes them again.
+
+    \b
+    Examples:
+      komodo-upgrade discover --core core.example.net                   # from the database, through SSH
+      komodo-upgrade discover --url https://komodo.example.net --api-key-env KEY --api-secret-env SECRET
+      komodo-upgrade discover prod.toml --dry-run                       # an existing file: only the changes
+      komodo-upgrade discover prod.toml --yes -o json | jq '.servers[] | select(.problem != "")'
+
+    \b
+    Exit codes: 0 written, or nothing to change · 2 usage, or an error in the file · 5 changes shown, not written
+    """
+    from cli.discovery import discover
+
+    raise click.exceptions.Exit(run(discover(path, source or "", new, timeout=timeout, dry_run=dry_run, yes=yes)))
 
 
 @click.command("check")

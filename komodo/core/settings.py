@@ -7,11 +7,13 @@ with "duplicate field" (v2.3.2:client/core/rs/src/entities/config/core.rs and pe
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -292,10 +294,20 @@ def agent_of(address: str) -> str:
     """host:port that an address leads to, for telling whether two Servers use one agent; "" for an empty address."""
     if not address:
         return ""
-    parts = urlsplit(address if "://" in address else f"//{address}")
     try:
+        parts = urlsplit(address if "://" in address else f"//{address}")
         port = parts.port
     except ValueError:
         return address
     default = {"https": 443, "http": 80}.get(parts.scheme, 0)
     return f"{(parts.hostname or '').lower()}:{port or default}"
+
+
+def machine_of(address: str) -> str:
+    """The machine that an address leads to, in lower case and without brackets; "" where the address names none."""
+    with contextlib.suppress(ValueError):
+        return str(ip_address(address))
+    try:
+        return urlsplit(address if "://" in address else f"//{address}").hostname or ""
+    except ValueError:
+        return ""

@@ -3,6 +3,7 @@
 COMMENTED_EXAMPLE = """\
 # A Komodo installation and how it is upgraded from v1 to v2.
 # `komodo-upgrade check` reads it and surveys every host; it changes nothing.
+# `komodo-upgrade discover` adds the servers that Core knows, with what [ssh] and [core] say.
 # No secret is written here: *_env names a variable, *_file a file, *_command a command, each on the worker.
 # Relative paths start in this file's folder; ~ is the home of the user who runs the worker.
 

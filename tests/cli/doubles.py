@@ -51,6 +51,7 @@ from model.status import (
     UpgradeRequest,
 )
 from model.watch import QUERY_WATCH, Seen, WatchReport, WatchState, watch_id
+from tests.cli.discover_doubles import FindFleetAgents, ListFleet
 
 ASK = (Verdict.APPROVE, Verdict.REJECT)
 FAILURE = (Verdict.RETRY, Verdict.ROLLBACK, Verdict.SKIP)
@@ -411,3 +412,4 @@ class RollbackFleet:
 
 
 WORKFLOWS = [CheckFleet, UpgradeServer, UpgradeFleet, RollbackFleet, ScanRunFolders, CleanFleet, WatchFleet]
+WORKFLOWS += [ListFleet, FindFleetAgents]

@@ -29,6 +29,7 @@ from model.facts import (
     Severity,
     agent_backup,
 )
+from model.fleet.discovery import AgentOnHost, CoreServers, FindAgent, ListedServer, ListServers
 from model.fleet.spec import CoreSpec, FleetSpec, HostSpec, Rollout, ServerSpec, Timing
 from model.run_folders import Cleaned, CleanHost, HostFolders, ScanHost
 from model.steps import (
@@ -223,6 +224,8 @@ class Doubles:
             contracts.START_OLD_CORE: lambda _: _started(OLD),
             contracts.DISARM_AUTO_ROLLBACK: lambda _: AutoRollback(state=Armed.DISARMED),
             contracts.SCAN_RUN_FOLDERS: self._folders,
+            contracts.LIST_SERVERS: _listed,
+            contracts.FIND_AGENT: lambda ask: AgentOnHost(name=ask.server.name, reached=True),
             contracts.NOTIFY: self._notify,
         }
         return special.get(contract) or _USUAL[contract.result]
@@ -256,7 +259,7 @@ async def _wait(hold: Hold) -> None:
 
 
 def _target(given: Any) -> tuple[str, int]:
-    if isinstance(given, SurveyServer):
+    if isinstance(given, (SurveyServer, FindAgent)):
         return given.server.name, 0
     if isinstance(given, ScanHost):
         return given.server.name if given.server else "core", 0
@@ -269,6 +272,12 @@ def _target(given: Any) -> tuple[str, int]:
 def backup_of(host: str) -> Backup:
     folder = f"/var/lib/komodo-upgrade/prod/{CHANGE}"
     return Backup(host=host, folder=folder, files=(), restore_command=f"sudo sh {folder}/restore.sh", taken_at=NOW)
+
+
+def _listed(ask: ListServers) -> CoreServers:
+    names = [server.name for server in ask.fleet.servers]
+    known = (ListedServer(name=n, address=f"https://{n}:8120", host=n, enabled=True) for n in names)
+    return CoreServers(servers=tuple(known), listed=True)
 
 
 def _dump(step: DumpDatabase) -> DumpFacts:

@@ -25,6 +25,7 @@ from service.payloads import data_converter
 from tests.servers import started
 from tests.workflows.doubles import CHANGE, Doubles
 from workflows.check_fleet import CheckFleet
+from workflows.discover_fleet import FindFleetAgents, ListFleet
 from workflows.find_returned import FindReturned
 from workflows.rollback_fleet import RollbackFleet
 from workflows.runtime.sandbox import sandboxed_runner
@@ -43,6 +44,8 @@ WORKFLOWS = [
     RollbackFleet,
     ScanRunFolders,
     CleanFleet,
+    ListFleet,
+    FindFleetAgents,
     WatchFleet,
 ]
 QUEUE = "test"

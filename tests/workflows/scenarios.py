@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from model.facts import Finding, ServerFacts, Severity
+from model.fleet.discovery import FindAgents, ListServers, Source
 from model.fleet.spec import Watch
 from model.gates import ControlVerb, Verdict
 from model.rollback import rollback_request
@@ -17,6 +18,7 @@ from model.watch import WatchCheck, WatchReport, watch_id
 from tests.workflows.doubles import CHANGE, Doubles, broken, core_facts, fleet, server_facts, together_fleet
 from tests.workflows.driver import QUEUE, Driver
 from workflows.check_fleet import CheckFleet
+from workflows.discover_fleet import FindFleetAgents, ListFleet
 from workflows.scan_run_folders import CleanFleet, ScanRunFolders
 
 FLEET = "komodo-upgrade/prod"
@@ -182,6 +184,19 @@ async def clean(run: Driver, doubles: Doubles) -> tuple[str, ...]:
     return ("komodo-clean/prod",)
 
 
+async def discover(run: Driver, doubles: Doubles) -> tuple[str, ...]:
+    """List the servers of Core, then find their agents; one host's survey fails."""
+    ids = ("komodo-list/prod", "komodo-agents/prod")
+    asked = ListServers(fleet=fleet(3), source=Source.DATABASE)
+    known = await run.client.execute_workflow(ListFleet.run, asked, id=ids[0], task_queue=QUEUE)
+    doubles.play("find_agent", "web-2", broken("HostError", "its script failed"))
+    request = FindAgents(fleet=fleet(3))
+    found = await run.client.execute_workflow(FindFleetAgents.run, request, id=ids[1], task_queue=QUEUE)
+    assert [agent.name for agent in found.agents] == [server.name for server in known.servers]
+    assert [agent.problem for agent in found.agents] == ["", "its script failed", ""]
+    return ids
+
+
 SCENARIOS: dict[str, Scenario] = {
     "check": check,
     "upgrade": upgrade,
@@ -195,4 +210,5 @@ SCENARIOS: dict[str, Scenario] = {
     "watch": watch,
     "scan": scan,
     "clean": clean,
+    "discover": discover,
 }
