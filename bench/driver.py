@@ -24,7 +24,7 @@ from model.plan import Plan
 from model.planning import fleet_for_server, make_plan, plan_for_server, plan_without_diffs
 from model.status import ServerOutcome, UpgradeServerRequest
 from model.steps import CoreKey, Operation, ReleaseHosts, ServerStep, StagedAgent
-from workflows.phases.survey import survey_server
+from workflows.phases.server_steps import survey_server
 from workflows.runtime.failures import each
 from workflows.runtime.run import child_id
 from workflows.runtime.steps import run_step

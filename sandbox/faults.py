@@ -18,6 +18,8 @@
 | old-libc | server | | agent binaries of v2 do not run there |
 | wrong-key | core | | Core's key pair is replaced behind the pinned agents' backs at its next start |
 | wrong-key | server | stale=2 | Core's key is refused as if another were pinned, behind a stale Ok of so many seconds |
+| agent-silent | server | | the agent stays logged in, Core calls it Ok, and it answers no request |
+| stats-frozen | server | | the agent's statistics stay as they are |
 | core-never-up | core | version="2" | Core of that major version never answers |
 | core-v2-broken | core | | v2 answers /version; every server stays NotOk with `err: null`, for ever |
 | no-mongodump | core | | the database's image has no mongodump |

@@ -10,7 +10,7 @@ from temporalio import workflow
 from model.facts import ServerFacts
 from model.planning import is_unreachable
 from model.status import OfflineRequest, Returned
-from workflows.phases.survey import survey_once
+from workflows.phases.server_steps import survey_once
 from workflows.runtime.failures import each
 
 _MOST_EVENTS = 2_000

@@ -26,7 +26,7 @@ from model.steps import (
     VerifyServer,
 )
 from model.text.versions import cut_off
-from workflows.phases.survey import survey_server
+from workflows.phases.server_steps import survey_server
 from workflows.runtime import auto_rollback
 from workflows.runtime.failures import FailureKind, describe_failure, finish, retry_undo
 from workflows.runtime.steps import run_step, run_undo

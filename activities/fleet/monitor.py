@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 from temporalio import activity
 
 from activities.core.access import core_api, facts_in, inspect, parse_time, script
 from activities.heartbeat import send_heartbeat
+from activities.server.verify import silent
 from hosts.exec.script import parse
 from hosts.host import Host
 from hosts.ssh.pool import Hosts
@@ -24,6 +26,7 @@ from model.watch import SaveWatch, StatsAt, WatchCheck, WatchStep
 MANY = 10
 """Defunct processes. A few are normal; without init they grow with every git and docker call."""
 _READ = timedelta(minutes=1)
+_ASKED_AT_ONCE = 8
 
 
 class Watching:
@@ -34,7 +37,7 @@ class Watching:
 
     @activity.defn
     async def watch_fleet(self, step: WatchStep) -> WatchCheck:
-        """Zombies below Core's containers, Servers Ok, stats changing, and (`backup`) whether the backup ran.
+        """Zombies below Core's containers, Servers Ok and answering, new stats, and (`backup`) whether the backup ran.
 
         Raises HostError, CoreApiError, SecretMissing: then this check has no result.
         """
@@ -61,7 +64,9 @@ class Watching:
                 return WatchCheck(findings=tuple(found), stats=step.before)
             if not api.has_key:
                 return WatchCheck(findings=tuple(found))
-            found += _not_ok(step, await api.list_servers())
+            views = await api.list_servers()
+            found += _not_ok(step, views)
+            found += await _silent(step, api, views)
             stats, still = await _stats(step, api)
             found += still
             if step.backup:
@@ -131,6 +136,20 @@ def _not_ok(step: WatchStep, servers: tuple[ServerView, ...]) -> list[Finding]:
             text = f"Core sees version {view.version}, not {step.fleet.target}"
             found.append(_of(name, "server-version", text, "who changed it?"))
     return found
+
+
+async def _silent(step: WatchStep, api: CoreApi, servers: tuple[ServerView, ...]) -> list[Finding]:
+    """Agents that are connected and do not answer. Each may take Core's whole timeout, so several are asked at once."""
+    connected = [view.name for view in servers if view.name in step.servers and view.state == "Ok"]
+    limit = asyncio.Semaphore(_ASKED_AT_ONCE)
+
+    async def ask(name: str) -> Finding | None:
+        async with limit:
+            send_heartbeat()
+            why = await silent(api, name)
+            return _of(name, "agent-silent", why, "restart its agent; see its journal") if why else None
+
+    return [finding for finding in await asyncio.gather(*map(ask, connected)) if finding]
 
 
 async def _stats(step: WatchStep, api: CoreApi) -> tuple[tuple[StatsAt, ...], list[Finding]]:

@@ -24,7 +24,7 @@ from hosts.ssh.pool import Hosts
 from komodo import logs
 from komodo.core.answers import ServerView
 from komodo.core.api import CoreApi
-from model.errors import AgentNotStarted, CoreApiError, CoreRefused, HostError, NotProven, UpgradeError
+from model.errors import AgentNotStarted, CoreAnswered, CoreApiError, CoreRefused, HostError, NotProven, UpgradeError
 from model.steps import AutoRollback, Proof, VerifyServer
 
 _T = TypeVar("_T")
@@ -239,7 +239,18 @@ async def _from_core(verify: VerifyServer, api: CoreApi) -> tuple[str, bool]:
     except UpgradeError:
         # stats_monitoring = false, or no statistics yet: in that case only waiting can tell.
         refreshed = None
+    if why := await silent(api, name):
+        return why, False
     return "", refreshed is not None and refreshed > verify.switched.started_at + WHOLE_SECOND
+
+
+async def silent(api: CoreApi, server: str) -> str:
+    """Why the agent does not answer Core's requests; empty: it does. An agent can stay logged in while it hangs."""
+    try:
+        await api.ask_agent(server)
+    except CoreAnswered as error:
+        return f"it is connected, but does not answer Core's requests: {error.what}"
+    return ""
 
 
 def _missing(verify: VerifyServer, view: ServerView) -> str:

@@ -225,6 +225,14 @@ class CoreApi:
             return None
         return from_milliseconds(body.get("refresh_ts"))
 
+    async def ask_agent(self, server: str) -> None:
+        """Have Core send the agent a request. Raises CoreAnswered if the agent gives no answer, after 10 s.
+
+        ListSecrets (names only) goes to the agent each time, and every agent can answer it. What Core says about
+        containers and stats is what it noted at its last poll (v1.19.5, v2.3.2:bin/core/src/api/read/).
+        """
+        await self.read("ListSecrets", {"target": {"type": "Server", "id": server}})
+
     async def get_update(self, update: str) -> Update:
         """One Update by id."""
         return update_view(mapping(await self.read("GetUpdate", {"id": update})))

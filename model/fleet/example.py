@@ -56,6 +56,7 @@ offline = "wait"                     # an offline server: wait (deferred, upgrad
 # auto_rollback = "15m"              # a host restores its old agent if Core has not confirmed the new one by then
 
 [verify]
+# soak = "10m"                       # watch the servers of each wave for so long before the next one begins
 # restart_stack = "web"              # the guide's end-to-end check; nothing is restarted unless named here
 
 [checks]

@@ -327,6 +327,8 @@ class FleetSpec:
     leave_behind: tuple[str, ...] = ()
     watch: Watch = Watch()
     restart_stack: str = ""
+    soak: timedelta = timedelta()
+    """After each wave, its servers are watched for so long; zero: they are not."""
     notify_command: str = ""
     """Run on the worker with the message on standard input; empty: only logged."""
     source: str = ""

@@ -153,6 +153,9 @@ class VerifyTable(Table):
     """Checks beyond reading."""
 
     restart_stack: Text | None = Field(None, description="the guide's end-to-end check: this Stack is restarted")
+    soak: DurationOrOff = Field(
+        timedelta(), description="after each wave, its servers are watched for so long before the next one begins"
+    )
 
 
 class ChecksTable(Table):
@@ -259,6 +262,7 @@ def to_spec(file: FleetFile, path: Path) -> FleetSpec:
         leave_behind=tuple(file.rollout.leave_behind),
         watch=Watch(**file.watch.model_dump()),
         restart_stack=file.verify.restart_stack or "",
+        soak=file.verify.soak,
         notify_command=file.notify.command or "",
         source=str(path),
         ignored_checks=tuple(file.checks.ignore),

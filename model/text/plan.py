@@ -23,6 +23,8 @@ def commands(fleet: FleetSpec, plan: Plan) -> tuple[str, ...]:
             timer = fleet.server(server).auto_rollback
             then = f"; the host restores it after {timer} unless Core logs in" if timer else ""
             lines.append(f"{name}: {server}: {write}{switch_words(facts)}{then}")
+    if fleet.soak:
+        lines.append(f"after each wave: its servers are watched for {fleet.soak} before the next one begins")
     if fleet.restart_stack:
         lines.append(f"at the end: restart the stack {fleet.restart_stack}, the end-to-end check you named")
     return tuple(lines)

@@ -181,7 +181,10 @@ class Core:
     def _status_v2(self, identity: str) -> Status:
         link = self.links.get(identity) or Link()
         if link.agent is not None and link.agent.sessions.get(self.host_part) == identity:
-            return Status("Ok", link.agent.version, link.agent.public_key, refreshed=time.time(), agent=link.agent)
+            before = self.status.get(identity)
+            frozen = before and before.refreshed and self.world.faults.on("stats-frozen", link.agent.host)
+            at = before.refreshed if before and frozen else time.time()
+            return Status("Ok", link.agent.version, link.agent.public_key, refreshed=at, agent=link.agent)
         return Status(err=link.error)
 
     def _stale(self, agent: Agent | None) -> Status | None:

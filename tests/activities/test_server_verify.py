@@ -42,6 +42,17 @@ async def test_a_wrong_key_behind_a_stale_ok_is_not_verified(fleet: Fleet) -> No
     assert not caught.value.transient
 
 
+async def test_an_agent_that_hangs_is_not_verified(fleet: Fleet) -> None:
+    """It stays logged in, and Core calls it Ok."""
+    step = await fleet.ready("web-1")
+    switched = await fleet.switch(step)
+    fleet.sandbox.fault("agent-silent", "web-1")
+    with pytest.raises(NotProven, match="connected, but does not answer Core's requests"):
+        await fleet.short().verify(step, switched)
+    fleet.sandbox.heal()
+    await fleet.verify(step, switched)
+
+
 async def test_an_agent_with_passkeys_is_not_verified(fleet: Fleet) -> None:
     step = await fleet.ready("web-1")
     switched = await fleet.switch(step)

@@ -22,7 +22,7 @@ from model.facts import Finding, Severity
 from model.status import FleetResult, FleetState, SaveReport
 from model.text.report import render_markdown
 from model.text.watch import HEADING, lines, render_watch
-from model.watch import SaveWatch, Seen, StatsAt, WatchReport, WatchState, WatchStep
+from model.watch import SaveWatch, Seen, WatchReport, WatchState, WatchStep
 from tests.activities.core_fleet import CHANGE, Bench, bench
 from tests.activities.server_fleet import run
 from tests.shells import words_of
@@ -113,14 +113,22 @@ async def _check_twice(made: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [s.server for s in first.stats] == ["Local"]
     assert not first.superseded
 
-    still = replace(step, before=(StatsAt(server="Local", at=first.stats[0].at + timedelta(hours=1)),), backup=True)
+    made.sandbox.fault("stats-frozen", "core")
+    frozen = await run(watch.watch_fleet, step)
+    still = replace(step, before=frozen.stats, backup=True)
     found = {f.code: f for f in (await run(watch.watch_fleet, still)).findings}
+    made.sandbox.heal()
     assert set(found) == {"stats-still", "backup-not-run"}
     assert found["stats-still"].subject == "Local"
     assert "`Backup Core Database` did not run since the upgrade; next: " in found["backup-not-run"].text
 
     not_done = await run(watch.watch_fleet, replace(step, servers=("Local", "web-1", "gone")))
     assert [(f.code, f.subject) for f in not_done.findings] == [("server-not-ok", "web-1")]
+
+    made.sandbox.fault("agent-silent", "core")
+    silent = (await run(watch.watch_fleet, step)).findings
+    assert [(f.code, f.subject) for f in silent] == [("agent-silent", "Local")]
+    made.sandbox.heal()
 
     monkeypatch.setattr(monitor, "MANY", 0)
     zombies = (await run(watch.watch_fleet, step)).findings

@@ -14,8 +14,7 @@ from model.pages.servers import Failure, PageStep, ServerResult
 from model.planning import core_differs, server_differs
 from model.status import FleetState, Phase, ServerState
 from workflows.phases import staging
-from workflows.phases.server_steps import run_on_servers
-from workflows.phases.survey import survey_server
+from workflows.phases.server_steps import run_on_servers, survey_server
 from workflows.phases.survey_and_plan import survey
 from workflows.runtime import messages
 from workflows.runtime.failures import FailureKind, core_and_servers, failure_of

@@ -15,7 +15,7 @@ from model.plan import Wave
 from model.planning import bind_with_steps, evaluate_key, is_unreachable, reject_shared_hosts, server_differs
 from model.status import OfflineRequest, Phase, Returned, ServerOutcome, ServerState
 from workflows.phases import rollout, staging
-from workflows.phases.survey import survey_once
+from workflows.phases.server_steps import survey_once
 from workflows.runtime import messages
 from workflows.runtime.failures import describe_failure
 from workflows.runtime.upgrade_run import UpgradeRun

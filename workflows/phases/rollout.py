@@ -18,8 +18,8 @@ from model.plan import Wave
 from model.planning import evaluate_key, server_differs
 from model.status import FleetState, Phase, ServerOutcome, ServerState
 from model.text.versions import cut_off
-from workflows.phases.server_steps import run_on_servers
-from workflows.phases.survey import survey_server
+from workflows.phases.server_steps import run_on_servers, survey_server
+from workflows.phases.soak import soak
 from workflows.runtime import auto_rollback, messages
 from workflows.runtime.failures import FailureKind, describe_failure
 from workflows.runtime.run import Ended, child_id
@@ -42,6 +42,7 @@ async def roll_out(run: UpgradeRun) -> None:
         await _upgrade(run, wave)
         for name in wave.servers:
             await resolve_failures(run, name)
+        await soak(run, wave, resolve_failures)
     if not run.gatekeeper.stopping:
         await run.gatekeeper.safe_point()
 

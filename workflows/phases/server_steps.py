@@ -10,13 +10,29 @@ from temporalio.exceptions import FailureError, is_cancelled_exception
 from temporalio.workflow import ParentClosePolicy
 
 from activities import contracts
-from model.fleet.spec import slug
+from model.facts import Finding, ServerFacts, Severity
+from model.fleet.spec import FleetSpec, slug
 from model.pages.servers import Failure, PageRequest, PageResult, PageServer, PageStep, ServerResult, page_of
-from model.planning import core_access, core_for_server, fleet_for_server, plan_for_server, server_step
+from model.planning import (
+    core_access,
+    core_for_server,
+    fleet_for_server,
+    is_unreachable,
+    plan_for_server,
+    server_step,
+)
 from model.run_folders import ScanHost
 from model.status import ServerOutcome, UpgradeServerRequest
-from model.steps import Proof, RecheckServer, ReleaseHosts, Restored, SavedServerStep, Switched, VerifyServer
-from workflows.phases.survey import survey_server
+from model.steps import (
+    Proof,
+    RecheckServer,
+    ReleaseHosts,
+    Restored,
+    SavedServerStep,
+    SurveyServer,
+    Switched,
+    VerifyServer,
+)
 from workflows.runtime import auto_rollback
 from workflows.runtime.failures import describe_failure, each
 from workflows.runtime.run import child_id
@@ -91,6 +107,47 @@ async def _run_page(request: PageRequest, servers: tuple[PageServer, ...]) -> Pa
         static_summary=f"{request.step} {servers[0].name} … {servers[-1].name}",
     )
     return result
+
+
+# --- survey -----------------------------------------------------------------------------------------------------------
+
+
+async def survey_server(fleet: FleetSpec, name: str, known: ServerFacts | None = None) -> ServerFacts:
+    """Survey one server; `known`: the facts that are known of it.
+
+    If it is unreachable, repeat the survey twice before reporting that.
+    """
+    facts = await survey_once(fleet, name, known)
+    for pause in (fleet.timing.retry, 2 * fleet.timing.retry):
+        if not is_unreachable(facts):
+            break
+        await workflow.sleep(pause, summary=f"survey {name} again")
+        facts = await survey_once(fleet, name, known)
+    return facts
+
+
+async def survey_once(fleet: FleetSpec, name: str, known: ServerFacts | None = None) -> ServerFacts:
+    """Survey one server without repeating."""
+    survey = SurveyServer(
+        server=fleet.server(name),
+        target=fleet.target,
+        fleet=fleet.name,
+        agent=fleet.agent,
+        timing=fleet.timing,
+        agents_url=fleet.core.agents_url,
+        known=known if known and known.in_core_project else None,
+    )
+    try:
+        return await run_step(contracts.SURVEY_SERVER, survey)
+    except FailureError as error:
+        return ServerFacts(name=name, findings=(survey_failed(name, error),))
+
+
+def survey_failed(subject: str, error: FailureError) -> Finding:
+    """The finding for a survey that failed. Raises the error again if it was cancelled."""
+    if is_cancelled_exception(error):
+        raise error
+    return Finding(code="survey-failed", severity=Severity.REFUSE, subject=subject, text=describe_failure(error).text)
 
 
 # --- before the switch ------------------------------------------------------------------------------------------------

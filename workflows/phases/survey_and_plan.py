@@ -15,8 +15,7 @@ from model.planning import NOT_PROVEN, all_current
 from model.run_folders import CORE, FleetFolders, HostFolders, ScanHost
 from model.status import FleetState, Phase, ServerState
 from model.steps import Operation, SurveyCore
-from workflows.phases.server_steps import run_on_servers
-from workflows.phases.survey import survey_failed
+from workflows.phases.server_steps import run_on_servers, survey_failed
 from workflows.runtime import messages
 from workflows.runtime.run import Ended
 from workflows.runtime.steps import run_step
