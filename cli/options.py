@@ -65,6 +65,12 @@ def confirm_option(command: F) -> F:
     return click.option("--confirm", default="", metavar="NAME", help=text)(command)
 
 
+def limit_option(command: F) -> F:
+    """`--limit PATTERN`, once or more often."""
+    text = "Only servers whose names fit, such as web-1 or 'web-*'; may be repeated. A later run upgrades the others."
+    return click.option("--limit", "patterns", multiple=True, metavar="PATTERN", help=text)(command)
+
+
 def timeout_option(command: F) -> F:
     """`--timeout 10m`."""
     text = "End after this long with exit code 124, such as 90s or 10m."

@@ -96,6 +96,8 @@ def _others(plan: Plan) -> list[str]:
         lines.append(f"offline, deferred: {', '.join(plan.offline)}")
     if plan.left_behind:
         lines.append(f"left on v1 on purpose: {', '.join(plan.left_behind)}")
+    if plan.not_in_run:
+        lines.append(f"not in this run (--limit): {', '.join(plan.not_in_run)}")
     return lines
 
 

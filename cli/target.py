@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import click
@@ -46,6 +47,26 @@ def load_file(given: str | None) -> FleetSpec:
     from komodo.checks.all import known_codes
 
     return replace(fleet, ignored_checks=known_codes(fleet.ignored_checks))
+
+
+def limited(fleet: FleetSpec, patterns: tuple[str, ...]) -> FleetSpec:
+    """The fleet with the servers that fit a pattern of `--limit`; the others are covered by name.
+
+    A name fits itself, also with characters that mean something in a pattern. Raises UsageError for a pattern that no
+    server fits.
+    """
+    chosen: list[str] = []
+    for pattern in patterns:
+        fits = [s.name for s in fleet.servers if s.name == pattern or fnmatchcase(s.name, pattern)]
+        if not fits:
+            known = ", ".join(server.name for server in fleet.servers)
+            raise click.UsageError(f"--limit {pattern} fits no server of {fleet.name}: {known}")
+        chosen += fits
+    if not patterns:
+        return fleet
+    servers = tuple(server for server in fleet.servers if server.name in chosen)
+    others = tuple(server.name for server in fleet.servers if server.name not in chosen)
+    return replace(fleet, servers=servers, not_in_run=others)
 
 
 def resolve(arguments: tuple[str, ...], *, servers: bool = False) -> Target:

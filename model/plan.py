@@ -38,6 +38,8 @@ class Plan:
     mode: RolloutMode = RolloutMode.WAVES
     already_current: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
+    not_in_run: tuple[str, ...] = ()
+    """Left out of this run by `--limit`, and not seen on the target by Core."""
     offline: tuple[str, ...] = ()
     """Set aside: nothing is planned for them before they return."""
     commands: tuple[str, ...] = ()
@@ -115,6 +117,7 @@ def bind(plan: Plan) -> Plan:
         "waves": [list(w.servers) for w in plan.waves],
         "with_core": list(plan.with_core),
         "left_behind": list(plan.left_behind),
+        **({"not_in_run": list(plan.not_in_run)} if plan.not_in_run else {}),
         **({"offline": list(plan.offline)} if plan.offline else {}),
     }
     if plan.mode == RolloutMode.ALL_AT_ONCE:
@@ -125,6 +128,12 @@ def bind(plan: Plan) -> Plan:
 
 def _edit(edit: PlannedEdit) -> list[str]:
     return [edit.path, edit.base_sha256, edit.result_sha256]
+
+
+def not_in_run(fleet: FleetSpec, core: CoreFacts) -> tuple[str, ...]:
+    """Servers that `--limit` left out, without those that an earlier run has upgraded as far as Core sees."""
+    current = [s.name for s in core.servers if s.state == "Ok" and s.version == fleet.target]
+    return tuple(name for name in fleet.not_in_run if name not in current)
 
 
 def waves(fleet: FleetSpec, names: tuple[str, ...]) -> tuple[Wave, ...]:

@@ -18,7 +18,7 @@ from model.facts import (
     Severity,
 )
 from model.fleet.spec import AgentInstall, CoreSpec, DatabaseRollback, FleetSpec, OfflinePolicy, RolloutMode, ServerSpec
-from model.plan import Plan, bind, waves, with_ignored
+from model.plan import Plan, bind, not_in_run, waves, with_ignored
 from model.steps import Operation, ServerStep
 from model.text.plan import commands, rollback_steps
 
@@ -69,6 +69,7 @@ def make_plan(
         already_current=tuple(s.name for s in (*facts, *agent) if s.current),
         with_core=tuple(s.name for s in agent if not s.current and s.name not in left),
         left_behind=(*fleet.leave_behind, *left),
+        not_in_run=not_in_run(fleet, core),
         offline=offline,
     )
     return bind_with_steps(fleet, with_ignored(fleet, plan) if fleet.ignored_checks else plan, change)

@@ -82,7 +82,7 @@ def coverage_findings(fleet: FleetSpec, known: tuple[KnownServer, ...], agent_se
     names = {s.name for s in known}
     found: list[Finding] = []
     for server in known:
-        covered = server.name in planned or server.name in fleet.leave_behind or server.name == agent_server
+        covered = server.name in (*planned, *fleet.leave_behind, *fleet.not_in_run, agent_server)
         current = server.state == "Ok" and server.version == fleet.target
         if server.enabled and not covered and not current:
             found.append(
@@ -128,7 +128,7 @@ def coverage_findings(fleet: FleetSpec, known: tuple[KnownServer, ...], agent_se
 
 def _address_findings(fleet: FleetSpec, known: tuple[KnownServer, ...], agent_server: str) -> list[Finding]:
     found: list[Finding] = []
-    stays = set(fleet.leave_behind)
+    stays = {*fleet.leave_behind, *fleet.not_in_run}
     upgraded = [s for s in known if s.enabled and s.name not in stays]
     for server in upgraded:
         problem = address_problem(server.address) if server.address else ""

@@ -194,7 +194,7 @@ async def _core_findings(host: Host, api: CoreApi, step: CoreStep) -> list[Findi
         return [*found, warn("not-verified", text, "check Servers and Updates in Komodo's UI")]
     wrong = []
     servers = await api.list_servers()
-    watched = [s for s in servers if s.enabled and s.name not in step.fleet.leave_behind]
+    watched = [s for s in servers if s.enabled and s.name not in (*step.fleet.leave_behind, *step.fleet.not_in_run)]
     for server in watched:
         if server.state != "Ok" or server.version != target:
             reason = f" ({server.err})" if server.err else ""

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.options import file_argument, output_option, timeout_option
+from cli.options import file_argument, limit_option, output_option, timeout_option
 from cli.output import data, run, say
-from cli.target import load_file
+from cli.target import limited, load_file
 from model.errors import FleetFileError
 
 if TYPE_CHECKING:
@@ -101,12 +101,15 @@ def discover_command(
 
 @click.command("check")
 @file_argument
+@limit_option
 @click.option(
     "--explain", metavar="CHECK", help="Explain a check by its id or code (KU012, alias-pair), and nothing else."
 )
 @timeout_option
 @output_option
-def check_command(fleet_file: str | None, timeout: timedelta | None, explain: str | None) -> None:
+def check_command(
+    fleet_file: str | None, patterns: tuple[str, ...], timeout: timedelta | None, explain: str | None
+) -> None:
     """Survey every host through the worker and show everything that has to be solved first. Changes nothing.
 
     Secrets are resolved and SSH connections opened where the worker runs, as in the upgrade itself. Exit code 0: ready,
@@ -116,6 +119,7 @@ def check_command(fleet_file: str | None, timeout: timedelta | None, explain: st
     Examples:
       komodo-upgrade check
       komodo-upgrade check prod.toml
+      komodo-upgrade check prod.toml --limit 'web-*'
       komodo-upgrade check prod.toml -o json | jq '.plan.servers[] | select(.reachable | not) | .name'
       komodo-upgrade check --explain KU012
     """
@@ -124,7 +128,7 @@ def check_command(fleet_file: str | None, timeout: timedelta | None, explain: st
         return
     from cli.plans import check_text
 
-    fleet = load_file(fleet_file)
+    fleet = limited(load_file(fleet_file), patterns)
     result = run(_check(fleet, timeout))
     data(result, check_text(result.plan, fleet))
     raise click.exceptions.Exit(REFUSED if result.plan.refusals else NOTHING)
@@ -142,9 +146,10 @@ def _explain(name: str) -> None:
 
 @click.command("plan")
 @file_argument
+@limit_option
 @timeout_option
 @output_option
-def plan_command(fleet_file: str | None, timeout: timedelta | None) -> None:
+def plan_command(fleet_file: str | None, patterns: tuple[str, ...], timeout: timedelta | None) -> None:
     """Show what would be done: diffs without secrets, commands, order, rollback, and the plan's digest.
 
     Exit code 0: nothing to do; 4: refused; 5: there are changes. Gate `core` of `start` shows a plan with the same
@@ -158,7 +163,7 @@ def plan_command(fleet_file: str | None, timeout: timedelta | None) -> None:
     """
     from cli.plans import has_changes, plan_text
 
-    fleet = load_file(fleet_file)
+    fleet = limited(load_file(fleet_file), patterns)
     result = run(_check(fleet, timeout))
     data(result, plan_text(result.plan, fleet))
     if result.plan.refusals:

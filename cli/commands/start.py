@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.options import confirm_option, file_argument, output_option, timeout_option
+from cli.options import confirm_option, file_argument, limit_option, output_option, timeout_option
 from cli.output import on_terminal, run, say, wants_json
-from cli.target import Target, load_file
+from cli.target import Target, limited, load_file
 
 if TYPE_CHECKING:
     from cli.session import Session
@@ -19,27 +19,38 @@ if TYPE_CHECKING:
 
 @click.command("start")
 @file_argument
+@limit_option
 @click.option("--detach", is_flag=True, help="Do not ask: end at the first gate (exit code 6).")
 @click.option("--wait", is_flag=True, help="Do not ask; wait until the upgrade ends. The gates are answered elsewhere.")
 @confirm_option
 @timeout_option
 @output_option
-def start_command(fleet_file: str | None, *, detach: bool, wait: bool, confirm: str, timeout: timedelta | None) -> None:
+def start_command(
+    fleet_file: str | None,
+    patterns: tuple[str, ...],
+    *,
+    detach: bool,
+    wait: bool,
+    confirm: str,
+    timeout: timedelta | None,
+) -> None:
     """Start or continue the upgrade of a fleet. Nothing is changed before gate `core` is approved.
 
     On a terminal, this command asks at the gates. Without one, it ends at the first gate with exit code 6 and shows how
     to answer it. Ctrl-C ends the command, not the upgrade. After an upgrade has ended, `start` continues with what is
-    not yet upgraded. With --confirm NAME, gate `core` is shown and approved; the other gates are not.
+    not yet upgraded. --limit starts it for a part of the servers, with Core; those left out are unreachable from a new
+    Core until a later `start`. With --confirm NAME, gate `core` is shown and approved; the other gates are not.
 
     \b
     Examples:
       komodo-upgrade start
       komodo-upgrade start prod.toml --detach      # then: komodo-upgrade approve prod --confirm prod
       komodo-upgrade start prod.toml --wait -o json > result.json
+      komodo-upgrade start prod.toml --limit 'web-*' --limit db-1
     """
     if detach and wait:
         raise click.UsageError("--detach ends at a gate, --wait does not: use one of them")
-    fleet = load_file(fleet_file)
+    fleet = limited(load_file(fleet_file), patterns)
     ask = on_terminal() and not (detach or wait)
     raise click.exceptions.Exit(run(_start(fleet, ask=ask, wait=wait, confirm=confirm, timeout=timeout)))
 

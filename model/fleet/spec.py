@@ -336,6 +336,8 @@ class FleetSpec:
     ignored_checks: tuple[str, ...] = ()
     """Codes of checks whose warnings are not shown at gates."""
     ignored_because: str = ""
+    not_in_run: tuple[str, ...] = ()
+    """Servers of the fleet file that `--limit` leaves out of this run: a later run upgrades them."""
     page: int = 50
     """Servers that one child workflow works on. A fleet of more servers is worked on in pages, so that the history of
     its workflow stays small. Part of the input, because a run must replay with the page that it began with."""

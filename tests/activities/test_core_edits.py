@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from activities.core.backup import guide_suffix, plain_names
-from activities.core.coverage import coverage_findings, find_agent_server
+from activities.core.coverage import coverage_findings, find_agent_server, servers_on_core_host
 from activities.core.files import edit_core_project, interpolation_file, staged_name
 from komodo.core.containers import parse_containers
 from komodo.files.edit_set import ProjectEdit, ProjectFiles
@@ -140,6 +140,25 @@ def test_addresses_and_shared_agents() -> None:
     assert {"address a", "address c", "two-servers-one-agent b"} == set(found)
     stays = verdicts(fleet("b", leave_behind=("a", "c")), *servers)
     assert stays == {}
+
+
+def test_servers_that_limit_leaves_out_are_covered_by_name() -> None:
+    servers = (known("a"), known("b", "https://B.lan:8120/"), known("c"))
+    limited = replace(fleet("a"), not_in_run=("b",))
+    assert verdicts(limited, *servers) == {"server-not-covered c": Severity.REFUSE}
+
+
+def test_servers_on_cores_host_are_found_by_their_address() -> None:
+    containers = parse_containers(text(official()))
+    core = next(c for c in containers if c.kind == "core")
+    servers = (
+        known("by-name", "https://periphery:8120"),
+        known("by-host", "http://host.docker.internal:8120"),
+        known("database", "https://mongo:8120"),
+        known("other", "https://10.0.0.1:8120"),
+        known("none", "https://[::1"),
+    )
+    assert servers_on_core_host(servers, containers, core) == ("by-name", "by-host")
 
 
 def test_the_agent_in_cores_project() -> None:

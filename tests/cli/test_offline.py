@@ -166,6 +166,27 @@ def test_arguments_with_servers(here: Path, arguments: tuple[str, ...], name: st
     assert (found.name, found.servers) == (name, servers)
 
 
+def test_limit_takes_names_and_patterns_and_covers_the_others_by_name(tmp_path: Path) -> None:
+    names = ["web-1", "db-1", "web-2", "odd[1]"]
+    text = '[fleet]\nname = "prod"\ntarget = "2"\n[core]\nhost = "c"\n'
+    text += "".join(f'[[server]]\nname = "{name}"\nhost = "h{n}"\n' for n, name in enumerate(names))
+    (tmp_path / "fleet.toml").write_text(text)
+    fleet = load(tmp_path / "fleet.toml")
+
+    def chosen(*patterns: str) -> list[str]:
+        part = target.limited(fleet, patterns)
+        assert sorted((*(s.name for s in part.servers), *part.not_in_run)) == sorted(names)
+        assert (part.core, part.leave_behind) == (fleet.core, fleet.leave_behind)
+        return [server.name for server in part.servers]
+
+    assert chosen() == names
+    assert chosen("web-*") == ["web-1", "web-2"]
+    assert chosen("web-2", "db-1", "web-*") == ["web-1", "db-1", "web-2"]
+    assert chosen("odd[1]") == ["odd[1]"], "a name fits itself"
+    with pytest.raises(click.UsageError, match=r"--limit WEB-\* fits no server of prod: web-1, db-1, web-2, odd\[1\]"):
+        chosen("web-1", "WEB-*")
+
+
 def test_a_server_that_is_none_and_an_argument_too_many_are_usage_errors(here: Path) -> None:
     with pytest.raises(click.UsageError, match="servers of prod: web-1"):
         target.resolve(("prod", "web-2"), servers=True)

@@ -10,11 +10,13 @@ import pytest
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError, CancelledError
 
-from model.facts import Backup, ServerFacts
+from cli.target import limited
+from model.facts import Backup, KnownServer, ServerFacts
 from model.gates import ControlVerb, Verdict
 from model.rollback import request_from_folders, rollback_request
 from model.run_folders import FleetFolders, HostFolders, SavedChange
 from model.status import FleetResult, FleetState, NotRestored, ServerState
+from model.text.report import render_markdown
 from tests.workflows.doubles import CHANGE, NEW, NOW, OLD, Doubles, backup_of, broken, core_facts, fleet, server_facts
 from tests.workflows.driver import Driver, Talk
 
@@ -54,6 +56,23 @@ async def test_cancel_at_a_gate_after_cores_switch_means_stop(run_real: Driver, 
     assert doubles.names()[-1] == "release_host"
     again = rollback_request(result, fleet(2))
     assert (again.core, again.servers) == (True, ("web-1",)), "a later rollback knows what to undo"
+
+
+async def test_a_limited_run_names_the_servers_that_it_leaves_out(run_real: Driver, doubles: Doubles) -> None:
+    """They are neither surveyed nor upgraded; one that Core sees on the target is not mentioned."""
+    known = KnownServer(name="web-3", id="3", address="", enabled=True, state="Ok", version=NEW)
+    doubles.core = replace(doubles.core, servers=(known,))
+    talk = await run_real.upgrade(limited(fleet(4), ("web-1",)))
+    gate = await talk.gate("core")
+    assert [line for line in gate.facts if "not in this run" in line] == [
+        "2 servers are not in this run (--limit): web-2, web-4; those on v1 are unreachable from Core until a later run"
+    ]
+    await talk.answer("core")
+    result = await talk.result()
+    assert (result.state, result.detail) == (FleetState.UPGRADED, f"prod is on {NEW}; not in this run: web-2, web-4")
+    assert [o.name for o in result.servers] == ["web-1"]
+    assert doubles.steps("web-2") == []
+    assert "| web-2 | not in this run |" in render_markdown(result)
 
 
 async def test_cancel_of_a_rollback_that_only_asks_changes_nothing(run_real: Driver, doubles: Doubles) -> None:

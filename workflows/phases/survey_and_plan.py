@@ -35,7 +35,7 @@ async def survey_and_plan(run: UpgradeRun) -> None:
         lines = "\n".join(messages.finding_lines(plan.refusals))
         raise Ended(FleetState.REFUSED, f"preflight refused, nothing was changed:\n{lines}")
     if all_current(plan):
-        text = f"{plan.fleet} is on {plan.target} already: nothing to do"
+        text = f"{plan.fleet} is on {plan.target} already: nothing to do{messages.others_of_fleet(plan)}"
         unseen = messages.finding_lines(f for f in plan.warnings if f.code == NOT_PROVEN)
         raise Ended(FleetState.ALREADY_CURRENT, "\n".join((text, *unseen)))
     await run.gatekeeper.safe_point()

@@ -48,6 +48,7 @@ def core_facts(
     risks = [] if dump else ["there is NO dump of the database"]
     risks += [_meanwhile(plan, len(waiting))] if waiting else []
     risks += [f"left on {plan.old}{away}: {n}" + _why(skipped.get(n)) for n in plan.left_behind]
+    risks += not_in_run_lines(plan)
     risks += offline_lines(fleet, plan)
     back = [f"rollback: {plan.rollback_steps[0]}"]
     if backup:
@@ -63,6 +64,19 @@ def core_facts(
         "How to go back": back,
         "What is installed": list(artifact_lines(plan)),
     }
+
+
+def not_in_run_lines(plan: Plan) -> list[str]:
+    """The servers that `--limit` leaves out, on one line."""
+    if not plan.not_in_run:
+        return []
+    away = cut_off(plan.old, f"; those on {plan.old} are unreachable from Core until a later run")
+    return [f"{_servers(len(plan.not_in_run))} not in this run (--limit): {', '.join(plan.not_in_run)}{away}"]
+
+
+def others_of_fleet(plan: Plan | None) -> str:
+    """For the end of a sentence about the whole fleet."""
+    return f"; not in this run: {', '.join(plan.not_in_run)}" if plan and plan.not_in_run else ""
 
 
 def _meanwhile(plan: Plan, waiting: int) -> str:
@@ -157,6 +171,7 @@ def continue_facts(fleet: FleetSpec, plan: Plan, wave: Wave, skipped: dict[str, 
     lines = [f"plan {plan.digest}: Core is on {plan.core.version} already, so its steps are omitted"]
     lines += _some(f"warning: {f.subject}: {f.text}" for f in plan.warnings)
     lines += [f"stays on {plan.old}: {n}" + _why(skipped.get(n)) for n in plan.left_behind]
+    lines += not_in_run_lines(plan)
     lines += offline_lines(fleet, plan)
     lines.append(f"next: {', '.join((*plan.with_core, *wave.servers))}")
     lines.append("a rollback of this run restores these servers only; Core belongs to the run that upgraded it")

@@ -13,6 +13,7 @@ from model.plan import record_images
 from model.planning import make_plan, with_core_agent
 from model.status import FleetResult, FleetState, Phase, ServerOutcome, ServerProgress, ServerState, UpgradeRequest
 from model.text.versions import cut_off
+from workflows.runtime import messages
 from workflows.runtime.run import CORE, Ended, Run
 
 GOOD = (ServerState.UPGRADED, ServerState.ALREADY_CURRENT)
@@ -132,7 +133,8 @@ class UpgradeRun(Run):
         """Upgraded, or incomplete with the names of the servers that are not."""
         bad = [o for o in self.outcomes.values() if o.state not in GOOD]
         if not bad:
-            return Ended(FleetState.UPGRADED, f"{self.fleet.name} is on {self.fleet.target}")
+            others = messages.others_of_fleet(self.plan)
+            return Ended(FleetState.UPGRADED, f"{self.fleet.name} is on {self.fleet.target}{others}")
         names = ", ".join(f"{o.name} ({o.reported})" for o in bad)
         text = f"Core is on {self.fleet.target}; not upgraded: {names}; run start again to continue"
         return Ended(FleetState.INCOMPLETE, text)
