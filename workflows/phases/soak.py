@@ -21,7 +21,7 @@ from workflows.runtime.steps import run_step
 from workflows.runtime.upgrade_run import UpgradeRun
 
 EVERY = timedelta(minutes=1)
-"""Between two checks; longer where Core looks at its servers less often."""
+"""Between two checks; longer where Core polls its servers less often."""
 STILL = timedelta(minutes=6)
 """Stats that are equal after this time are frozen: an agent makes new ones every `stats_polling_rate`, 5 s by default
 (v2.3.2:config/periphery.config.toml)."""
