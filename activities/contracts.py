@@ -15,6 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from model.facts import Backup, CoreFacts, DatabaseFingerprint, DumpFacts, ServerFacts
 from model.fleet.discovery import AgentOnHost, CoreServers, FindAgent, ListServers
 from model.fleet.spec import Timing
+from model.fleet.windows import FindWindows, Windows
 from model.run_folders import Cleaned, CleanHost, HostFolders, ScanHost
 from model.status import SaveReport
 from model.steps import (
@@ -215,6 +216,7 @@ SAVE_REPORT_PAGE = Contract(
 )
 SAVE_REPORT = Contract("save_report", SaveReport, Done, Policy.CHANGE, "save the report")
 SAVE_WATCH = Contract("save_watch", SaveWatch, Done, Policy.CHANGE, "save the findings of the watch")
+FIND_WINDOWS = Contract("find_windows", FindWindows, Windows, Policy.RECHECK, "when are the maintenance windows?")
 NOTIFY = Contract("notify", Notice, Done, Policy.NOTICE, lambda m: m.subject)
 
 TABLE: tuple[Contract[Any, Any], ...] = tuple(c for c in tuple(globals().values()) if isinstance(c, Contract))

@@ -19,6 +19,7 @@ from activities.fleet.discovery import Discovery
 from activities.fleet.monitor import Watching
 from activities.fleet.report import Report
 from activities.fleet.run_folders import Folders
+from activities.fleet.schedule import Schedule
 from activities.server.agents import Agents
 from activities.server.auto_rollback import AutoRollbackTimer
 from activities.server.connection import Connections
@@ -39,6 +40,7 @@ SUBJECTS = (
     CoreRollback,
     Folders,
     Report,
+    Schedule,
     Watching,
     Discovery,
 )

@@ -24,7 +24,7 @@ Exit codes:
     6  waiting for an approval; status: a person is needed
     7  rolled back
     8  status: upgraded, but the checks after it have found a problem
-    9  status: work is in progress
+    9  status: work is in progress; start --at --detach: it is scheduled
    10  Temporal, or its worker, cannot be reached
    11  an upgrade of this fleet is already running
   124  --timeout is over

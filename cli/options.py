@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import click
@@ -95,3 +95,21 @@ class Span(click.ParamType[timedelta]):
             return duration(value)
         except PydanticCustomError:
             self.fail(f'"{value}" is no duration: write 90s, 10m or 1h30m', param, ctx)
+
+
+class StartTime(click.ParamType[datetime]):
+    """A time in the future, in UTC."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """ "22:30", "2026-12-05 22:30", "22:30 Europe/Berlin"."""
+        if isinstance(value, datetime):
+            return value
+        from model.fleet.windows import parse_start
+
+        try:
+            return parse_start(str(value), datetime.now(UTC))
+        except ValueError as error:
+            text = f'"{value}": {error}; write 22:30, "2026-12-05 22:30" or "22:30 Europe/Berlin"'
+            self.fail(text, param, ctx)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cli.target import Target
@@ -56,13 +56,17 @@ def gate_line(progress: FleetProgress, now: datetime) -> str:
     return f"waiting at gate {gate.id} for {span(now - gate.opened_at)}: {gate.question} ({takes})"
 
 
+def waiting_line(progress: FleetProgress, now: datetime) -> str:
+    """When it continues, if it waits for a time; empty if it does not."""
+    waiting = progress.waiting
+    return f"{waiting.line}, in {span(max(waiting.until - now, timedelta()))}" if waiting else ""
+
+
 def lines(progress: FleetProgress, now: datetime | None = None) -> Iterator[str]:
     """For `status`."""
     now = now or datetime.now(UTC)
     yield headline(progress)
-    waits = gate_line(progress, now)
-    if waits:
-        yield waits
+    yield from filter(None, (waiting_line(progress, now), gate_line(progress, now)))
     width = max([len(s.name) for s in progress.servers] + [4])
     shown, grouped = _on_one_screen(progress.servers)
     for server in (progress.core, *shown):
@@ -100,6 +104,8 @@ def changes(before: FleetProgress | None, after: FleetProgress) -> Iterator[str]
         yield headline(after)
     if before is not None and before.paused != after.paused:
         yield "paused" if after.paused else "resumed"
+    if after.waiting and (before is None or before.waiting != after.waiting):
+        yield after.waiting.line
     known = {s.name: s for s in (before.core, *before.servers)} if before else {}
     for server in (after.core, *after.servers):
         old = known.get(server.name, ServerProgress(name=server.name))
@@ -115,9 +121,8 @@ def render(progress: FleetProgress, footer: str) -> Group:
 
     now = datetime.now(UTC)
     parts: list[Table | Text] = [Text(single_line(headline(progress)), style="bold")]
-    waits = gate_line(progress, now)
-    if waits:
-        parts.append(Text(single_line(waits), style="yellow"))
+    waits = filter(None, (waiting_line(progress, now), gate_line(progress, now)))
+    parts += [Text(single_line(line), style="yellow") for line in waits]
     parts.append(_table(progress, now))
     parts += [Text(single_line(f"warning: {text}"), style="yellow") for text in progress.warnings]
     parts.append(Text(footer, style="dim"))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
 from model.facts import CoreFacts, Finding, PlannedEdit, ServerFacts, ServiceFacts, Severity
-from model.fleet.spec import Approval, FleetSpec, RolloutMode
+from model.fleet.spec import EVERY_OTHER, LABEL, Approval, FleetSpec, RolloutMode
 from model.text.versions import old_name
 
 RECORDED = "recorded when it was pulled, not verified by the publisher"
@@ -137,18 +138,44 @@ def not_in_run(fleet: FleetSpec, core: CoreFacts) -> tuple[str, ...]:
 
 
 def waves(fleet: FleetSpec, names: tuple[str, ...]) -> tuple[Wave, ...]:
-    """Canary first, then waves of the configured size, in the fleet file's order."""
+    """Canary first, then waves of the configured size, in the fleet file's order; no wave mixes groups of `order`."""
     rollout = fleet.rollout
     each = rollout.approve == Approval.EACH_SERVER
     share = rollout.wave.endswith("%")
     size = max(1, len(names) * int(rollout.wave[:-1]) // 100) if share else int(rollout.wave)
     if each:
         size = 1
-    first = min(1 if each else rollout.canary, len(names)) or min(size, len(names))
-    groups = [names[:first]] if first else []
-    rest = names[first:]
-    groups += [rest[i : i + size] for i in range(0, len(rest), size)]
-    return tuple(Wave(number=i, servers=group) for i, group in enumerate(groups, start=1))
+    canary = min(1 if each else rollout.canary, len(names))
+    first, groups = _grouped(fleet, names, canary)
+    parts = [first] if first else []
+    parts += [group[i : i + size] for group in groups for i in range(0, len(group), size)]
+    return tuple(Wave(number=i, servers=part) for i, part in enumerate(parts, start=1))
+
+
+def _grouped(
+    fleet: FleetSpec, names: tuple[str, ...], canary: int
+) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """The canary, and the other servers by the entries of `order`.
+
+    The canary is the first servers of the fleet file. One of them that `order` names goes where it says; then the
+    canary is completed by the servers that come first.
+    """
+    order = fleet.rollout.order or (EVERY_OTHER,)
+    rest = order.index(EVERY_OTHER) if EVERY_OTHER in order else len(order)
+    labels = {server.name: server.labels for server in fleet.servers}
+    place = {name: _entry(order, name, labels.get(name, ())) for name in names}
+    kept = tuple(name for name in names[:canary] if place[name] is None)
+    ordered = sorted((n for n in names if n not in kept), key=lambda n: rest if (at := place[n]) is None else at)
+    first = (*kept, *ordered[: canary - len(kept)])
+    others = [name for name in ordered if name not in first]
+    groups = itertools.groupby(others, key=lambda n: rest if (at := place[n]) is None else at)
+    return first, tuple(tuple(group) for _, group in groups)
+
+
+def _entry(order: tuple[str, ...], name: str, labels: tuple[str, ...]) -> int | None:
+    """The first entry that names this server or a label of it; None: no entry does."""
+    matching = (name, *(f"{LABEL}{label}" for label in labels))
+    return next((i for i, entry in enumerate(order) if entry in matching), None)
 
 
 def record_images(plan: Plan, digests: Mapping[str, str]) -> Plan:

@@ -22,6 +22,7 @@ class Phase(StrEnum):
     BACKUP = "backup"
     STAGE = "stage"
     GATE = "waiting for approval"
+    SCHEDULED = "waiting for its time"
     CORE = "upgrading core"
     ROLLOUT = "rolling out"
     POST_CHECKS = "post-checks"
@@ -110,6 +111,19 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A run that waits for a time, by a durable timer."""
+
+    until: datetime
+    why: str
+
+    @property
+    def line(self) -> str:
+        """For people."""
+        return f"it continues at {self.until:%Y-%m-%d %H:%M} UTC ({self.why})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FleetProgress:
     """Answer of the query `progress`."""
 
@@ -121,6 +135,8 @@ class FleetProgress:
     core: ServerProgress
     servers: tuple[ServerProgress, ...] = ()
     gate: Gate | None = None
+    waiting: Waiting | None = None
+    """When it continues, if it waits for its start or for a maintenance window."""
     paused: bool = False
     stopping: bool = False
     decisions: tuple[Recorded, ...] = ()
@@ -193,6 +209,8 @@ class UpgradeRequest:
     fleet: FleetSpec
     change: str
     requested_by: str = ""
+    start_at: datetime | None = None
+    """No host is contacted before. None: it begins at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

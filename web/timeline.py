@@ -116,7 +116,7 @@ def _phases(result: FleetResult, scale: _Scale) -> Iterator[Bar]:
     for begun, end in zip(result.phases, ends, strict=False):
         time = _Time(begun.at, end)
         if begun.phase is not Phase.DONE and time.length:
-            kind = "wait" if begun.phase is Phase.GATE else "phase"
+            kind = "wait" if begun.phase in (Phase.GATE, Phase.SCHEDULED) else "phase"
             yield scale.bar(time, kind, f"{begun.phase.value}: {span(time.length)}, from {moment(begun.at)}")
 
 

@@ -142,15 +142,16 @@ def done_count(progress: FleetProgress) -> int:
 
 
 def stages(progress: FleetProgress) -> tuple[Stage, ...]:
-    """The phases with the time that each took; waiting at gates is a phase of its own."""
+    """The phases with the time that each took; waiting at gates, and for a time, are phases of their own."""
     spent: dict[Phase, float] = {}
     for begun, following in zip_longest(progress.phases, progress.phases[1:]):
         length = (following.at - begun.at).total_seconds() if following else 0.0
         spent[begun.phase] = spent.get(begun.phase, 0.0) + length
     planned: tuple[Phase, ...] = (Phase.ROLLBACK,) if progress.phase is Phase.ROLLBACK else _UPGRADE
-    names: list[Phase] = [*(phase for phase in spent if phase not in (Phase.GATE, Phase.DONE))]
+    waits = (Phase.SCHEDULED, Phase.GATE)
+    names: list[Phase] = [*(phase for phase in spent if phase not in (*waits, Phase.DONE))]
     names += [phase for phase in planned if phase not in names]
-    names += [Phase.GATE] if Phase.GATE in spent else []
+    names += [phase for phase in waits if phase in spent]
     return tuple(_stage(phase, progress, spent) for phase in names)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import click
 
-from cli.options import confirm_option, file_argument, limit_option, output_option, timeout_option
-from cli.output import on_terminal, run, say, wants_json
+from cli.options import StartTime, confirm_option, file_argument, limit_option, output_option, timeout_option
+from cli.output import data, on_terminal, run, say, wants_json
 from cli.target import Target, limited, load_file
+from model.serialization import moment
 
 if TYPE_CHECKING:
+    from cli.follow import Mode
     from cli.session import Session
     from model.fleet.spec import FleetSpec
     from model.gates import GateKind
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 @limit_option
 @click.option("--detach", is_flag=True, help="Do not ask: end at the first gate (exit code 6).")
 @click.option("--wait", is_flag=True, help="Do not ask; wait until the upgrade ends. The gates are answered elsewhere.")
+@click.option("--at", type=StartTime(), metavar="TIME", help='Begin then: "22:30", "2026-12-05 22:30 Europe/Berlin".')
 @confirm_option
 @timeout_option
 @output_option
@@ -31,6 +34,7 @@ def start_command(
     *,
     detach: bool,
     wait: bool,
+    at: datetime | None,
     confirm: str,
     timeout: timedelta | None,
 ) -> None:
@@ -41,36 +45,48 @@ def start_command(
     not yet upgraded. --limit starts it for a part of the servers, with Core; those left out are unreachable from a new
     Core until a later `start`. With --confirm NAME, gate `core` is shown and approved; the other gates are not.
 
+    With --at, no host is contacted before that time; `status` shows it, and `stop` ends the wait. A time without a zone
+    is one of this machine. To approve in advance, set `window` under [rollout] in the fleet file instead: gates then
+    open at once, and what was approved begins in the next maintenance window.
+
     \b
     Examples:
       komodo-upgrade start
       komodo-upgrade start prod.toml --detach      # then: komodo-upgrade approve prod --confirm prod
       komodo-upgrade start prod.toml --wait -o json > result.json
       komodo-upgrade start prod.toml --limit 'web-*' --limit db-1
+      komodo-upgrade start prod.toml --at 22:30 --detach
     """
     if detach and wait:
         raise click.UsageError("--detach ends at a gate, --wait does not: use one of them")
     fleet = limited(load_file(fleet_file), patterns)
     ask = on_terminal() and not (detach or wait)
-    raise click.exceptions.Exit(run(_start(fleet, ask=ask, wait=wait, confirm=confirm, timeout=timeout)))
+    from cli.follow import Mode
+
+    mode = Mode(
+        ask=ask and not wants_json(), end_at_gate=not wait, confirmed=_confirmed(fleet.name, confirm), timeout=timeout
+    )
+    raise click.exceptions.Exit(run(_start(fleet, mode, at, detach=detach)))
 
 
-async def _start(fleet: FleetSpec, *, ask: bool, wait: bool, confirm: str, timeout: timedelta | None) -> int:
-    from cli.follow import Follower, Mode, wait_for_servers
+async def _start(fleet: FleetSpec, mode: Mode, at: datetime | None, *, detach: bool) -> int:
+    from cli.follow import IN_PROGRESS, Follower, wait_for_servers
     from cli.session import open_session
     from service.client import Upgrade
 
-    confirmed = _confirmed(fleet.name, confirm)
     session = await open_session()
     await session.require_worker()
     await refuse_second(session, fleet.name)
     await wait_for_servers(session.client, fleet.name)
     await session.share_secrets(fleet)
-    change = await begin(session, fleet)
+    change = await begin(session, fleet, at)
     say(f"upgrade {change} of {fleet.name} to {fleet.target} has begun; nothing is changed before gate core")
-    target = Target(fleet.name, fleet)
-    mode = Mode(ask=ask and not wants_json(), end_at_gate=not wait, confirmed=confirmed, timeout=timeout)
-    return await Follower(Upgrade(session.client, fleet.name), target, mode).follow()
+    if at:
+        say(f"no host is contacted before {moment(at)}")
+        if detach:
+            data({"change": change, "start_at": at}, change)
+            return IN_PROGRESS
+    return await Follower(Upgrade(session.client, fleet.name), Target(fleet.name, fleet), mode).follow()
 
 
 def _confirmed(name: str, typed: str) -> GateKind | None:
@@ -82,7 +98,7 @@ def _confirmed(name: str, typed: str) -> GateKind | None:
     return GateKind.CORE if typed else None
 
 
-async def begin(session: Session, fleet: FleetSpec) -> str:
+async def begin(session: Session, fleet: FleetSpec, at: datetime | None = None) -> str:
     """Start the workflow; returns the change. Raises UpgradeAlreadyRunning."""
     from temporalio.exceptions import WorkflowAlreadyStartedError
 
@@ -94,7 +110,7 @@ async def begin(session: Session, fleet: FleetSpec) -> str:
     from service.requests import new_change
     from service.version import release
 
-    request = UpgradeRequest(fleet=fleet, change=new_change(), requested_by=actor())
+    request = UpgradeRequest(fleet=fleet, change=new_change(), requested_by=actor(), start_at=at)
     try:
         await session.client.start_workflow(
             "UpgradeFleet",
@@ -121,7 +137,6 @@ async def begin(session: Session, fleet: FleetSpec) -> str:
 async def refuse_second(session: Session, name: str) -> None:
     """Raises UpgradeAlreadyRunning with who started the run and when. Called before the worker is changed."""
     from model.errors import NoSuchUpgrade, UpgradeAlreadyRunning
-    from model.serialization import moment
     from service.client import Upgrade
 
     try:

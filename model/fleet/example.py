@@ -49,6 +49,8 @@ max_failures = 0
 gate_reminder = "4h"
 gate_timeout = "3d"
 on_gate_timeout = "hold"             # hold | stop
+# window = "Sat,Sun 22:00-05:00 Europe/Berlin" # Core and waves begin only then; or a list of several
+# order = ["label:edge", "*"]        # groups, one after the other; a server's name works, too
 leave_behind = []                    # Servers of Core that stay on v1 on purpose
 offline = "wait"                     # an offline server: wait (deferred, upgraded on return) | leave | refuse
 # offline_for = "24h"                # wait: for so long after the other servers are done
@@ -88,6 +90,7 @@ name = "web-1"                       # exactly as Komodo shows it
 host = "10.0.0.11"
 # install = "auto"                   # systemd | systemd-user | container
 # connection = "inbound"             # left out: stays as it is, also where the agent connects to Core
+# labels = ["edge"]                  # for [rollout] order
 # auto_rollback = "off"              # or a duration of its own
 
 # [[server]]

@@ -22,7 +22,7 @@ from model.errors import FileProblem, FleetFileError
 from model.fleet.bounds import MOST_SERVERS, invisible, printable, read_text, too_deep
 from model.fleet.example import COMMENTED_EXAMPLE
 from model.fleet.positions import find_lines, repeated_keys
-from model.fleet.spec import FleetSpec, RolloutMode, Timing
+from model.fleet.spec import EVERY_OTHER, LABEL, FleetSpec, RolloutMode, Timing
 from model.fleet.tables import FleetFile, ServerTable, to_spec
 from model.fleet.values import REFERENCES, RELEASES, duration, duration_or_off
 
@@ -239,6 +239,7 @@ def _across(raw: dict[str, Any]) -> Iterator[tuple[_Loc, str, str]]:
     yield from _too_short(raw, tables)
     yield from _left_behind(raw, {t.get("name") for _, t in named if isinstance(t, dict)})
     yield from _not_https(raw.get("agent"))
+    yield from _order(raw.get("rollout"), [t for _, t in named if isinstance(t, dict)])
     yield from _all_at_once(raw.get("rollout"), raw.get("agent"), raw.get("core"))
 
 
@@ -254,12 +255,29 @@ def _not_https(agent: Any) -> Iterator[tuple[_Loc, str, str]]:
         yield ("agent", "url"), "is not https and has no digest: the binary could be replaced on the way", hint
 
 
+def _order(rollout: Any, servers: list[dict[str, Any]]) -> Iterator[tuple[_Loc, str, str]]:
+    """An entry that matches no server is a typing error: those servers would come at another time."""
+    order = rollout.get("order") if isinstance(rollout, dict) else None
+    if not isinstance(order, list):
+        return
+    labels = [x for t in servers for x in (t["labels"] if isinstance(t.get("labels"), list) else ())]
+    known = [EVERY_OTHER, *(t.get("name") for t in servers), *(f"{LABEL}{x}" for x in labels)]
+    for index, entry in enumerate(order):
+        if entry in order[:index]:
+            yield ("rollout", "order"), f'has "{printable(entry)}" twice', "write it once"
+        elif entry not in known:
+            what = "label" if str(entry).startswith(LABEL) else "name"
+            hint = f'write "label:NAME" with a label of a [[server]], a server\'s name, or "{EVERY_OTHER}"'
+            yield ("rollout", "order"), f'names "{printable(entry)}", but no [[server]] has this {what}', hint
+
+
 def _all_at_once(rollout: Any, agent: Any, core: Any) -> Iterator[tuple[_Loc, str, str]]:
     """Settings that cannot be combined with `mode = "all-at-once"`."""
     if not isinstance(rollout, dict) or rollout.get("mode") != RolloutMode.ALL_AT_ONCE:
         return
     fits = (("canary", 0), ("wave", "100%"), ("approve", "core-only"))
     idle = [key for key, value in fits if rollout.get(key, value) != value]
+    idle += ["order"] if rollout.get("order") else []
     if idle:
         hint = f'remove {", ".join(idle)}; or write mode = "waves"'
         what = "has no effect with all-at-once: all servers are switched with Core, after gate core alone"

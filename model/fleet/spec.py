@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
+LABEL, EVERY_OTHER = "label:", "*"
+"""In `[rollout] order`: what a label begins with, and the servers that no other entry names."""
 TASK_QUEUE = "komodo-upgrade"
 """The one task queue of workflows and activities."""
 
@@ -226,6 +228,8 @@ class ServerSpec:
     """Empty: found from the unit."""
     config: str = ""
     """Empty: found from the unit."""
+    labels: tuple[str, ...] = ()
+    """For `[rollout] order`."""
     auto_rollback: timedelta = timedelta()
     """After this time without a confirmation by Core the host restores its old agent. 0: it does not."""
 
@@ -264,6 +268,11 @@ class Rollout:
     """wait: counted from when the others are done."""
     offline_check: timedelta = timedelta(minutes=10)
     """Between two checks."""
+    window: tuple[str, ...] = ()
+    """Maintenance windows: Core and waves begin only inside of one. Empty: at any time."""
+    order: tuple[str, ...] = ()
+    """Groups of servers in the order in which they are upgraded: `label:NAME`, a server's name, `*` for all others.
+    Empty: the order of the fleet file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,6 +49,7 @@ from model.fleet.values import (
     FleetName,
     HostName,
     Jump,
+    Label,
     Mode,
     RemotePath,
     ServerName,
@@ -58,6 +59,7 @@ from model.fleet.values import (
     Url,
     UserName,
     WaveSize,
+    WindowList,
 )
 
 
@@ -123,6 +125,7 @@ class ServerTable(Ssh):
     unit: Text = "periphery.service"
     binary: RemotePath | None = Field(None, description="left out: found from the unit")
     config: RemotePath | None = Field(None, description="left out: found from the unit")
+    labels: list[Label] = Field(default_factory=list, max_length=50, description="for [rollout] order: label:NAME")
     auto_rollback: DurationOrOff | None = Field(None, description="left out: as [rollout] says")
 
 
@@ -145,6 +148,12 @@ class RolloutTable(Table):
     offline_check: Duration = Field(timedelta(minutes=10), description="between two checks")
     auto_rollback: DurationOrOff = Field(
         timedelta(), description="a host restores its old agent after this time unless Core has confirmed the new one"
+    )
+    window: WindowList = Field(
+        default_factory=list, description='Core and waves begin only then: "Sat,Sun 22:00-05:00 Europe/Berlin"'
+    )
+    order: list[ServerName] = Field(
+        default_factory=list, max_length=1000, description='"label:NAME", a server\'s name, or "*" for all others'
     )
     leave_behind: list[ServerName] = Field(default_factory=list, description="Servers that stay on v1 on purpose")
 
@@ -302,6 +311,8 @@ def _rollout(table: RolloutTable) -> Rollout:
         offline=OfflinePolicy(table.offline),
         offline_for=table.offline_for,
         offline_check=table.offline_check,
+        window=tuple(table.window),
+        order=tuple(table.order),
     )
     if rollout.mode is RolloutMode.WAVES:
         return rollout
@@ -376,5 +387,6 @@ class _Build:
             unit=table.unit,
             binary=table.binary or "",
             config=table.config or "",
+            labels=tuple(table.labels),
             auto_rollback=self.auto_rollback if table.auto_rollback is None else table.auto_rollback,
         )

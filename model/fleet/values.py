@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from model.fleet.bounds import printable
 from model.fleet.spec import SecretRef, Sudo
+from model.fleet.windows import EXAMPLE, MOST_WINDOWS, parse_window
 
 RELEASES = ("2.0.0", "2.1.0", "2.1.1", "2.1.2", "2.2.0", "2.3.0", "2.3.1", "2.3.2", "2.3.3")
 """Komodo's v2 releases known to this version, oldest first (github.com/moghtech/komodo/releases)."""
@@ -147,6 +148,30 @@ def wave(value: Any) -> str:
     return text
 
 
+def windows(value: Any) -> list[str]:
+    """One maintenance window or several."""
+    hint = f'write window = "{EXAMPLE}"'
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        raise refuse("is no maintenance window", hint)
+    if len(items) > MOST_WINDOWS:
+        raise refuse(f"has {len(items)} windows", f"write at most {MOST_WINDOWS}")
+    for item in items:
+        try:
+            parse_window(item)
+        except ValueError as error:
+            raise refuse(f'"{item}" is no maintenance window: {error}', hint) from None
+    return items
+
+
+def label(value: str) -> str:
+    """A word that groups servers."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", value):
+        hint = "use at most 63 letters, digits, dots, dashes and underscores, a letter or digit first"
+        raise refuse(f'"{value}" cannot be a label', hint)
+    return value
+
+
 def mode(value: Any) -> str:
     """In waves with gates between them, or all servers with Core."""
     if value not in MODES:
@@ -264,6 +289,12 @@ SudoSetting = Annotated[
     PlainValidator(sudo),
     WithJsonSchema({"anyOf": [{"enum": ["passwordless", "none"]}, _PASSWORD]}),
 ]
+WindowList = Annotated[
+    list[str],
+    PlainValidator(windows),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
+Label = Annotated[Text, AfterValidator(label)]
 EnvName = Annotated[Text, AfterValidator(env_name)]
 Url = Annotated[Text, AfterValidator(url)]
 AgentsUrl = Annotated[Text, AfterValidator(agents_url)]

@@ -372,3 +372,15 @@ def test_a_terminated_upgrade_is_reported_as_such(
     assert as_json(komodo_upgrade, "status", code=3)["status"] == "terminated"
     rows = [row for row in as_json(komodo_upgrade, "list") if row["fleet"] == fleet_name]
     assert [row["state"] for row in rows] == ["terminated"]
+
+
+# --- later ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_start_can_be_scheduled(komodo_upgrade: Call, fleet: Fleet) -> None:
+    fleet("web-1")
+    refused = komodo_upgrade("start", "--at", "soon", code=2).stderr
+    assert "it is no time; write 22:30" in " ".join(refused.split())
+    shown = komodo_upgrade("start", "--at", "23:59 UTC", "--detach", "-o", "json", code=9)
+    assert "no host is contacted before" in shown.stderr
+    assert json.loads(shown.stdout)["start_at"].endswith(("23:59:00+00:00", "23:59:00Z"))

@@ -31,6 +31,7 @@ from model.facts import (
 )
 from model.fleet.discovery import AgentOnHost, CoreServers, FindAgent, ListedServer, ListServers
 from model.fleet.spec import CoreSpec, FleetSpec, HostSpec, Rollout, ServerSpec, Timing
+from model.fleet.windows import Windows, resolve
 from model.run_folders import Cleaned, CleanHost, HostFolders, ScanHost
 from model.steps import (
     Armed,
@@ -226,6 +227,7 @@ class Doubles:
             contracts.SCAN_RUN_FOLDERS: self._folders,
             contracts.LIST_SERVERS: _listed,
             contracts.FIND_AGENT: lambda ask: AgentOnHost(name=ask.server.name, reached=True),
+            contracts.FIND_WINDOWS: lambda ask: Windows(windows=resolve(ask.texts, ask.after)),
             contracts.NOTIFY: self._notify,
         }
         return special.get(contract) or _USUAL[contract.result]

@@ -148,8 +148,8 @@ class Driver:
         async with worker:
             yield cls(env, doubles)
 
-    async def upgrade(self, fleet: FleetSpec, *, change: str = CHANGE) -> Talk:
-        request = UpgradeRequest(fleet=fleet, change=change, requested_by="ann")
+    async def upgrade(self, fleet: FleetSpec, *, change: str = CHANGE, **request_fields: Any) -> Talk:
+        request = UpgradeRequest(fleet=fleet, change=change, requested_by="ann", **request_fields)
         name = workflow_id(fleet.name)
         return Talk(await self.client.start_workflow(UpgradeFleet.run, request, id=name, task_queue=QUEUE))
 

@@ -12,7 +12,7 @@ import asyncio
 from temporalio import workflow
 
 from model.status import Phase
-from workflows.phases import core, dump_proof, rollout
+from workflows.phases import core, rollout, staging
 from workflows.runtime.failures import each
 from workflows.runtime.upgrade_run import UpgradeRun
 
@@ -38,7 +38,7 @@ async def upgrade(run: UpgradeRun) -> None:
         for proof in proofs:
             proof.cancel()
     # The proof restores a dump next to the live database: only when nothing waits for Core any more.
-    dump_proof.start_proof(run)
+    staging.start_proof(run)
 
 
 async def _prove(run: UpgradeRun, names: tuple[str, ...], *, after: list[asyncio.Task[None]]) -> None:

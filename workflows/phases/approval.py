@@ -13,7 +13,7 @@ from model.gates import Gate, GateKind, Verdict
 from model.pages.servers import Failure, PageStep, ServerResult
 from model.planning import core_differs, server_differs
 from model.status import FleetState, Phase, ServerState
-from workflows.phases import staging
+from workflows.phases import schedule, staging
 from workflows.phases.server_steps import run_on_servers, survey_server
 from workflows.phases.survey_and_plan import survey
 from workflows.runtime import messages
@@ -45,7 +45,7 @@ async def approve_core(run: UpgradeRun) -> None:
             why = f": {decision.reason}" if decision.reason else ""
             raise Ended(FleetState.STOPPED, f"gate core was rejected by {decision.actor}{why}; nothing was upgraded")
         patient = not (busy and decision.verdict is Verdict.APPROVE)
-        found = await _recheck(run, patient=patient)
+        found = await _recheck_in_window(run, patient=patient)
         busy = patient and bool(found.busy) and not found.drift
         if found.drift:
             since = await _plan_again(run, found.drift)
@@ -84,6 +84,15 @@ def _gate(run: UpgradeRun, since: tuple[str, ...], *, busy: bool) -> Gate:
         confirm=plan.fleet,
         subject=CORE,
     )
+
+
+async def _recheck_in_window(run: UpgradeRun, *, patient: bool) -> _Found:
+    """Check all hosts again inside a maintenance window: they may change while it is waited for."""
+    while True:
+        await schedule.wait_for_window(run)
+        found = await _recheck(run, patient=patient)
+        if found.drift or (patient and found.busy) or await schedule.is_open(run):
+            return found
 
 
 async def _recheck(run: UpgradeRun, *, patient: bool) -> _Found:

@@ -19,7 +19,7 @@ from model.gates import Gate, GateKind, Verdict
 from model.pages.servers import Failure
 from model.status import FleetState, Phase, ServerState
 from model.steps import DumpDatabase, ReadCoreKey, WriteCoreFiles
-from workflows.phases import dump_proof
+from workflows.phases import staging
 from workflows.phases.rollback_child import roll_back
 from workflows.runtime import messages
 from workflows.runtime.failures import Saga, describe_failure, finish
@@ -34,7 +34,7 @@ async def upgrade(run: UpgradeRun) -> None:
     await prepare_switch(run)
     run.begun = run.core_begun = True
     await start(run)
-    dump_proof.start_proof(run)
+    staging.start_proof(run)
 
 
 async def read_running_key(run: UpgradeRun) -> None:

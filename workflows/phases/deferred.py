@@ -14,7 +14,7 @@ from model.gates import Gate, GateKind, Verdict
 from model.plan import Wave
 from model.planning import bind_with_steps, evaluate_key, is_unreachable, reject_shared_hosts, server_differs
 from model.status import OfflineRequest, Phase, Returned, ServerOutcome, ServerState
-from workflows.phases import rollout, staging
+from workflows.phases import rollout, schedule, staging
 from workflows.phases.server_steps import survey_once
 from workflows.runtime import messages
 from workflows.runtime.failures import describe_failure
@@ -88,6 +88,7 @@ async def _upgrade_returned(run: UpgradeRun, name: str, facts: ServerFacts) -> N
         _plan(run, name, facts)
     if not await _approve(run, name, why, new=new):
         return
+    await schedule.wait_for_window(run)
     run.enter(Phase.ROLLOUT)
     if new:
         if name in run.backups:

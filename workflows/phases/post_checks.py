@@ -18,7 +18,7 @@ from model.rollback import image_pins_kept
 from model.status import Phase, SaveReport, ServerState
 from model.steps import FingerprintDatabase, ReleaseHosts
 from model.watch import WatchReport, WatchRequest, watch_id
-from workflows.phases import dump_proof
+from workflows.phases import staging
 from workflows.phases.server_steps import run_on_servers
 from workflows.runtime import auto_rollback
 from workflows.runtime.failures import core_and_servers, describe_failure, failure_of
@@ -47,7 +47,7 @@ async def check_upgrade(run: UpgradeRun) -> None:
 
 async def close(run: UpgradeRun) -> None:
     """Save the report and release the hosts, if any was touched; then start the watch."""
-    await dump_proof.wait_for_proof(run)
+    await staging.wait_for_proof(run)
     if not run.touched:
         return
     # Once more, for a run that ended before all of its phases.

@@ -20,7 +20,7 @@ from model.steps import (
     ReturnToNewCore,
 )
 from model.text.versions import cut_off
-from workflows.phases import dump_proof
+from workflows.phases import staging
 from workflows.phases.post_checks import release, save_report
 from workflows.phases.server_steps import run_on_servers, verify_restored
 from workflows.phases.survey_and_plan import scan_servers
@@ -78,7 +78,7 @@ async def _check_core(run: RollbackRun, *, prove: bool) -> list[str]:
         if run.dump_to_restore and prove and not found.drift:
             run.update_core(ServerState.PREPARING, step="proving the final dump")
             run.core_locked = True
-            run.dump_to_restore = await dump_proof.prove(run.core_step(), run.dump_to_restore)
+            run.dump_to_restore = await staging.prove(run.core_step(), run.dump_to_restore)
             run.dumps = [run.dump_to_restore]
     except FailureError as error:
         return [f"Core's host or the final dump is not as it must be: {describe_failure(error).text}"]
@@ -145,7 +145,7 @@ async def restore_core(run: RollbackRun) -> None:
         await run_step(contracts.STOP_CORE, run.core_step())
         if request.dump:
             run.update_core(ServerState.ROLLING_BACK, step="dumping the v2 database")
-            run.dumps.append(await dump_proof.take_proven_dump(run.core_step(), DumpLabel.PRE_ROLLBACK))
+            run.dumps.append(await staging.take_proven_dump(run.core_step(), DumpLabel.PRE_ROLLBACK))
             restoring = True
             await _restore_database(run)
         run.update_core(ServerState.ROLLING_BACK, step="restoring Core's files")
@@ -167,7 +167,7 @@ async def _restore_database(run: RollbackRun) -> None:
     run.update_core(ServerState.ROLLING_BACK, step="restoring the final v1 dump")
     await run_step(contracts.RESTORE_DATABASE, DumpStep(**run.core_step().basis(), dump=run.dump_to_restore))
     # The activity has compared it with the source of the dump, document by document.
-    restored = dump_proof.fingerprint_of(run.dump_to_restore, Moment.ROLLED_BACK)
+    restored = staging.fingerprint_of(run.dump_to_restore, Moment.ROLLED_BACK)
     run.fingerprints.append(replace(restored, at=workflow.now()))
 
 

@@ -16,7 +16,7 @@ from model.planning import plan_without_diffs
 from model.rollback import by_reference, request_from_folders, rollback_request
 from model.status import FleetResult, FleetState, Phase, RollbackRequest
 from model.steps import CheckRollback
-from workflows.phases import dump_proof
+from workflows.phases import staging
 from workflows.phases.survey_and_plan import scan_run_folders
 from workflows.runtime import live_status, messages
 from workflows.runtime.failures import describe_failure
@@ -58,7 +58,7 @@ async def roll_back(run: UpgradeRun, approved: Recorded) -> str:
     """Raises Ended after the rollback. Returns the reason if it is not possible; then nothing has changed."""
     phase = run.phase
     run.enter(Phase.ROLLBACK)
-    await dump_proof.wait_for_proof(run)
+    await staging.wait_for_proof(run)
     request = await _request(run, approved)
     if request is None:
         run.enter(phase)

@@ -18,6 +18,7 @@ from model.plan import Wave
 from model.planning import evaluate_key, server_differs
 from model.status import FleetState, Phase, ServerOutcome, ServerState
 from model.text.versions import cut_off
+from workflows.phases import schedule
 from workflows.phases.server_steps import run_on_servers, survey_server
 from workflows.phases.soak import soak
 from workflows.runtime import auto_rollback, messages
@@ -35,6 +36,8 @@ async def roll_out(run: UpgradeRun) -> None:
         await _switch_with_core(run)
     for wave in waves:
         await _gate(run, wave)
+        if wave.number > 1 or run.planned.core.current:
+            await schedule.wait_for_window(run)  # the first wave belongs to Core's switch
         run.begun = True
         run.enter(Phase.ROLLOUT)
         if wave.number == 1 and run.planned.core.current:

@@ -1,22 +1,27 @@
-"""Back up and stage on every host in parallel, while v1 still runs."""
+"""Back up and stage on every host in parallel, while v1 still runs.
+
+A dump is restored into a scratch database before anything relies on it; the final one while servers are upgraded.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 
 from temporalio import workflow
+from temporalio.exceptions import FailureError
 
 from activities import contracts
-from model.facts import DumpLabel
-from model.fleet.spec import FailurePolicy, OfflinePolicy, slug
+from model.facts import DatabaseFingerprint, DumpFacts, DumpLabel, Moment
+from model.fleet.spec import FailurePolicy, OfflinePolicy, ProofPolicy, slug
 from model.gates import Gate, GateKind, Verdict
 from model.pages.servers import Failure, PageStep, ServerResult
 from model.status import FleetState, Phase, ServerState
+from model.steps import CoreStep, DumpDatabase, DumpStep
 from model.text.versions import cut_off
-from workflows.phases import dump_proof
 from workflows.phases.server_steps import run_on_servers
-from workflows.runtime.failures import FailureKind, core_and_servers, failure_of
+from workflows.runtime.failures import FailureKind, core_and_servers, describe_failure, failure_of
 from workflows.runtime.run import CORE, Ended
 from workflows.runtime.steps import run_step
 from workflows.runtime.upgrade_run import UpgradeRun
@@ -168,7 +173,7 @@ async def _back_up_core(run: UpgradeRun) -> None:
 
 
 async def _dump_before(run: UpgradeRun) -> None:
-    run.dumps.append(await dump_proof.take_proven_dump(run.core_step(), DumpLabel.BEFORE))
+    run.dumps.append(await take_proven_dump(run.core_step(), DumpLabel.BEFORE))
 
 
 async def _stage_core(run: UpgradeRun) -> None:
@@ -192,3 +197,53 @@ class Work:
 BACK_UP = Work("backing up", PageStep.BACK_UP, _back_up_core)
 STAGE = Work("staging", PageStep.STAGE, _stage_core)
 _DUMP = Work("dumping the database", PageStep.BACK_UP, _dump_before)
+
+
+# --- proofs of dumps --------------------------------------------------------------------------------------------------
+
+
+async def take_proven_dump(step: CoreStep, label: DumpLabel) -> DumpFacts:
+    """Dump the database and prove the dump."""
+    dump = await run_step(contracts.DUMP_DATABASE, DumpDatabase(**step.basis(), label=label))
+    return await prove(step, dump)
+
+
+async def prove(step: CoreStep, dump: DumpFacts) -> DumpFacts:
+    """Restore a dump into a scratch database and compare, unless that is done or the fleet file switches it off."""
+    if dump.proof is not None or step.fleet.database.proof != ProofPolicy.RESTORE:
+        return dump
+    return await run_step(contracts.PROVE_DUMP, DumpStep(**step.basis(), dump=dump))
+
+
+def start_proof(run: UpgradeRun) -> None:
+    """Prove the final dump during the rollout, where it costs no downtime."""
+    run.proof_task = asyncio.create_task(_prove_final_dump(run))
+
+
+async def wait_for_proof(run: UpgradeRun) -> None:
+    """Wait for that proof: reports and rollbacks need its result."""
+    if run.proof_task is not None:
+        await run.proof_task
+
+
+async def _prove_final_dump(run: UpgradeRun) -> None:
+    dump = run.dump(DumpLabel.FINAL)
+    if dump is None:
+        return
+    run.fingerprints.append(fingerprint_of(dump, Moment.BEFORE))
+    try:
+        proven = await prove(run.core_step(), dump)
+    except FailureError as error:
+        run.warn(
+            "dump-unverified",
+            CORE,
+            f"the final dump could not be proven: {describe_failure(error).text}",
+            "a rollback retries the proof before it stops anything; `rollback --database keep` does not need this dump",
+        )
+        return
+    run.dumps = [proven if d == dump else d for d in run.dumps]
+
+
+def fingerprint_of(dump: DumpFacts, moment: Moment) -> DatabaseFingerprint:
+    """The contents of the database when this dump was taken, with no Core running."""
+    return DatabaseFingerprint(moment=moment, at=dump.taken_at, collections=dump.collections)

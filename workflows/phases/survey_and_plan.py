@@ -15,6 +15,7 @@ from model.planning import NOT_PROVEN, all_current
 from model.run_folders import CORE, FleetFolders, HostFolders, ScanHost
 from model.status import FleetState, Phase, ServerState
 from model.steps import Operation, SurveyCore
+from workflows.phases import schedule
 from workflows.phases.server_steps import run_on_servers, survey_failed
 from workflows.runtime import messages
 from workflows.runtime.run import Ended
@@ -24,7 +25,9 @@ from workflows.runtime.upgrade_run import UpgradeRun
 
 async def survey_and_plan(run: UpgradeRun) -> None:
     """Report all findings of all hosts at once. Raises Ended if there is nothing to do, or if a finding refuses."""
+    await schedule.wait_for_start(run)
     run.enter(Phase.PREFLIGHT)
+    await schedule.read_windows(run)
     core, servers = await survey(run.fleet, run.listed)
     run.enter(Phase.PLAN)
     run.make_plan(core, servers)

@@ -265,6 +265,18 @@ class GateKeeper:
             except TimeoutError:
                 self.notify("the upgrade is still paused", "Resume it, or stop it.")
 
+    async def wait_until(self, when: datetime, summary: str) -> None:
+        """Wait for a time, by a durable timer. Raises Stopped; a pause holds it on, a rollback is asked about."""
+        while True:
+            await self.safe_point()
+            left = when - workflow.now()
+            if left <= timedelta():
+                return
+            try:
+                await workflow.wait_condition(lambda: self.interrupted, timeout=left, timeout_summary=summary)
+            except TimeoutError:
+                continue
+
     async def _handle_interruptions(self, *, urgent: bool) -> None:
         if self.stopping:
             raise Stopped(self.stopping)

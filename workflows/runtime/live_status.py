@@ -39,6 +39,8 @@ def render_markdown(progress: FleetProgress) -> str:
         lines.append("**paused**")
     if progress.stopping:
         lines.append("**stopping**")
+    if progress.waiting:
+        lines.append(f"**{progress.waiting.line}**")
     if progress.gate:
         gate = progress.gate
         lines.append(f"**waiting at gate `{gate.id}`**: {gate.question} ({', '.join(gate.verdicts)})")

@@ -44,6 +44,8 @@ def core_facts(
     happens = [*since, f"plan {plan.digest}: Core {plan.core.version or '(version unknown)'} -> {plan.target}"]
     happens += _with_this_approval(plan, key) if waiting else []
     happens.append(minutes_line(plan, dump))
+    if fleet.rollout.window:
+        happens.append(f"Core and each wave begin only in the maintenance window: {', '.join(fleet.rollout.window)}")
     away = cut_off(plan.old, ", unreachable from Core afterwards")
     risks = [] if dump else ["there is NO dump of the database"]
     risks += [_meanwhile(plan, len(waiting))] if waiting else []

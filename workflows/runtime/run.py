@@ -24,6 +24,7 @@ from model.status import (
     ServerOutcome,
     ServerProgress,
     ServerState,
+    Waiting,
 )
 from model.steps import CoreKey, CoreStep, Operation, SavedServerStep, ServerStep, StagedAgent
 from workflows.runtime import live_status
@@ -80,6 +81,8 @@ class Run:
         self.rollback_id = ""
         """Workflow id of the child that rolls this run back right now."""
         self.end: Ended | None = None
+        self.waiting: Waiting | None = None
+        """When the run continues, while it waits for a time."""
         self._to_be_shown = False
 
     @property
@@ -227,6 +230,7 @@ class Run:
             core=self.core_line,
             servers=tuple(self.lines.values()),
             gate=gatekeeper.gate,
+            waiting=self.waiting,
             paused=gatekeeper.paused,
             stopping=bool(gatekeeper.stopping),
             decisions=tuple(gatekeeper.recorded),

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from model.facts import CoreFacts, ServerFacts
 from model.fleet.spec import FailurePolicy, RolloutMode
+from model.fleet.windows import Window
 from model.pages.servers import Failure
 from model.plan import record_images
 from model.planning import make_plan, with_core_agent
@@ -25,6 +26,9 @@ class UpgradeRun(Run):
     def __init__(self, request: UpgradeRequest) -> None:
         super().__init__(request.fleet, request.change, Phase.PREFLIGHT, (s.name for s in request.fleet.servers))
         self.requested_by = request.requested_by
+        self.start_at = request.start_at
+        self.windows: tuple[Window, ...] = ()
+        """Maintenance windows as the worker resolved them; those that are over are resolved again."""
         self.listed = tuple(s.name for s in request.fleet.servers)
         """The servers of the fleet file; `fleet` also gets the agent in Core's own project once it is found."""
         self.touched: list[str] = []
