@@ -36,6 +36,7 @@
     ├── NotProven *               v2 runs, Core has not confirmed it yet
     ├── TemporalUnavailable       no Temporal server answers
     ├── NoWorker                  Temporal answers, but no worker does
+    │   └── TimeIsOver            no result within --timeout
     ├── KeyRingError              the keys of the payload codec cannot be used
     ├── NotAuthenticated          a payload that was not encrypted with this key ring for this workflow
     ├── PolicyRefused             the worker's own policy does not allow it
@@ -292,6 +293,12 @@ class NoWorker(UpgradeError):
     """Temporal answers, but no worker polls the task queue (or none answered in time)."""
 
     exit_code = 10
+
+
+class TimeIsOver(NoWorker):
+    """No result within the time that the command waits."""
+
+    exit_code = 124
 
 
 class KeyRingError(UpgradeError):

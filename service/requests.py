@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ActivityError
 
-from model.errors import NoWorker, UpgradeError
+from model.errors import NoWorker, TimeIsOver, UpgradeError
 from model.fleet.discovery import AgentOnHost, AgentsOnHosts, CoreServers, FindAgents, ListServers
 from model.fleet.spec import TASK_QUEUE, FleetSpec
 from model.gates import QUERY_PLAN_PAGE
@@ -142,7 +142,7 @@ async def _ask(
             answer: T = await _result(client, handle, say)
     except TimeoutError:
         await handle.cancel()
-        raise NoWorker(
+        raise TimeIsOver(
             f"the worker did not answer within {timeout}",
             hint="read the worker's log; a host that does not answer takes three times its connect_timeout",
         ) from None

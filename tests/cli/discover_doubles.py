@@ -10,10 +10,12 @@ from model.fleet.spec import AgentInstall
 
 @workflow.defn(name="ListFleet")
 class ListFleet:
-    """Three servers; a Core whose host is named `lost…` cannot be read."""
+    """Three servers; a Core whose host is named `lost…` cannot be read, one named `slow…` takes a minute."""
 
     @workflow.run
     async def run(self, request: ListServers) -> CoreServers:
+        if request.fleet.core.host.address.startswith("slow"):
+            await workflow.sleep(60)
         if request.fleet.core.host.address.startswith("lost"):
             return CoreServers(problem="no SSH connection to lost", hint="`ssh lost`")
         servers = (

@@ -89,6 +89,12 @@ def test_what_cannot_be_discovered_writes_nothing(komodo_upgrade: Call) -> None:
     assert not FILE.exists()
 
 
+def test_a_timeout_ends_the_command_with_124(komodo_upgrade: Call) -> None:
+    shown = komodo_upgrade("discover", "--core", "slow.example.net", "--timeout", "100ms", code=124)
+    assert "the worker did not answer within 0:00:00.1" in shown.stderr
+    assert not FILE.exists()
+
+
 def test_usage_errors(offline: Call) -> None:
     """None of them starts a service."""
     assert "--core names the host of Core" in offline("discover", code=2).stderr
