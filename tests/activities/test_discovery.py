@@ -83,7 +83,7 @@ user = "{sandbox.hosts["core"].user}"
 key_files = ["id_ed25519"]
 known_hosts = "known_hosts"
 ssh_config = "ssh_config"
-connect_timeout = "2s"
+connect_timeout = "30s"
 [core]
 host = "{sandbox.hosts["core"].address}"
 api_key_file = "secrets/api_key"

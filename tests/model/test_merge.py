@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model.errors import FleetFileError
@@ -215,6 +215,7 @@ def test_ipv6_addresses_are_hosts() -> None:
     assert parse(merge(START, core(listed("six", "fd00::5"))).text, FILE).servers[0].host.address == "fd00::5"
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.text(max_size=30), st.text(max_size=30)), max_size=4), st.text(max_size=60), st.booleans())
 def test_whatever_core_and_hosts_say_the_file_is_valid(
     servers: list[tuple[str, str]], words: str, enabled: bool
