@@ -34,6 +34,34 @@ def output_option(command: F) -> F:
     return option(command)
 
 
+def plan_output_option(command: F) -> F:
+    """`-o text|json|FILE.json`: the last one writes the plan for `start --plan`."""
+    option = click.option(
+        "-o",
+        "--output",
+        type=PlanOutput(),
+        default="text",
+        show_default=True,
+        is_eager=True,
+        callback=_json,
+        metavar="text|json|FILE.json",
+        help="Format of the result on standard output; or a file that `start --plan` takes.",
+    )
+    return option(command)
+
+
+class PlanOutput(click.ParamType[str]):
+    """A format, or a file."""
+
+    name = "output"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The value as it is."""
+        if value not in ("text", "json") and not str(value).endswith(".json"):
+            self.fail(f"{value!r} is neither text nor json, nor a file whose name ends with .json", param, ctx)
+        return str(value)
+
+
 def file_argument(command: F) -> F:
     """`[FLEET_FILE]`."""
     argument = click.argument("fleet_file", required=False, type=click.Path(), metavar="[FLEET_FILE]")

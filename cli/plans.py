@@ -11,6 +11,7 @@ from komodo.checks.all import find
 from model.facts import Finding, PlannedEdit, ServerFacts, Severity
 from model.fleet.spec import FleetSpec, RolloutMode
 from model.plan import Plan, Wave
+from model.planning import all_current
 from model.serialization import moment, span
 from model.status import RollbackRequest
 from model.text.plan import artifact_lines
@@ -47,7 +48,7 @@ def plan_text(plan: Plan, fleet: FleetSpec) -> str:
 
 def has_changes(plan: Plan) -> bool:
     """Whether anything would be done."""
-    return bool(plan.waves) or not plan.core.current
+    return not all_current(plan)
 
 
 def _survey(plan: Plan, fleet: FleetSpec) -> list[str]:

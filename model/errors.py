@@ -2,6 +2,7 @@
 
     UpgradeError
     ├── FleetFileError            the fleet file cannot be used
+    ├── PlanFileError             the plan file cannot be used
     ├── SecretMissing             a reference (env, file, command) does not resolve
     ├── EditRefused               a file cannot be edited safely; carries the snippet to paste
     ├── KeyRejected               text that is no X25519 public key
@@ -122,6 +123,12 @@ class EditRefused(UpgradeError):
 
 class KeyRejected(UpgradeError):
     """Text that is not one X25519 public key in the form Komodo takes."""
+
+
+class PlanFileError(UpgradeError):
+    """A file of `plan -o` cannot be written, read or used: it was changed, or is one of another fleet or release."""
+
+    exit_code = 2
 
 
 class PlanChanged(UpgradeError):

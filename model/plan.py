@@ -137,6 +137,161 @@ def not_in_run(fleet: FleetSpec, core: CoreFacts) -> tuple[str, ...]:
     return tuple(name for name in fleet.not_in_run if name not in current)
 
 
+# --- a plan that was approved as a file -------------------------------------------------------------------------------
+
+OTHER_PLAN = "other-plan"
+"""Code of the finding that a host differs from the plan file of `start --plan`."""
+_CORE, _FLEET = "core", "fleet"
+_ANYTHING = ""
+"""A part that was unknown when the plan was made: the digest of an image that no registry reported."""
+_MOST_DIFFS, _MOST_LINES = 10, 40
+"""Hosts whose new diff is in a finding, and lines of each: the findings of a fleet have to fit into one payload."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovedHost:
+    """What was planned for one host, as digests by part."""
+
+    name: str
+    """A server, or "core"."""
+    parts: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovedPlan:
+    """What a run may do that was started with a plan file. Digests only, so a file brings nothing else into a run."""
+
+    digest: str
+    target: str
+    mode: RolloutMode
+    order: tuple[str, ...]
+    """Servers as they are upgraded."""
+    hosts: tuple[ApprovedHost, ...]
+    """Without servers that were offline: nothing was planned for them."""
+
+
+def approved(plan: Plan) -> ApprovedPlan:
+    """What an approval of this plan covers."""
+    servers = (s for s in plan.servers if s.name not in plan.offline)
+    return ApprovedPlan(
+        digest=plan.digest,
+        target=plan.target,
+        mode=plan.mode,
+        order=_order(plan),
+        hosts=(
+            ApprovedHost(name=_CORE, parts=_core_parts(plan.core)),
+            *(ApprovedHost(name=s.name, parts=_server_parts(s)) for s in servers),
+        ),
+    )
+
+
+def refuse_unapproved(plan: Plan, allowed: ApprovedPlan) -> Plan:
+    """The plan with a finding that refuses for each host where it differs from the approved one.
+
+    A host that is on the target needs nothing, and one that is offline is compared when it returns.
+    """
+    hosts = {host.name: host for host in allowed.hosts}
+    texts = _fleet_differences(plan, allowed)
+    diffs = _MOST_DIFFS
+    core = replace(plan.core, findings=tuple(f for f in plan.core.findings if f.code != OTHER_PLAN))
+    found = [_other_plan(_FLEET, text) for text in texts]
+    if not core.current and (why := _differences(hosts.get(_CORE), _core_parts(core))):
+        found.append(_other_plan(_CORE, why, core.edits))
+        diffs -= 1
+    servers = []
+    for server in plan.servers:
+        facts = server
+        if server.name not in plan.offline:
+            facts = refuse_unapproved_server(server, allowed, with_diff=diffs > 0)
+            diffs -= facts is not server
+        servers.append(facts)
+    return replace(plan, core=replace(core, findings=(*core.findings, *found)), servers=tuple(servers))
+
+
+def refuse_unapproved_server(facts: ServerFacts, allowed: ApprovedPlan, *, with_diff: bool = True) -> ServerFacts:
+    """The same for one server. Unchanged if it is as approved."""
+    findings = tuple(f for f in facts.findings if f.code != OTHER_PLAN)
+    if len(findings) < len(facts.findings):
+        facts = replace(facts, findings=findings)
+    host = next((host for host in allowed.hosts if host.name == facts.name), None)
+    if facts.current or not (why := _differences(host, _server_parts(facts))):
+        return facts
+    return replace(facts, findings=(*findings, _other_plan(facts.name, why, facts.edits if with_diff else ())))
+
+
+def _differences(host: ApprovedHost | None, parts: dict[str, str]) -> str:
+    if host is None:
+        return "it is not in the approved plan, or was offline when that was made"
+    other = [name for name, now in parts.items() if host.parts.get(name, "?") not in (now, _ANYTHING)]
+    return f"it differs from the approved plan in: {', '.join(other)}" if other else ""
+
+
+def _fleet_differences(plan: Plan, allowed: ApprovedPlan) -> list[str]:
+    known = {s.name for s in plan.servers}
+    missing = [host.name for host in allowed.hosts if host.name not in known and host.name != _CORE]
+    order = _order(plan)
+    texts = [f"the approved plan also has {', '.join(missing)}"] if missing else []
+    if (plan.target, plan.mode) != (allowed.target, allowed.mode):
+        texts.append(f"the approved plan is for {allowed.target} in mode {allowed.mode}")
+    approved_order = [name for name in allowed.order if name in order]
+    if approved_order != [name for name in order if name in allowed.order]:
+        texts.append(f"the approved order is another one: {', '.join(approved_order)}")
+    return texts
+
+
+def _order(plan: Plan) -> tuple[str, ...]:
+    return (*plan.with_core, *(name for wave in plan.waves for name in wave.servers))
+
+
+def _other_plan(subject: str, why: str, edits: tuple[PlannedEdit, ...] = ()) -> Finding:
+    lines = [line for edit in edits for line in edit.diff.splitlines()]
+    shown = lines[:_MOST_LINES] + (["…"] if len(lines) > _MOST_LINES else [])
+    hint = "`komodo-upgrade plan -o plan.json` shows the new plan and writes it, to be approved again"
+    hint = "\n".join((f"{hint}; its edits are now:", *shown)) if shown else hint
+    return Finding(code=OTHER_PLAN, severity=Severity.REFUSE, subject=subject, text=why, hint=hint)
+
+
+def _core_parts(core: CoreFacts) -> dict[str, str]:
+    database = core.database
+    return {
+        "version": _short(core.version),
+        "edits": _short([_edit(e) for e in core.edits]),
+        "database": _short([database.image, database.image_id] if database else None),
+        **_service_parts("Core's service", core.core),
+        **_service_parts("the agent's service", core.agent),
+    }
+
+
+def _server_parts(facts: ServerFacts) -> dict[str, str]:
+    return {
+        "version": _short(facts.version),
+        "binary": _short([facts.binary, facts.binary_sha256]),
+        "new binary": _short(facts.artifact_sha256) if facts.artifact_sha256 else _ANYTHING,
+        "config files": _short(list(facts.config_paths)),
+        "edits": _short([_edit(e) for e in facts.edits]),
+        "connection": _short(facts.connect_to),
+        **_service_parts("service", facts.container.service if facts.container else None),
+    }
+
+
+def _service_parts(name: str, service: ServiceFacts | None) -> dict[str, str]:
+    """The digest of the new image may become known later; then it is compared by itself."""
+    image = service.target_digest if service else ""
+    plain = replace(service, target_digest="", target_digest_source="") if service else None
+    return {
+        name: _short(asdict(plain) if plain else None),
+        f"{name}: new image": _short(image) if image else _ANYTHING,
+    }
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+# --- waves ------------------------------------------------------------------------------------------------------------
+
+
 def waves(fleet: FleetSpec, names: tuple[str, ...]) -> tuple[Wave, ...]:
     """Canary first, then waves of the configured size, in the fleet file's order; no wave mixes groups of `order`."""
     rollout = fleet.rollout

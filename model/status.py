@@ -9,7 +9,7 @@ from enum import StrEnum
 from model.facts import Backup, DatabaseFingerprint, DumpFacts, Finding, ServerFacts
 from model.fleet.spec import CoreSpec, DatabaseRollback, FleetSpec, Timing
 from model.gates import Control, Gate, Recorded
-from model.plan import Plan
+from model.plan import ApprovedPlan, Plan
 from model.steps import CoreKey, Operation, Proof, StagedAgent, Switched
 from model.text.versions import old_name
 
@@ -211,6 +211,8 @@ class UpgradeRequest:
     requested_by: str = ""
     start_at: datetime | None = None
     """No host is contacted before. None: it begins at once."""
+    approved: ApprovedPlan | None = None
+    """Of the plan file that it was started with: nothing else is applied."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

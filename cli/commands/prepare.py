@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.options import file_argument, limit_option, output_option, timeout_option
-from cli.output import data, run, say
+from cli.options import file_argument, limit_option, output_option, plan_output_option, timeout_option
+from cli.output import data, run, say, show_error
 from cli.target import limited, load_file
-from model.errors import FleetFileError
+from model.errors import FleetFileError, UpgradeError
 
 if TYPE_CHECKING:
     from model.fleet.spec import FleetSpec
     from model.status import CheckResult
 
 REFUSED, CHANGES, NOTHING = 4, 5, 0
+_TERRAFORM = {REFUSED: 1, CHANGES: 2, NOTHING: 0}
+"""`terraform plan -detailed-exitcode`."""
 
 
 @click.command("init")
@@ -147,28 +149,59 @@ def _explain(name: str) -> None:
 @click.command("plan")
 @file_argument
 @limit_option
+@click.option(
+    "--detailed-exitcode", is_flag=True, help="End as Terraform does: 0 nothing to do, 2 changes, 1 refused or failed."
+)
 @timeout_option
-@output_option
-def plan_command(fleet_file: str | None, patterns: tuple[str, ...], timeout: timedelta | None) -> None:
+@plan_output_option
+def plan_command(
+    fleet_file: str | None,
+    patterns: tuple[str, ...],
+    timeout: timedelta | None,
+    output: str,
+    *,
+    detailed_exitcode: bool,
+) -> None:
     """Show what would be done: diffs without secrets, commands, order, rollback, and the plan's digest.
 
     Exit code 0: nothing to do; 4: refused; 5: there are changes. Gate `core` of `start` shows a plan with the same
-    digest, as long as nothing changes in between.
+    digest, as long as nothing changes in between. With a file for -o, the plan is shown and written there, and `start
+    --plan` does exactly that or refuses. The file holds no secret.
 
     \b
     Examples:
       komodo-upgrade plan
       komodo-upgrade plan prod.toml | less -R
-      komodo-upgrade plan prod.toml -o json > plan.json
+      komodo-upgrade plan prod.toml --limit 'web-*'
+      komodo-upgrade plan prod.toml -o json | jq .plan.waves
+      komodo-upgrade plan prod.toml -o plan.json   # then: komodo-upgrade start prod.toml --plan plan.json
+      komodo-upgrade plan prod.toml --detailed-exitcode
     """
+    try:
+        code = _plan(fleet_file, patterns, timeout, output)
+    except UpgradeError as error:
+        if not detailed_exitcode:
+            raise
+        show_error(error)
+        code = REFUSED
+    raise click.exceptions.Exit(_TERRAFORM[code] if detailed_exitcode else code)
+
+
+def _plan(fleet_file: str | None, patterns: tuple[str, ...], timeout: timedelta | None, output: str) -> int:
+    from cli.plan_file import write
     from cli.plans import has_changes, plan_text
 
     fleet = limited(load_file(fleet_file), patterns)
     result = run(_check(fleet, timeout))
     data(result, plan_text(result.plan, fleet))
     if result.plan.refusals:
-        raise click.exceptions.Exit(REFUSED)
-    raise click.exceptions.Exit(CHANGES if has_changes(result.plan) else NOTHING)
+        if output.endswith(".json"):
+            say(f"{output} was not written: the plan is refused")
+        return REFUSED
+    if output.endswith(".json"):
+        write(Path(output).expanduser(), result.plan, result.found_at)
+        say(f"wrote {output}: komodo-upgrade start --plan {output} does exactly this, or refuses")
+    return CHANGES if has_changes(result.plan) else NOTHING
 
 
 async def _check(fleet: FleetSpec, timeout: timedelta | None) -> CheckResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from cli.session import Session
     from model.fleet.spec import FleetSpec
     from model.gates import GateKind
+    from model.plan import ApprovedPlan
 
 
 @click.command("start")
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 @click.option("--detach", is_flag=True, help="Do not ask: end at the first gate (exit code 6).")
 @click.option("--wait", is_flag=True, help="Do not ask; wait until the upgrade ends. The gates are answered elsewhere.")
 @click.option("--at", type=StartTime(), metavar="TIME", help='Begin then: "22:30", "2026-12-05 22:30 Europe/Berlin".')
+@click.option(
+    "--plan", "plan_file", type=click.Path(), metavar="FILE", help="Do exactly what `plan -o FILE` wrote, or refuse."
+)
 @confirm_option
 @timeout_option
 @output_option
@@ -35,6 +40,7 @@ def start_command(
     detach: bool,
     wait: bool,
     at: datetime | None,
+    plan_file: str | None,
     confirm: str,
     timeout: timedelta | None,
 ) -> None:
@@ -44,6 +50,9 @@ def start_command(
     to answer it. Ctrl-C ends the command, not the upgrade. After an upgrade has ended, `start` continues with what is
     not yet upgraded. --limit starts it for a part of the servers, with Core; those left out are unreachable from a new
     Core until a later `start`. With --confirm NAME, gate `core` is shown and approved; the other gates are not.
+
+    With --plan, the hosts are surveyed again, and each one that differs from the plan of that file refuses the upgrade
+    with its new diff, also when it is compared again before it is changed. Gate `core` still asks.
 
     With --at, no host is contacted before that time; `status` shows it, and `stop` ends the wait. A time without a zone
     is one of this machine. To approve in advance, set `window` under [rollout] in the fleet file instead: gates then
@@ -55,6 +64,7 @@ def start_command(
       komodo-upgrade start prod.toml --detach      # then: komodo-upgrade approve prod --confirm prod
       komodo-upgrade start prod.toml --wait -o json > result.json
       komodo-upgrade start prod.toml --limit 'web-*' --limit db-1
+      komodo-upgrade start prod.toml --plan plan.json
       komodo-upgrade start prod.toml --at 22:30 --detach
     """
     if detach and wait:
@@ -66,10 +76,19 @@ def start_command(
     mode = Mode(
         ask=ask and not wants_json(), end_at_gate=not wait, confirmed=_confirmed(fleet.name, confirm), timeout=timeout
     )
-    raise click.exceptions.Exit(run(_start(fleet, mode, at, detach=detach)))
+    approved = _read_plan(plan_file, fleet) if plan_file else None
+    raise click.exceptions.Exit(run(_start(fleet, mode, at, approved, detach=detach)))
 
 
-async def _start(fleet: FleetSpec, mode: Mode, at: datetime | None, *, detach: bool) -> int:
+def _read_plan(path: str, fleet: FleetSpec) -> ApprovedPlan:
+    from cli.plan_file import read
+
+    return read(Path(path).expanduser(), fleet)
+
+
+async def _start(
+    fleet: FleetSpec, mode: Mode, at: datetime | None, approved: ApprovedPlan | None, *, detach: bool
+) -> int:
     from cli.follow import IN_PROGRESS, Follower, wait_for_servers
     from cli.session import open_session
     from service.client import Upgrade
@@ -79,8 +98,10 @@ async def _start(fleet: FleetSpec, mode: Mode, at: datetime | None, *, detach: b
     await refuse_second(session, fleet.name)
     await wait_for_servers(session.client, fleet.name)
     await session.share_secrets(fleet)
-    change = await begin(session, fleet, at)
+    change = await begin(session, fleet, at, approved)
     say(f"upgrade {change} of {fleet.name} to {fleet.target} has begun; nothing is changed before gate core")
+    if approved:
+        say(f"it does what plan {approved.digest} says, or refuses")
     if at:
         say(f"no host is contacted before {moment(at)}")
         if detach:
@@ -98,7 +119,9 @@ def _confirmed(name: str, typed: str) -> GateKind | None:
     return GateKind.CORE if typed else None
 
 
-async def begin(session: Session, fleet: FleetSpec, at: datetime | None = None) -> str:
+async def begin(
+    session: Session, fleet: FleetSpec, at: datetime | None = None, approved: ApprovedPlan | None = None
+) -> str:
     """Start the workflow; returns the change. Raises UpgradeAlreadyRunning."""
     from temporalio.exceptions import WorkflowAlreadyStartedError
 
@@ -110,7 +133,7 @@ async def begin(session: Session, fleet: FleetSpec, at: datetime | None = None) 
     from service.requests import new_change
     from service.version import release
 
-    request = UpgradeRequest(fleet=fleet, change=new_change(), requested_by=actor(), start_at=at)
+    request = UpgradeRequest(fleet=fleet, change=new_change(), requested_by=actor(), start_at=at, approved=approved)
     try:
         await session.client.start_workflow(
             "UpgradeFleet",

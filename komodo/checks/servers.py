@@ -128,4 +128,6 @@ FLEET = numbered(201, (
      "remove it from the fleet file", TOOL),
     ("one-folder", _REFUSE, "two servers of the fleet file keep their state in one folder of one machine",
      "give one of them another state_dir", TOOL),
+    ("other-plan", _REFUSE, "a host differs from the plan file of `start --plan`",
+     "read and approve a new plan: `komodo-upgrade plan -o plan.json`", TOOL),
 ))  # fmt: skip

@@ -35,26 +35,32 @@ _DOTTED = re.compile(rf"\.(?:[\w \t-]*\.){{{DEEPEST}}}")
 def read_text(path: Path, shown: Path | str) -> str:
     """The text of the file. Raises FleetFileError; never waits for a pipe or a device."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return read_bounded(path, LARGEST).decode()
     except FileNotFoundError:
         hint = f"write one with `komodo-upgrade init {shown}`, or name another file after the command"
         raise FleetFileError(f"{shown}: no such file", hint=hint) from None
     except OSError as error:
         raise FleetFileError(f"{shown}: {error.strerror}", hint="name a file that you may read") from None
+    except UnicodeDecodeError:
+        raise FleetFileError(f"{shown}: the file is not UTF-8 text", hint="save it as UTF-8") from None
+    except ValueError as error:
+        hint = "name the fleet file itself; one of 2,000 servers takes about 300 KiB"
+        raise FleetFileError(f"{shown} {error}", hint=hint) from None
+
+
+def read_bounded(path: Path, largest: int) -> bytes:
+    """The content of a regular file. Raises OSError, and ValueError for what it is; never waits for a pipe."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(handle).st_mode
     if not stat.S_ISREG(mode):
         os.close(handle)
         kind = "a directory" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
-        raise FleetFileError(f"{shown} is {kind}, not a file", hint="name the fleet file itself")
+        raise ValueError(f"is {kind}, not a file")
     with os.fdopen(handle, "rb") as file:
-        data = file.read(LARGEST + 1)
-    if len(data) > LARGEST:
-        hint = "a fleet of 2,000 servers takes about 300 KiB; is this the right file?"
-        raise FleetFileError(f"{shown} is larger than {LARGEST // 1024} KiB", hint=hint)
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        raise FleetFileError(f"{shown}: the file is not UTF-8 text", hint="save it as UTF-8") from None
+        data = file.read(largest + 1)
+    if len(data) > largest:
+        raise ValueError(f"is larger than {largest // 1024} KiB")
+    return data
 
 
 def too_deep(text: str) -> int:

@@ -24,7 +24,11 @@ def _sources() -> list[ast.Module]:
     """Where findings of `check` are made."""
     folders = ("komodo", "activities/core", "activities/server")
     files = [*(p for folder in folders for p in (ROOT / folder).rglob("*.py")), ROOT / "model" / "planning.py"]
-    files += [ROOT / "model" / "facts.py", ROOT / "workflows" / "phases" / "server_steps.py"]
+    files += [
+        ROOT / "model" / "facts.py",
+        ROOT / "model" / "plan.py",
+        ROOT / "workflows" / "phases" / "server_steps.py",
+    ]
     return [ast.parse(path.read_text()) for path in files if "checks" not in path.parts]
 
 

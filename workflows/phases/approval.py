@@ -150,6 +150,8 @@ async def _plan_again(run: UpgradeRun, drift: dict[str, tuple[str, ...]]) -> tup
     for name in tuple(run.offline):
         run.bring_back(name)
     run.make_plan(core, {s.name: s for s in old.servers} | fresh)
+    if unapproved := [f for f in run.planned.core.findings if f.severity is Severity.REFUSE]:
+        raise Ended(FleetState.REFUSED, "; ".join(messages.finding_lines(unapproved)))
     for name in names:
         await _until_plannable(run, name)
     changed = [n for n in run.planned_servers if n in drift or server_differs(old.server(n), run.planned.server(n))]

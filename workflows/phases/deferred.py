@@ -106,7 +106,8 @@ async def _upgrade_returned(run: UpgradeRun, name: str, facts: ServerFacts) -> N
 def _evaluate(run: UpgradeRun, facts: ServerFacts) -> ServerFacts:
     """Evaluate its key now that Core's key is known."""
     core = run.planned.core
-    return evaluate_key(replace(core, public_key=run.key.public_key) if run.key else core, facts)
+    known = replace(core, public_key=run.key.public_key) if run.key else core
+    return run.refuse_unapproved(evaluate_key(known, facts))
 
 
 def _plan(run: UpgradeRun, name: str, facts: ServerFacts) -> None:

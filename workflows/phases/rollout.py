@@ -247,7 +247,7 @@ async def _replan(run: UpgradeRun, name: str) -> bool:
     """Survey and plan again. False: there is nothing to retry, and the outcome gives the reason."""
     run.update_line(name, state=ServerState.UPGRADING, step="surveying it again", detail="")
     old = run.planned.server(name)
-    fresh = evaluate_key(run.planned.core, await survey_server(run.fleet, name, old))
+    fresh = run.refuse_unapproved(evaluate_key(run.planned.core, await survey_server(run.fleet, name, old)))
     refusals = [f for f in fresh.findings if f.severity is Severity.REFUSE]
     if refusals:
         text = "; ".join(messages.finding_lines(refusals))

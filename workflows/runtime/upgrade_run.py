@@ -10,7 +10,7 @@ from model.facts import CoreFacts, ServerFacts
 from model.fleet.spec import FailurePolicy, RolloutMode
 from model.fleet.windows import Window
 from model.pages.servers import Failure
-from model.plan import record_images
+from model.plan import record_images, refuse_unapproved, refuse_unapproved_server
 from model.planning import make_plan, with_core_agent
 from model.status import FleetResult, FleetState, Phase, ServerOutcome, ServerProgress, ServerState, UpgradeRequest
 from model.text.versions import cut_off
@@ -27,6 +27,7 @@ class UpgradeRun(Run):
         super().__init__(request.fleet, request.change, Phase.PREFLIGHT, (s.name for s in request.fleet.servers))
         self.requested_by = request.requested_by
         self.start_at = request.start_at
+        self.approved = request.approved
         self.windows: tuple[Window, ...] = ()
         """Maintenance windows as the worker resolved them; those that are over are resolved again."""
         self.listed = tuple(s.name for s in request.fleet.servers)
@@ -57,6 +58,8 @@ class UpgradeRun(Run):
         """Plan with these facts. Skipped servers stay left behind."""
         self.fleet = with_core_agent(self.fleet, core)
         self.plan = make_plan(self.fleet, self.change, core, servers, tuple(self.skipped), tuple(self.offline))
+        if self.approved:
+            self.plan = refuse_unapproved(self.plan, self.approved)
         if not self.core_begun:
             self.core_version = core.version
         for facts in self.plan.servers:
@@ -64,6 +67,10 @@ class UpgradeRun(Run):
             if facts.name in self.plan.offline and facts.name not in self.offline:
                 self.set_aside(facts.name, facts.findings[0].text)
         self.show()
+
+    def refuse_unapproved(self, facts: ServerFacts) -> ServerFacts:
+        """The facts of a server that is planned by itself, with a finding if a plan file does not allow it."""
+        return refuse_unapproved_server(facts, self.approved) if self.approved else facts
 
     def plan_again(self) -> None:
         """Plan with the same facts, after a server was skipped or set aside."""
