@@ -50,7 +50,7 @@ def load_file(given: str | None) -> FleetSpec:
 
 
 def limited(fleet: FleetSpec, patterns: tuple[str, ...]) -> FleetSpec:
-    """The fleet with the servers that fit a pattern of `--limit`; the others are covered by name.
+    """The fleet for a run with the servers that fit a pattern of `--limit`; the others are covered by name.
 
     A name fits itself, also with characters that mean something in a pattern. Raises UsageError for a pattern that no
     server fits.
@@ -64,9 +64,7 @@ def limited(fleet: FleetSpec, patterns: tuple[str, ...]) -> FleetSpec:
         chosen += fits
     if not patterns:
         return fleet
-    servers = tuple(server for server in fleet.servers if server.name in chosen)
-    others = tuple(server.name for server in fleet.servers if server.name not in chosen)
-    return replace(fleet, servers=servers, not_in_run=others)
+    return replace(fleet, not_in_run=tuple(s.name for s in fleet.servers if s.name not in chosen))
 
 
 def resolve(arguments: tuple[str, ...], *, servers: bool = False) -> Target:

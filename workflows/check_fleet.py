@@ -25,7 +25,7 @@ class CheckFleet:
     @workflow.run
     async def run(self, request: UpgradeRequest) -> CheckResult:
         """Survey all hosts in parallel, then plan."""
-        core, servers = await survey(request.fleet, [s.name for s in request.fleet.servers])
+        core, servers = await survey(request.fleet, request.fleet.in_run)
         self._plan = make_plan(request.fleet, _FUTURE_CHANGE, core, servers)
         return CheckResult(plan=shortened_plan(self._plan), found_at=workflow.now())
 

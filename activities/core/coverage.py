@@ -78,7 +78,7 @@ def known_servers(views: tuple[ServerView, ...], documents: tuple[Mapping[str, A
 
 def coverage_findings(fleet: FleetSpec, known: tuple[KnownServer, ...], agent_server: str) -> list[Finding]:
     """Findings, unless every enabled Server is covered, every name is a Server, and every address works with v2."""
-    planned = {s.name for s in fleet.servers}
+    planned = set(fleet.in_run)
     names = {s.name for s in known}
     found: list[Finding] = []
     for server in known:

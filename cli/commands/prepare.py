@@ -211,6 +211,6 @@ async def _check(fleet: FleetSpec, timeout: timedelta | None) -> CheckResult:
     session = await open_session()
     await session.require_worker()
     await session.share_secrets(fleet)
-    count = len(fleet.servers) + 1
+    count = len(fleet.in_run) + 1
     say(f"surveying {count} {'host' if count == 1 else 'hosts'} …")
     return await check(session.client, fleet, timeout=timeout or PATIENCE, say=say)

@@ -346,10 +346,15 @@ class FleetSpec:
     """Codes of checks whose warnings are not shown at gates."""
     ignored_because: str = ""
     not_in_run: tuple[str, ...] = ()
-    """Servers of the fleet file that `--limit` leaves out of this run: a later run upgrades them."""
+    """Those of `servers` that `--limit` leaves out of this run: a later run upgrades them. A rollback takes all."""
     page: int = 50
     """Servers that one child workflow works on. A fleet of more servers is worked on in pages, so that the history of
     its workflow stays small. Part of the input, because a run must replay with the page that it began with."""
+
+    @property
+    def in_run(self) -> tuple[str, ...]:
+        """Names of the servers that this run is about."""
+        return tuple(server.name for server in self.servers if server.name not in self.not_in_run)
 
     @property
     def is_paged(self) -> bool:

@@ -108,7 +108,9 @@ def _outcome(result: FleetResult) -> Section:
     left = result.plan.left_behind if result.plan else ()
     old = result.plan.old if result.plan else ""
     rows += [(name, f"left on {old} (on purpose)", "", "") for name in left]
-    rows += [(name, "not in this run", "", "") for name in (result.plan.not_in_run if result.plan else ())]
+    others = result.plan.not_in_run if result.plan else ()
+    shown = [outcome.name for outcome in result.servers]  # a rollback of Core takes those of earlier runs along
+    rows += [(name, "not in this run", "", "") for name in others if name not in shown]
     table = Table(heads=("server", "state", "version", "seconds unmanaged"), rows=tuple(rows))
     return Section(title=f"Komodo {result.fleet}: {HEADLINES[result.state]}", lines=tuple(lines), table=table)
 

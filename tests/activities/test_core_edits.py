@@ -144,7 +144,7 @@ def test_addresses_and_shared_agents() -> None:
 
 def test_servers_that_limit_leaves_out_are_covered_by_name() -> None:
     servers = (known("a"), known("b", "https://B.lan:8120/"), known("c"))
-    limited = replace(fleet("a"), not_in_run=("b",))
+    limited = replace(fleet("a", "b", "misspelt"), not_in_run=("b", "misspelt"))
     assert verdicts(limited, *servers) == {"server-not-covered c": Severity.REFUSE}
 
 

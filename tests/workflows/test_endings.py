@@ -253,17 +253,17 @@ async def test_a_rollback_of_one_server_says_what_it_loses_and_one_behind_an_old
     assert result.ended_at - result.started_at < timedelta(hours=1)
 
 
-@pytest.mark.parametrize("begun", [True, False])
+@pytest.mark.parametrize(("begun", "not_in_run"), [(True, ()), (False, ()), (True, ("web-1",))])
 async def test_a_later_run_that_turns_back_takes_along_what_earlier_ones_did(
-    run: Driver, doubles: Doubles, begun: bool
+    run: Driver, doubles: Doubles, begun: bool, not_in_run: tuple[str, ...]
 ) -> None:
-    """Core and web-1 were upgraded by an earlier run; this one was to do the rest."""
+    """Core and web-1 were upgraded by an earlier run; this one was to do the rest, or with `--limit` the other two."""
     later = "20261124T080000Z"
     doubles.core, doubles.servers["web-1"] = core_facts(current=True), server_facts("web-1", current=True)
     seen = folders()
     web_2 = seen.server("web-2") if begun else HostFolders(name="web-2")
     doubles.folders = {"core": seen.core, "web-1": seen.server("web-1"), "web-2": web_2}
-    talk = await run.upgrade(fleet(3), change=later)
+    talk = await run.upgrade(replace(fleet(3), not_in_run=not_in_run), change=later)
     if begun:
         await talk.answer("wave/1")
         await talk.gate("wave/2")

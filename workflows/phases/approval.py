@@ -139,7 +139,7 @@ async def _plan_again(run: UpgradeRun, drift: dict[str, tuple[str, ...]]) -> tup
     """Survey again, plan again, back up and stage what changed. Returns facts for the next gate."""
     run.enter(Phase.PLAN)
     old = run.planned
-    names = tuple(name for name in run.listed if name not in run.skipped)
+    names = tuple(name for name in run.in_run if name not in run.skipped)
     core, fresh = await survey(run.fleet, names)
     refusals = [f for f in core.findings if f.severity is Severity.REFUSE]
     if refusals:

@@ -28,7 +28,7 @@ async def survey_and_plan(run: UpgradeRun) -> None:
     await schedule.wait_for_start(run)
     run.enter(Phase.PREFLIGHT)
     await schedule.read_windows(run)
-    core, servers = await survey(run.fleet, run.listed)
+    core, servers = await survey(run.fleet, run.in_run)
     run.enter(Phase.PLAN)
     run.make_plan(core, servers)
     plan = run.planned

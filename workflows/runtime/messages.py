@@ -176,7 +176,10 @@ def continue_facts(fleet: FleetSpec, plan: Plan, wave: Wave, skipped: dict[str, 
     lines += not_in_run_lines(plan)
     lines += offline_lines(fleet, plan)
     lines.append(f"next: {', '.join((*plan.with_core, *wave.servers))}")
-    lines.append("a rollback of this run restores these servers only; Core belongs to the run that upgraded it")
+    lines.append(
+        "a rollback also takes back Core and the servers of earlier runs, as far as their run folders allow; "
+        "else these servers only"
+    )
     return tuple(lines)
 
 

@@ -24,7 +24,7 @@ class UpgradeRun(Run):
     """One upgrade."""
 
     def __init__(self, request: UpgradeRequest) -> None:
-        super().__init__(request.fleet, request.change, Phase.PREFLIGHT, (s.name for s in request.fleet.servers))
+        super().__init__(request.fleet, request.change, Phase.PREFLIGHT, request.fleet.in_run)
         self.requested_by = request.requested_by
         self.start_at = request.start_at
         self.approved = request.approved
@@ -32,6 +32,8 @@ class UpgradeRun(Run):
         """Maintenance windows as the worker resolved them; those that are over are resolved again."""
         self.listed = tuple(s.name for s in request.fleet.servers)
         """The servers of the fleet file; `fleet` also gets the agent in Core's own project once it is found."""
+        self.in_run = request.fleet.in_run
+        """Those that `--limit` does not leave out."""
         self.touched: list[str] = []
         """Hosts where something was written, `core` among them: they are released at the end."""
         self.skipped: dict[str, str] = {}
@@ -210,7 +212,8 @@ class UpgradeRun(Run):
 
 
 def _with_rollback(result: FleetResult, rollback: FleetResult) -> FleetResult:
-    restored = {o.name: o for o in rollback.servers}
+    # Servers of earlier runs, which `--limit` left out of this one, are restored with Core as well.
+    servers = {o.name: o for o in (*result.servers, *rollback.servers)}
     return replace(
         result,
         core_state=rollback.core_state,
@@ -218,7 +221,7 @@ def _with_rollback(result: FleetResult, rollback: FleetResult) -> FleetResult:
         core_detail=rollback.core_detail,
         core_attempt=rollback.core_attempt,
         core_begun=rollback.core_begun,
-        servers=tuple(restored.get(o.name, o) for o in result.servers),
+        servers=tuple(servers.values()),
         dumps=tuple({(d.label, d.path): d for d in (*result.dumps, *rollback.dumps)}.values()),
         fingerprints=(*result.fingerprints, *rollback.fingerprints),
         warnings=(*result.warnings, *rollback.warnings),
