@@ -52,6 +52,7 @@ _RESOURCES = (
     *("Builders", "Alerters", "ResourceSyncs"),
 )
 """Every kind of resource that v1 and v2 have, but Servers."""
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,21 @@ class _Answer:
     body: bytes
 
     def json(self) -> Any:
-        """Raises ValueError, also for values that Python refuses to build (depth, digits of an integer)."""
+        """Raises ValueError, also for values that Python refuses to build (depth, digits of an integer).
+
+        Halves of a surrogate pair, which JSON can escape and UTF-8 cannot hold, become question marks.
+        """
         try:
-            return json.loads(self.body)
+            return json.loads(_encodable(self.body))
         except RecursionError:
             raise ValueError("nested too deeply") from None
+
+
+def _encodable(body: bytes) -> bytes:
+    """The same JSON, with texts that UTF-8 can hold."""
+    if not _SURROGATE.search(body):
+        return body
+    return json.dumps(json.loads(body), ensure_ascii=False).encode(errors="replace")
 
 
 class CoreApi:

@@ -87,6 +87,16 @@ async def test_what_a_parser_chokes_on_is_an_error_of_ours(tmp_path: Path, head:
     assert time.process_time() - began < 5
 
 
+async def test_names_that_no_file_can_hold_become_ones_that_it_can(tmp_path: Path) -> None:
+    body = rb'[{"name": "a\ud800b"}, {"name": "\uDFFF\ud83d\ude00"}, {"name": "c\ud"}]'
+    async with core(tmp_path, lambda: iter([HEAD + b"\r\n" + body])) as api:
+        with pytest.raises(UpgradeError, match="is not JSON"):
+            await api.list_servers()
+    body = body.replace(rb'{"name": "c\ud"}', rb'{"name": "c"}')
+    async with core(tmp_path, lambda: iter([HEAD + b"\r\n" + body])) as api:
+        assert [server.name for server in await api.list_servers()] == ["?\U0001f600", "a?b", "c"]
+
+
 async def test_numbers_out_of_range_are_no_dates(tmp_path: Path) -> None:
     body = b'[{"name": "a", "next_scheduled_run": 1e300, "last_run_at": 9' + b"9" * 300 + b"}]"
     async with core(tmp_path, lambda: iter([HEAD + b"\r\n" + body])) as api:
