@@ -12,22 +12,27 @@ from model.errors import UpgradeError
 
 
 def replace_file(path: Path, content: bytes, *, like: Path | None = None) -> None:
-    """Atomic: a temporary file in the same folder with the same owner and mode, on disk before it is renamed."""
-    model = like or path
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    """Atomic: a temporary file in the same folder with the same owner and mode, on disk before it is renamed.
+
+    A new file is readable by its owner only. Raises UpgradeError.
+    """
+    model, name = like or path, ""
     try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
-            shutil.copystat(model, name)
-            with contextlib.suppress(
-                PermissionError
-            ):  # only root changes the owner; another user owns the file already
-                os.chown(name, model.stat().st_uid, model.stat().st_gid)
+            if model.exists():
+                shutil.copystat(model, name)
+                with contextlib.suppress(
+                    PermissionError
+                ):  # only root changes the owner; another user owns the file already
+                    os.chown(name, model.stat().st_uid, model.stat().st_gid)
             os.fsync(file.fileno())
         Path(name).replace(path)
     except OSError as error:
-        Path(name).unlink(missing_ok=True)
+        if name:
+            Path(name).unlink(missing_ok=True)
         raise UpgradeError(
             f"{path} cannot be written: {error.strerror}",
             residue="the file is as it was",

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from cli.files import replace_file
 from model.errors import PlanFileError
 from model.fleet.bounds import printable, read_bounded
 from model.fleet.spec import FleetSpec
@@ -31,7 +30,7 @@ _HINT = "write a new one: komodo-upgrade plan -o plan.json"
 
 
 def write(path: Path, plan: Plan, found_at: datetime) -> None:
-    """Write the file at once, readable by its owner. Raises PlanFileError."""
+    """Write the file at once. Raises UpgradeError."""
     content = plain(plan)
     document = {
         "kind": _KIND,
@@ -43,20 +42,7 @@ def write(path: Path, plan: Plan, found_at: datetime) -> None:
         "sha256": _digest(content),
         "plan": content,
     }
-    name = ""
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(document, file, indent=1)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except OSError as error:
-        if name:
-            Path(name).unlink(missing_ok=True)
-        hint = "name a path that you may write"
-        raise PlanFileError(f"{path}: {error.strerror}", residue="no plan was written", hint=hint) from None
+    replace_file(path, (json.dumps(document, indent=1) + "\n").encode())
 
 
 def read(path: Path, fleet: FleetSpec) -> ApprovedPlan:

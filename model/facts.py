@@ -63,6 +63,10 @@ class PlannedEdit:
     diff: str
     """Unified, secrets masked, at most 8 KiB."""
     reasons: tuple[str, ...] = ()
+    repository: str = ""
+    """The git work tree that the file lies in."""
+    hunks: tuple[str, ...] = ()
+    """With a repository: the hunks of its patch, without secrets. Empty: a changed line could hold one."""
     with_key: bool = False
     """In a Compose project: made once Core's key is known, on top of the edits before it."""
 

@@ -354,12 +354,12 @@ def _edits(edits: tuple[PlannedEdit, ...]) -> list[tuple[str, str, str]]:
 
 def server_without_diffs(facts: ServerFacts) -> ServerFacts:
     """Drop the diffs: activities compute each edit again, and 8 KiB per step and server would fill the history."""
-    return replace(facts, edits=tuple(replace(e, diff="") for e in facts.edits), repin=())
+    return replace(facts, edits=tuple(replace(e, diff="", hunks=()) for e in facts.edits), repin=())
 
 
 def core_without_diffs(facts: CoreFacts) -> CoreFacts:
     """The same for Core."""
-    return replace(facts, edits=tuple(replace(e, diff="") for e in facts.edits))
+    return replace(facts, edits=tuple(replace(e, diff="", hunks=()) for e in facts.edits))
 
 
 def plan_without_diffs(plan: Plan) -> Plan:

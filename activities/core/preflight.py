@@ -212,7 +212,7 @@ class PreflightCore:
             return ""
 
     def _finished(self, survey: CoreSurvey, facts: CoreFacts, known: tuple[KnownServer, ...]) -> CoreFacts:
-        edits = survey.edits.planned() if survey.edits else ()
+        edits = survey.edits.planned(survey.repositories) if survey.edits else ()
         version = survey.version
         # Findings about Core itself; its project's agent may still lack the key.
         current = bool(survey.edits) and all(e.with_key for e in edits) and version == survey.fleet.target

@@ -66,6 +66,8 @@ class CoreSurvey:
     database_container: Container | None = None
     compose_texts: dict[str, str] = field(default_factory=dict)
     edits: ProjectEdit | None = None
+    repositories: tuple[str, ...] = ()
+    """Git work trees that hold the project."""
     docker: str = ""
     compose: str = ""
     state_place: str = ""
@@ -263,12 +265,12 @@ def _note_project(survey: CoreSurvey, output: dict[str, list[str]]) -> None:
     survey.version = survey.version or _first(output, "version")
     if survey.database and _first(output, "mongodump"):
         survey.database = replace(survey.database, has_mongodump=_first(output, "mongodump") == "yes")
-    git = _first(output, "git")
-    if git and not any(f.code == "git" for f in survey.findings):
+    survey.repositories = tuple(output.get("git", ()))
+    if survey.repositories and not any(f.code == "git" for f in survey.findings):
         survey.findings.append(
             warn(
                 "git",
-                f"Core's files are in a git work tree ({git}): a pull or a bot may revert the edits",
+                f"Core's files are in a git work tree ({survey.repositories[0]}): a pull or a bot may revert the edits",
                 "commit the edits after the upgrade, and check bots that change image tags",
             )
         )

@@ -152,11 +152,19 @@ def _explain(name: str) -> None:
 @click.option(
     "--detailed-exitcode", is_flag=True, help="End as Terraform does: 0 nothing to do, 2 changes, 1 refused or failed."
 )
+@click.option(
+    "--patch",
+    "patches",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="Write the edits of files in git work trees there, as patches for their repositories.",
+)
 @timeout_option
 @plan_output_option
 def plan_command(
     fleet_file: str | None,
     patterns: tuple[str, ...],
+    patches: str | None,
     timeout: timedelta | None,
     output: str,
     *,
@@ -176,9 +184,10 @@ def plan_command(
       komodo-upgrade plan prod.toml -o json | jq .plan.waves
       komodo-upgrade plan prod.toml -o plan.json   # then: komodo-upgrade start prod.toml --plan plan.json
       komodo-upgrade plan prod.toml --detailed-exitcode
+      komodo-upgrade plan prod.toml --patch patches/
     """
     try:
-        code = _plan(fleet_file, patterns, timeout, output)
+        code = _plan(limited(load_file(fleet_file), patterns), timeout, output, patches)
     except UpgradeError as error:
         if not detailed_exitcode:
             raise
@@ -187,13 +196,16 @@ def plan_command(
     raise click.exceptions.Exit(_TERRAFORM[code] if detailed_exitcode else code)
 
 
-def _plan(fleet_file: str | None, patterns: tuple[str, ...], timeout: timedelta | None, output: str) -> int:
+def _plan(fleet: FleetSpec, timeout: timedelta | None, output: str, patches: str | None) -> int:
+    from cli import patches as git
     from cli.plan_file import write
     from cli.plans import has_changes, plan_text
 
-    fleet = limited(load_file(fleet_file), patterns)
     result = run(_check(fleet, timeout))
     data(result, plan_text(result.plan, fleet))
+    if patches:
+        for line in git.describe(git.write(Path(patches).expanduser(), result.plan)):
+            say(line)
     if result.plan.refusals:
         if output.endswith(".json"):
             say(f"{output} was not written: the plan is refused")

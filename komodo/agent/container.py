@@ -118,7 +118,7 @@ def container_facts(survey: ContainerSurvey) -> ServerFacts:
     base, container = survey.base, survey.container
     inspected = {c.path: inspect(c.text) for c in base.configs if c.text is not None}
     version = releases.printed_version(one(survey.engine, "version")) or base.log.version
-    edits = survey.edit.planned() if survey.edit else ()
+    edits = survey.edit.planned(survey.compose.get("git", ())) if survey.edit else ()
     pinned = pins(base, inspected)
     is_open = open_today(base, inspected)
     found = [*_findings(survey, version, edits), *outbound.findings(base, inspected)]

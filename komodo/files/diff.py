@@ -64,6 +64,60 @@ def masked_diff(before: str, after: str, path: str, kind: str) -> str:
     return _limited([f"--- {path}", f"+++ {path}", *lines])
 
 
+def hunks(before: str, after: str, kind: str) -> tuple[str, ...] | None:
+    """The hunks of a patch that `git apply --unidiff-zero` takes, without a line that could hold a secret.
+
+    Such a line is left out where it is only context. None: a changed line is one, or the patch would be too long.
+    """
+    old, new = _git_lines(before), _git_lines(after)
+    found: list[str] = []
+    for group in difflib.SequenceMatcher(None, old, new, autojunk=False).get_grouped_opcodes(3):
+        lines: list[_PatchLine] = []
+        for tag, i1, i2, j1, j2 in group:
+            if tag == "equal":
+                lines += [(" ", old[i], i, j1 + i - i1) for i in range(i1, i2)]
+            else:
+                lines += [("-", old[i], i, j1) for i in range(i1, i2)]
+                lines += [("+", new[j], i2, j) for j in range(j1, j2)]
+        for part in _without_secrets(lines, kind):
+            if any(mark != " " and not _is_shown(line, kind, changed=True) for mark, line, _, _ in part):
+                return None
+            found.append(_hunk(part))
+    return tuple(found) if sum(map(len, found)) <= LIMIT else None
+
+
+_PatchLine = tuple[str, str, int, int]
+"""Mark, the line with its end, and its place in the old and the new file."""
+
+
+def _git_lines(text: str) -> list[str]:
+    """With their ends; for git a line ends with a line feed only."""
+    return [line for line in re.split(r"(?<=\n)", text) if line]
+
+
+def _is_shown(line: str, kind: str, *, changed: bool) -> bool:
+    plain = line.rstrip("\r\n")
+    return mask(plain, kind, changed=changed) == plain and MASK not in plain
+
+
+def _without_secrets(lines: list[_PatchLine], kind: str) -> list[list[_PatchLine]]:
+    """Parts between the lines of context that could hold a secret; parts without a change are left out."""
+    parts: list[list[_PatchLine]] = [[]]
+    for line in lines:
+        if line[0] == " " and not _is_shown(line[1], kind, changed=False):
+            parts.append([])
+        else:
+            parts[-1].append(line)
+    return [part for part in parts if any(mark != " " for mark, *_ in part)]
+
+
+def _hunk(part: list[_PatchLine]) -> str:
+    olds, news = ([line for line in part if line[0] in marks] for marks in (" -", " +"))
+    head = f"@@ -{_span(part[0][2], part[0][2] + len(olds))} +{_span(part[0][3], part[0][3] + len(news))} @@\n"
+    ends = (line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for _, line, _, _ in part)
+    return head + "".join(mark + end for (mark, *_), end in zip(part, ends, strict=True))
+
+
 def _span(start: int, end: int) -> str:
     return f"{start + 1 if end > start else start},{end - start}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
@@ -15,7 +15,7 @@ from komodo.compose.overrides import NO_OVERRIDES, overrides_of
 from komodo.compose.reference import version_of
 from komodo.compose.services import NothingHere, env_files, find, service_names
 from komodo.compose.yaml_nodes import load
-from komodo.files.diff import masked_diff
+from komodo.files.diff import hunks, masked_diff
 from komodo.files.env import FIRST_SERVER, TAG_VARIABLE, edit_env, pin_in_env, values
 from komodo.files.periphery_toml import edit_periphery_config
 from komodo.public_key import PLACEHOLDER, pem_of
@@ -59,8 +59,11 @@ class FileEdit:
         version = self.version.split("@")[0].removeprefix("v")
         return f".bak_v{version}" if version_of(version)[:1] >= (2,) else ".bak_v1"
 
-    def planned(self, *, with_key: bool = False) -> PlannedEdit:
-        """As the plan shows it: digests and a masked diff."""
+    def planned(self, *, with_key: bool = False, repositories: Collection[str] = ()) -> PlannedEdit:
+        """As the plan shows it: digests and a masked diff. `repositories`: git work trees of its host."""
+        repository = max((r for r in repositories if PurePosixPath(self.path).is_relative_to(r)), key=len, default="")
+        # Core's key is only known after Core's upgrade.
+        known = repository and PLACEHOLDER not in self.after
         return PlannedEdit(
             path=self.path,
             kind=self.kind,
@@ -68,6 +71,8 @@ class FileEdit:
             result_sha256=self.result_sha256,
             diff=masked_diff(self.before, self.after, self.path, self.kind),
             reasons=self.reasons,
+            repository=repository,
+            hunks=(hunks(self.before, self.after, self.kind) or ()) if known else (),
             with_key=with_key,
         )
 
@@ -175,10 +180,10 @@ class ProjectEdit:
         """What was found and left as it is."""
         return tuple(dict.fromkeys(note for file in self.files for note in file.notes))
 
-    def planned(self) -> tuple[PlannedEdit, ...]:
-        """What the plan shows."""
-        pin = (self.pin.planned(with_key=True),) if self.pin else ()
-        return (*(e.planned() for e in self.files if e.changed), *pin)
+    def planned(self, repositories: Collection[str] = ()) -> tuple[PlannedEdit, ...]:
+        """What the plan shows. `repositories`: git work trees of the host."""
+        pin = (self.pin.planned(with_key=True, repositories=repositories),) if self.pin else ()
+        return (*(e.planned(repositories=repositories) for e in self.files if e.changed), *pin)
 
     def refuse_unsafe(self) -> None:
         """Raise EditRefused where a file is refused."""

@@ -48,6 +48,6 @@ def _cell(text: str) -> str:
 def _light(plan: Plan | None) -> Plan | None:
     if plan is None:
         return None
-    core = replace(plan.core, edits=tuple(replace(edit, diff="") for edit in plan.core.edits))
-    servers = tuple(replace(s, edits=tuple(replace(e, diff="") for e in s.edits)) for s in plan.servers)
+    core = replace(plan.core, edits=tuple(replace(edit, diff="", hunks=()) for edit in plan.core.edits))
+    servers = tuple(replace(s, edits=tuple(replace(e, diff="", hunks=()) for e in s.edits)) for s in plan.servers)
     return replace(plan, core=core, servers=servers)
