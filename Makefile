@@ -35,9 +35,9 @@ $(VENV)/.installed: pyproject.toml requirements.lock
 lock: ## Update requirements.lock from the version ranges in pyproject.toml
 	@test -x build/lock/bin/python || $(PYTHON) -m venv build/lock
 	@build/lock/bin/python -m pip install --quiet pip-tools
-	build/lock/bin/python -m piptools compile --quiet --extra dev --extra embedded --extra otel --all-build-deps --allow-unsafe --generate-hashes --strip-extras \
+	build/lock/bin/python -m piptools compile --quiet --extra dev --extra embedded --extra notify --extra otel --all-build-deps --allow-unsafe --generate-hashes --strip-extras \
 	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header --output-file requirements.lock pyproject.toml
-	build/lock/bin/python -m piptools compile --quiet --extra otel --all-build-deps --allow-unsafe --generate-hashes --strip-extras \
+	build/lock/bin/python -m piptools compile --quiet --extra notify --extra otel --all-build-deps --allow-unsafe --generate-hashes --strip-extras \
 	  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-header --constraint requirements.lock \
 	  --output-file deploy/compose/requirements.lock pyproject.toml
 

@@ -38,6 +38,7 @@ from workflows.find_returned import FindReturned
 from workflows.rollback_fleet import RollbackFleet
 from workflows.runtime.sandbox import sandboxed_runner
 from workflows.scan_run_folders import CleanFleet, ScanRunFolders
+from workflows.send_notice import SendNotice
 from workflows.server_page import ServerPage
 from workflows.upgrade_fleet import UpgradeFleet
 from workflows.upgrade_server import UpgradeServer
@@ -56,6 +57,7 @@ WORKFLOWS: tuple[type, ...] = (
     CleanFleet,
     ListFleet,
     FindFleetAgents,
+    SendNotice,
     WatchFleet,
 )
 VERSIONED: tuple[type, ...] = (*WORKFLOWS[:-1], MovingWatchFleet)
@@ -66,8 +68,6 @@ GRACE = timedelta(seconds=30)
 LONGEST_TASK_SECONDS = 8
 """Of the 10 s after which Temporal gives a workflow task to another worker."""
 _CONNECT_ATTEMPTS = 5
-READY_HELP = """written every 10 s while the worker runs: its process id, and "polling" or "no answer from Temporal";
-removed at the end. Probes: grep -q polling PATH; find PATH -mmin -1 | grep -q ."""
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ from activities.core.upgrade import Core
 from activities.database.dumps import Dumps
 from activities.fleet.discovery import Discovery
 from activities.fleet.monitor import Watching
+from activities.fleet.notices import Notices
 from activities.fleet.report import Report
 from activities.fleet.run_folders import Folders
 from activities.fleet.schedule import Schedule
@@ -41,6 +42,7 @@ SUBJECTS = (
     Folders,
     Report,
     Schedule,
+    Notices,
     Watching,
     Discovery,
 )

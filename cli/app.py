@@ -43,6 +43,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
             "Survey every host and show what has to be solved first; changes nothing.",
         ),
         "plan": ("cli.commands.prepare:plan_command", "Show what would be done: diffs, commands, order, rollback."),
+        "notify": ("cli.commands.prepare:notify_command", "Try whether notices to people arrive."),
         "edit": ("cli.commands.edit:edit_command", "Show or make only the file edits, without any host."),
     },
     "Upgrade": {

@@ -29,7 +29,7 @@ def show(gate: Gate, target: Target, *, commands: bool = True) -> None:
     say(f"{careful('waiting at gate')} {strong(gate.id)}: {gate.question}")
     say_facts(gate)
     for verdict in gate.verdicts if commands else ():
-        say(f"    {answers.command(gate, verdict, target.argument)}")
+        say(f"    {gate.command(verdict, target.argument)}")
 
 
 def say_facts(gate: Gate) -> None:
@@ -78,7 +78,7 @@ def _prompt(gate: Gate, target: Target) -> Answer | None:
             break
         say(f"  one of: {', '.join(known)}, later")
     verdict = known[word]
-    if answers.needs_name(gate, verdict):
+    if gate.needs_name(verdict):
         typed = click.prompt(f"type the fleet's name ({gate.confirm}) to continue", err=True).strip()
         if typed != gate.confirm:
             say("  the name does not match: nothing was sent")
@@ -103,7 +103,7 @@ def report(accepted: Accepted, what: str) -> None:
 
 def confirm(gate: Gate, answer: Answer, target: Target) -> bool:
     """Ask for the typed confirmation. False: it was refused. Raises UsageError if there is no terminal to ask on."""
-    if answers.needs_name(gate, answer.verdict):
+    if gate.needs_name(answer.verdict):
         if answer.confirm:
             answers.check_name(gate, answer)
             return True

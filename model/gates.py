@@ -73,6 +73,20 @@ class Gate:
     subject: str = ""
     """The server, wave or "core"."""
 
+    def needs_name(self, verdict: Verdict) -> bool:
+        """Whether the fleet's name must be typed for this answer."""
+        return bool(self.confirm) and verdict is Verdict.APPROVE
+
+    def command(self, verdict: Verdict, argument: str) -> str:
+        """The command that gives this answer, also without a terminal. `argument` names the fleet."""
+        words = ["komodo-upgrade", verdict.value]
+        if argument:
+            words.append(argument)
+        words += [self.subject] if verdict is Verdict.ROLLBACK else ["--gate", self.id]
+        if self.needs_name(verdict):
+            words += ["--confirm", self.confirm]
+        return " ".join(words)
+
     def by_topic(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """The facts below their headings; facts without one come last, under ""."""
         found, place = [], 0

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TypedDict
 
 from model.facts import Backup, CoreFacts, CoreInstallation, CoreRef, DumpFacts, DumpLabel, Finding, Moment, ServerFacts
-from model.fleet.spec import AgentRelease, CoreSpec, FleetSpec, ServerSpec, Timing, slug
+from model.fleet.spec import AgentRelease, CoreSpec, Event, FleetSpec, Notify, ServerSpec, Timing, slug
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -413,6 +413,7 @@ class Notice:
 
     fleet: str
     timing: Timing = Timing()
+    event: Event
     subject: str
     text: str
-    command: str = ""
+    notify: Notify = Notify()

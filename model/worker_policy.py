@@ -131,7 +131,7 @@ def references(fleet: FleetSpec) -> Allowed:
     addresses += [hop for host in hosts for hop in hops(host.jump)]
     addresses.append(urlsplit(fleet.core.url).hostname or "")
     return Allowed(
-        commands=_unique([*(ref.command for ref in secrets), fleet.notify_command]),
+        commands=_unique([*(ref.command for ref in secrets), fleet.notify.command]),
         variables=_unique([ref.env for ref in secrets]),
         files=_unique([absolute(name) for name in files if name]),
         hosts=_unique(addresses),

@@ -7,14 +7,6 @@ from dataclasses import dataclass
 from model.errors import NotAccepted
 from model.gates import Decision, Gate, Verdict
 
-COMMANDS = {
-    Verdict.APPROVE: "approve",
-    Verdict.REJECT: "reject",
-    Verdict.RETRY: "retry",
-    Verdict.SKIP: "skip",
-    Verdict.ROLLBACK: "rollback",
-}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
@@ -55,14 +47,9 @@ def check(gate: Gate | None, answer: Answer, argument: str, servers: tuple[str, 
     return gate
 
 
-def needs_name(gate: Gate, verdict: Verdict) -> bool:
-    """Whether the fleet's name must be typed."""
-    return bool(gate.confirm) and verdict is Verdict.APPROVE
-
-
 def check_name(gate: Gate, answer: Answer) -> None:
     """Raises NotAccepted if the fleet's name is needed and another one, or none, was typed."""
-    if needs_name(gate, answer.verdict) and answer.confirm != gate.confirm:
+    if gate.needs_name(answer.verdict) and answer.confirm != gate.confirm:
         what = f"{answer.confirm} is not the name of this fleet" if answer.confirm else "the fleet's name is missing"
         raise NotAccepted(f"{what} ({gate.confirm})", residue="nothing was sent")
 
@@ -82,17 +69,3 @@ def decision(gate: Gate, answer: Answer, actor: str) -> Decision:
         reason=answer.reason,
         plan_digest=answer.digest or gate.plan_digest,
     )
-
-
-def command(gate: Gate, verdict: Verdict, argument: str) -> str:
-    """The command that gives this answer, also without a terminal."""
-    words = ["komodo-upgrade", COMMANDS[verdict]]
-    if argument:
-        words.append(argument)
-    if verdict is Verdict.ROLLBACK:
-        words.append(gate.subject)
-    else:
-        words += ["--gate", gate.id]
-    if needs_name(gate, verdict):
-        words += ["--confirm", gate.confirm]
-    return " ".join(words)

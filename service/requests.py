@@ -19,6 +19,7 @@ from model.pages.results import joined_plan
 from model.plan import Plan
 from model.run_folders import CORE, Cleaned, CleanRequest, CleanResult, FleetFolders, HostFolders, ScanRequest, Unwanted
 from model.status import CheckResult, PlanPage, UpgradeRequest
+from model.steps import Done, Notice
 from service.connection import actor
 from service.operation.pending import lines, pending
 from service.operation.pollers import GONE_AFTER, not_taken
@@ -54,6 +55,12 @@ async def check(
     if result.plan.servers or not fleet.servers:
         return result
     return replace(result, plan=await whole_plan(handle) or result.plan)
+
+
+async def send_notice(client: Client, notice: Notice, fleet: FleetSpec, *, say: Callable[[str], None]) -> Done:
+    """A notice as the worker sends it; the result says why it did not arrive. Raises NoWorker, UpgradeError."""
+    sent, _ = await _ask(client, "SendNotice", notice, Done, fleet, PATIENCE, say)
+    return sent
 
 
 async def list_servers(

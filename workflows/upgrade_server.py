@@ -10,6 +10,7 @@ from temporalio.exceptions import ApplicationError, FailureError, is_cancelled_e
 
 from activities import contracts
 from model.facts import Severity
+from model.fleet.spec import Event
 from model.gates import QUERY_SERVER_PROGRESS
 from model.pages.servers import Failure
 from model.planning import core_access, evaluate_key, server_differs
@@ -228,9 +229,10 @@ class UpgradeServer:
         notice = Notice(
             fleet=fleet.name,
             timing=fleet.timing,
+            event=Event.FAILURE,
             subject=f"{self._request.server}: v1 is not restored yet",
             text=self._line.step,
-            command=fleet.notify_command,
+            notify=fleet.notify,
         )
         self._notice = asyncio.create_task(_notify(notice))
 

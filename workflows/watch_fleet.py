@@ -12,6 +12,7 @@ from temporalio.exceptions import ActivityError, FailureError, is_cancelled_exce
 
 from activities import contracts
 from model.facts import Finding, Severity
+from model.fleet.spec import Event
 from model.steps import Notice
 from model.watch import (
     BACKUP_FINDINGS,
@@ -158,7 +159,9 @@ class WatchFleet:
         fleet = self._request.fleet
         text = "\n".join(f"{f.subject}: {f.text}" + (f" — {f.hint}" if f.hint else "") for f in fresh[:20])
         subject = f"after the upgrade of {fleet.name}: {fresh[0].subject}: {fresh[0].code}"
-        notice = Notice(fleet=fleet.name, timing=fleet.timing, subject=subject, text=text, command=fleet.notify_command)
+        notice = Notice(
+            fleet=fleet.name, timing=fleet.timing, event=Event.WATCH, subject=subject, text=text, notify=fleet.notify
+        )
         self._notice = asyncio.create_task(self._send(notice))
 
     async def _send(self, notice: Notice) -> None:

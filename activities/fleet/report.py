@@ -1,11 +1,8 @@
-"""The end of a run: the guide's checklist from Core's side, the report in Core's run folder, and notifications."""
+"""The end of a run: the guide's checklist from Core's side, and the report in Core's run folder."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import os
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from pydantic import TypeAdapter, ValidationError
@@ -14,25 +11,20 @@ from temporalio import activity
 from activities.core.access import core_api, database, facts_in, inspect, job, script, until
 from activities.heartbeat import attach
 from hosts.host import Host
-from hosts.policy import policy
-from hosts.redact import clean
 from hosts.ssh.pool import Hosts
 from komodo.actions import old_calls
 from komodo.core.answers import Update
 from komodo.core.api import CoreApi
 from komodo.core.containers import Container, info, refuse, warn
-from model.errors import CoreAnswered, CoreApiError, DatabaseError, HostError, PolicyRefused, SecretMissing
+from model.errors import CoreAnswered, CoreApiError, DatabaseError, HostError, SecretMissing
 from model.facts import Finding
 from model.pages.results import joined
 from model.status import FleetResult, SaveReport
-from model.steps import CoreStep, Done, Notice, PostChecks
-from model.text.outside import multi_line, single_line
+from model.steps import CoreStep, Done, PostChecks
 from model.text.report import render_json, render_markdown
 
 _log = logging.getLogger(__name__)
 _MINUTE = timedelta(minutes=1)
-_NOTIFY_SECONDS = 60.0
-_LONGEST_NOTICE = 20_000
 _STACK = timedelta(minutes=10)
 _PAGES = TypeAdapter(FleetResult)
 
@@ -109,24 +101,6 @@ class Report:
             timeout=_MINUTE,
         )
         return Done(facts=tuple(facts_in(done).get("saved", [])))
-
-    @activity.defn
-    async def notify(self, notice: Notice) -> Done:
-        """Log the message and pass it to the fleet's command on standard input. A failed command stops nothing."""
-        notice = replace(
-            notice, subject=single_line(notice.subject, 300), text=multi_line(notice.text, _LONGEST_NOTICE)
-        )
-        _log.info("%s: %s\n%s", notice.fleet, notice.subject, notice.text)
-        if not notice.command:
-            return Done(facts=("logged",))
-        try:
-            policy().command(notice.command, "the notify command")
-            problem = await _run_command(notice)
-        except PolicyRefused as error:
-            problem = f"was not run: {error.what}"
-        if problem:
-            _log.warning("the notify command of %s %s", notice.fleet, problem)
-        return Done(facts=("logged", problem or "passed to the notify command"))
 
 
 def _page(folder: str, number: int) -> str:
@@ -246,29 +220,3 @@ def _action(name: str, text: str) -> list[Finding]:
         return []
     where = "; ".join(f"line {c.line}: {c.call}" for c in calls[:5])
     return [warn("action-v1-style", f"the Action {name} still calls terminals the v1 way ({where})", calls[0].hint)]
-
-
-async def _run_command(notice: Notice) -> str:
-    """What went wrong, for the log; "" if nothing did."""
-    process = await asyncio.create_subprocess_exec(
-        "/bin/sh",
-        "-c",
-        notice.command,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-        env={**os.environ, "KOMODO_UPGRADE_SUBJECT": notice.subject, "KOMODO_UPGRADE_FLEET": notice.fleet},
-    )
-    try:
-        async with asyncio.timeout(_NOTIFY_SECONDS):
-            _, err = await process.communicate(f"{notice.subject}\n\n{notice.text}\n".encode())
-    except TimeoutError:
-        return f"did not end within {_NOTIFY_SECONDS:.0f} s"
-    finally:
-        if process.returncode is None:
-            os.killpg(process.pid, 9)
-            await process.wait()
-    if process.returncode:
-        return f"ended with exit code {process.returncode}: {clean(err.decode(errors='replace'))[:300]}"
-    return ""

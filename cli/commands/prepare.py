@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from model.fleet.spec import FleetSpec
     from model.status import CheckResult
 
-REFUSED, CHANGES, NOTHING = 4, 5, 0
+NOT_SENT, REFUSED, CHANGES, NOTHING = 3, 4, 5, 0
 _TERRAFORM = {REFUSED: 1, CHANGES: 2, NOTHING: 0}
 """`terraform plan -detailed-exitcode`."""
 
@@ -226,3 +226,43 @@ async def _check(fleet: FleetSpec, timeout: timedelta | None) -> CheckResult:
     count = len(fleet.in_run) + 1
     say(f"surveying {count} {'host' if count == 1 else 'hosts'} …")
     return await check(session.client, fleet, timeout=timeout or PATIENCE, say=say)
+
+
+@click.command("notify")
+@file_argument
+@click.option("--test", is_flag=True, required=True, help="Send a notice that asks nobody to do anything.")
+@output_option
+def notify_command(fleet_file: str | None, *, test: bool) -> None:  # noqa: ARG001 - says what will be done
+    """Send a test notice by the command and the addresses under [notify], from the worker as in an upgrade.
+
+    Exit code 0: every service took it; 3: some did not, and the message names them.
+
+    \b
+    Examples:
+      komodo-upgrade notify --test
+      komodo-upgrade notify prod.toml --test
+    """
+    fleet = load_file(fleet_file)
+    if not (fleet.notify.command or fleet.notify.urls):
+        raise FleetFileError("the fleet file has no [notify]", hint='add urls_file = "notify.urls" under [notify]')
+    problems = run(_notify(fleet))
+    for problem in problems:
+        say(problem)
+    data({"problems": problems}, "" if problems else "sent")
+    raise click.exceptions.Exit(NOT_SENT if problems else NOTHING)
+
+
+async def _notify(fleet: FleetSpec) -> tuple[str, ...]:
+    from cli.session import open_session
+    from model.steps import Notice
+    from service.requests import send_notice
+
+    session = await open_session()
+    await session.require_worker()
+    await session.share_secrets(fleet)
+    text = f"This is how gates, failures and the end of upgrades of {fleet.name} are announced."
+    # The first of the chosen events, so that it is sent.
+    notice = Notice(
+        fleet=fleet.name, event=fleet.notify.events[0], subject="a test notice", text=text, notify=fleet.notify
+    )
+    return (await send_notice(session.client, notice, fleet, say=say)).facts

@@ -78,7 +78,10 @@ offline = "wait"                     # an offline server: wait (deferred, upgrad
 # sha256 = { x86_64 = "…64 hexadecimal digits…" }
 
 [notify]
+# urls_file = "notify.urls"          # one address a line, for 100 services: ntfys://…, discord://…, mailtos://…
+# events = ["gate", "reminder", "failure", "end", "watch"]
 # command = "/usr/local/bin/notify-ops" # runs on the worker with the message on its standard input
+# dashboard = "https://upgrade.example.net" # messages link to it
 
 [timing]
 # core_ready = "3m"                  # from `up -d` until Core answers

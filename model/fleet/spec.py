@@ -320,6 +320,29 @@ class Watch:
     """By then the automatic backup of Core's database must have run once."""
 
 
+class Event(StrEnum):
+    """What people are notified of."""
+
+    GATE = "gate"
+    REMINDER = "reminder"
+    FAILURE = "failure"
+    END = "end"
+    WATCH = "watch"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notify:
+    """How people are notified, and of what."""
+
+    command: str = ""
+    """Run on the worker with the message on standard input."""
+    urls: SecretRef | None = None
+    """Addresses of notification services in the form of Apprise, one per line. They hold tokens."""
+    events: tuple[Event, ...] = tuple(Event)
+    dashboard: str = ""
+    """Address of a dashboard, which messages link to."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetSpec:
     """Everything a workflow is started with. Holds no secret."""
@@ -338,8 +361,7 @@ class FleetSpec:
     restart_stack: str = ""
     soak: timedelta = timedelta()
     """After each wave, its servers are watched for so long; zero: they are not."""
-    notify_command: str = ""
-    """Run on the worker with the message on standard input; empty: only logged."""
+    notify: Notify = Notify()
     source: str = ""
     """Absolute path of the fleet file, for messages."""
     ignored_checks: tuple[str, ...] = ()

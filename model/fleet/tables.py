@@ -19,10 +19,12 @@ from model.fleet.spec import (
     DatabasePolicy,
     DatabaseRollback,
     Download,
+    Event,
     FailurePolicy,
     FleetSpec,
     HostSpec,
     KeysMount,
+    Notify,
     OfflinePolicy,
     Pin,
     ProofPolicy,
@@ -212,9 +214,16 @@ class WatchTable(Table):
 
 
 class NotifyTable(Table):
-    """Who is notified of gates and of the end."""
+    """Who is notified, and of what."""
 
     command: Text | None = Field(None, description="runs on the worker with the message on its standard input")
+    urls_env: EnvName | None = Field(None, description="variable that holds addresses as Apprise reads them")
+    urls_file: Text | None = Field(None, description="the same in a file, one per line: ntfys://…, mailtos://…")
+    urls_command: Text | None = Field(None, description="the same, printed by a command")
+    events: list[Literal["gate", "reminder", "failure", "end", "watch"]] = Field(
+        ["gate", "reminder", "failure", "end", "watch"], min_length=1, description="what people are notified of"
+    )
+    dashboard: Url | None = Field(None, description="address of your dashboard, which messages link to")
 
 
 _DEFAULTS = Timing()
@@ -272,7 +281,12 @@ def to_spec(file: FleetFile, path: Path) -> FleetSpec:
         watch=Watch(**file.watch.model_dump()),
         restart_stack=file.verify.restart_stack or "",
         soak=file.verify.soak,
-        notify_command=file.notify.command or "",
+        notify=Notify(
+            command=file.notify.command or "",
+            urls=build.reference(file.notify, "urls"),
+            events=tuple(Event(event) for event in file.notify.events),
+            dashboard=(file.notify.dashboard or "").rstrip("/"),
+        ),
         source=str(path),
         ignored_checks=tuple(file.checks.ignore),
         ignored_because=file.checks.reason or "",

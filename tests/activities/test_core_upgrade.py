@@ -26,7 +26,7 @@ from model.errors import (
     UpgradeError,
 )
 from model.facts import DumpFacts
-from model.steps import Notice, PostChecks, ReleaseHosts
+from model.steps import PostChecks, ReleaseHosts
 from tests.activities.core_fleet import Bench, bench, codes, refusals
 
 
@@ -386,16 +386,6 @@ async def test_a_core_host_that_cannot_be_reached(b: Bench) -> None:
 async def test_host_without_scheme_is_refused_before_anything(tmp_path: Path) -> None:
     async with bench(tmp_path, core_url="komodo.example.com") as b:
         assert "host-not-url" in {f.code for f in refusals(await b.survey())}
-
-
-async def test_a_notice_reaches_its_command(b: Bench) -> None:
-    await b.backed_up()
-    out = b.folder / "said"
-    sent = await b.report.notify(Notice(fleet="f", subject="s", text="t", command=f"cat > '{out}'"))
-    assert out.read_text() == "s\n\nt\n"
-    assert sent.facts[1] == "passed to the notify command"
-    failed = await b.report.notify(Notice(fleet="f", subject="s", text="t", command="exit 3"))
-    assert "exit code 3" in failed.facts[1]
 
 
 async def test_a_survey_is_repeated_after_a_broken_connection(b: Bench) -> None:

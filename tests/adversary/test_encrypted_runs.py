@@ -33,7 +33,8 @@ from service.embedded.server import binary
 from tests.adversary.forged import QUEUE as THEIRS
 from tests.adversary.forged import Forged
 from tests.workflows.doubles import Doubles, broken, fleet
-from tests.workflows.driver import QUEUE, WORKFLOWS, Driver, LocalServer, Talk
+from tests.workflows.driver import QUEUE, Driver, LocalServer, Talk
+from worker import WORKFLOWS
 from workflows.runtime.sandbox import sandboxed_runner
 
 ROOT = Path(__file__).parent.parent.parent

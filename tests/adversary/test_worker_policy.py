@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from activities.fleet.report import Report
+from activities.fleet.notices import Notices
 from hosts import policy as hosts_policy
 from hosts.policy import Policy, install
 from hosts.secrets import resolve
@@ -20,7 +20,7 @@ from hosts.ssh.keys import KeyRing
 from hosts.ssh.pool import Hosts
 from model import worker_policy
 from model.errors import PolicyRefused
-from model.fleet.spec import CoreSpec, FleetSpec, HostSpec, SecretRef, ServerSpec
+from model.fleet.spec import CoreSpec, Event, FleetSpec, HostSpec, Notify, SecretRef, ServerSpec
 from model.steps import Notice
 from model.worker_policy import NO_COMMANDS, WorkerPolicy, hops, parse, references, render
 from service import policy
@@ -48,9 +48,10 @@ async def test_a_command_that_is_not_listed_is_not_run(tmp_path: Path) -> None:
     for command in (f"touch {mark}; echo x", "echo allowed; id", "echo allowed "):
         with pytest.raises(PolicyRefused, match="does not allow the command"):
             await resolve(SecretRef(command=command))
-    notice = Notice(fleet="p", timing=FLEET.timing, subject="s", text="t", command=f"touch {mark}")
-    done = await Report(Hosts()).notify(notice)
-    assert "was not run" in done.facts[1]
+    notify = Notify(command=f"touch {mark}", urls=SecretRef(command=f"touch {mark}"))
+    done = await Notices(Hosts()).notify(Notice(fleet="p", event=Event.GATE, subject="s", text="t", notify=notify))
+    assert "was not run" in done.facts[0]
+    assert "does not allow the command" in done.facts[1]
     assert not mark.exists()
 
 
@@ -169,7 +170,7 @@ FLEET = FleetSpec(
         api_secret=SecretRef(file="/run/secret"),
     ),
     servers=(),
-    notify_command="tell",
+    notify=Notify(command="tell"),
     source="/home/ann/my fleet.toml",
 )  # fmt: skip
 
@@ -178,7 +179,7 @@ def test_the_embedded_workers_policy_is_what_its_owners_files_refer_to(tmp_path:
     tmp_path.chmod(0o700)
     path = tmp_path / "worker.toml"
     policy.allow_fleet(path, FLEET)
-    policy.allow_fleet(path, replace(FLEET, name="dev", source="/home/ann/dev.toml", notify_command="other"))
+    policy.allow_fleet(path, replace(FLEET, name="dev", source="/home/ann/dev.toml", notify=Notify(command="other")))
     assert path.stat().st_mode & 0o777 == 0o600
     written = parse(path.read_text(), "x")
     assert parse(render(written), "x") == written
@@ -188,7 +189,7 @@ def test_the_embedded_workers_policy_is_what_its_owners_files_refer_to(tmp_path:
     for command in ("tell", "other", "pass \"a\\b\" 'ü'\x7f"):
         assert written.allows_command(command)
     assert not written.allows_command("id")
-    policy.allow_fleet(path, replace(FLEET, notify_command=""))
+    policy.allow_fleet(path, replace(FLEET, notify=Notify()))
     assert parse(path.read_text(), "x").allows_command("tell"), "a run with the older file may still need it"
 
 
@@ -196,7 +197,7 @@ def test_a_policy_is_read_again_when_it_was_replaced(tmp_path: Path) -> None:
     path = _install(tmp_path, "")
     with pytest.raises(PolicyRefused):
         asyncio.run(resolve(SecretRef(command="echo x")))
-    policy.allow_fleet(path, replace(FLEET, notify_command="echo x"))
+    policy.allow_fleet(path, replace(FLEET, notify=Notify(command="echo x")))
     assert asyncio.run(resolve(SecretRef(command="echo x"))) == "x"
     assert WorkerPolicy().allows_host("a") is False
 

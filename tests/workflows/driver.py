@@ -24,30 +24,11 @@ from model.status import FleetProgress, FleetResult, RollbackRequest, UpgradeReq
 from service.payloads import data_converter
 from tests.servers import started
 from tests.workflows.doubles import CHANGE, Doubles
-from workflows.check_fleet import CheckFleet
-from workflows.discover_fleet import FindFleetAgents, ListFleet
-from workflows.find_returned import FindReturned
+from worker import WORKFLOWS
 from workflows.rollback_fleet import RollbackFleet
 from workflows.runtime.sandbox import sandboxed_runner
-from workflows.scan_run_folders import CleanFleet, ScanRunFolders
-from workflows.server_page import ServerPage
 from workflows.upgrade_fleet import UpgradeFleet
-from workflows.upgrade_server import UpgradeServer
-from workflows.watch_fleet import WatchFleet
 
-WORKFLOWS = [
-    CheckFleet,
-    UpgradeFleet,
-    UpgradeServer,
-    ServerPage,
-    FindReturned,
-    RollbackFleet,
-    ScanRunFolders,
-    CleanFleet,
-    ListFleet,
-    FindFleetAgents,
-    WatchFleet,
-]
 QUEUE = "test"
 PATIENCE = 20.0
 """Seconds until a test gives up waiting."""

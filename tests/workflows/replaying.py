@@ -30,7 +30,7 @@ from temporalio.worker import (
 
 from service.codec.compression import expand
 from service.payloads import data_converter
-from tests.workflows.driver import WORKFLOWS
+from worker import WORKFLOWS
 from workflows.runtime.sandbox import sandboxed_runner
 
 WORDS = ("markdown", "json", "subject", "text", "commands", "way_back", "detail")

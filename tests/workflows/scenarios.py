@@ -8,18 +8,19 @@ from datetime import timedelta
 
 from model.facts import Finding, ServerFacts, Severity
 from model.fleet.discovery import FindAgents, ListServers, Source
-from model.fleet.spec import Watch
+from model.fleet.spec import Event, Watch
 from model.gates import ControlVerb, Verdict
 from model.rollback import rollback_request
 from model.run_folders import CleanRequest, HostFolders, SavedChange, ScanRequest, Unwanted
 from model.status import FleetState, UpgradeRequest
-from model.steps import Recheck
+from model.steps import Notice, Recheck
 from model.watch import WatchCheck, WatchReport, watch_id
 from tests.workflows.doubles import CHANGE, Doubles, broken, core_facts, fleet, server_facts, together_fleet
 from tests.workflows.driver import QUEUE, Driver
 from workflows.check_fleet import CheckFleet
 from workflows.discover_fleet import FindFleetAgents, ListFleet
 from workflows.scan_run_folders import CleanFleet, ScanRunFolders
+from workflows.send_notice import SendNotice
 
 FLEET = "komodo-upgrade/prod"
 Scenario = Callable[[Driver, Doubles], Awaitable[tuple[str, ...]]]
@@ -174,6 +175,13 @@ async def scan(run: Driver, doubles: Doubles) -> tuple[str, ...]:
     return ("komodo-scan/prod",)
 
 
+async def notice(run: Driver, doubles: Doubles) -> tuple[str, ...]:
+    """A notice that a person tries."""
+    test = Notice(fleet="prod", event=Event.GATE, subject="a test notice", text="this is how")
+    await run.client.execute_workflow(SendNotice.run, test, id="komodo-notice/prod", task_queue=QUEUE)
+    return ("komodo-notice/prod",)
+
+
 async def clean(run: Driver, doubles: Doubles) -> tuple[str, ...]:
     """Remove run folders on Core's host and on two servers; one server refuses."""
     doubles.play("clean_host", "web-2", broken("HostLocked", "another upgrade holds the lock"))
@@ -209,6 +217,7 @@ SCENARIOS: dict[str, Scenario] = {
     "offline-and-timers": offline_and_timers,
     "watch": watch,
     "scan": scan,
+    "notice": notice,
     "clean": clean,
     "discover": discover,
 }

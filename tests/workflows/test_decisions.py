@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from temporalio.client import WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 
+from model.fleet.spec import Event, Notify
 from model.gates import Control, ControlVerb, Decision, Recorded, Verdict
 from model.status import FleetState, ServerState
+from model.steps import Done
 from tests.workflows.doubles import Doubles, broken, fleet
 from tests.workflows.driver import Driver, Talk
 from workflows.runtime.steps import WINDOW
@@ -179,8 +182,9 @@ async def test_people_are_reminded_and_a_time_out_can_stop(run: Driver, doubles:
     assert result.state is FleetState.STOPPED
     assert "was not answered within 9:00:00" in result.detail
     subjects = [n.subject.split(":")[0] for n in doubles.notices]
-    assert subjects == ["Upgrade Core of prod to 2.3.2?", "reminder 1", "reminder 2"]
-    assert "no deploys" in doubles.notices[-1].text
+    assert subjects == ["Upgrade Core of prod to 2.3.2?", "reminder 1", "reminder 2", "prod to 2.3.2"]
+    assert "no deploys" in doubles.notices[-2].text
+    assert "was not answered within" in doubles.notices[-1].text
     assert result.ended_at - result.started_at >= timedelta(hours=9)
 
 
@@ -198,6 +202,23 @@ async def test_a_time_out_that_holds_goes_on_reminding(run: Driver, doubles: Dou
     assert (await talk.result()).state is FleetState.STOPPED
 
 
+async def test_gates_failures_and_the_end_are_announced(run: Driver, doubles: Doubles) -> None:
+    notify = Notify(command="tell", dashboard="https://upgrade.example.net")
+    doubles.play("switch_server", "web-1", broken("ConfigNotLoaded", "it is open to anyone"))
+    talk = await run.upgrade(replace(fleet(1), notify=notify))
+    await talk.answer("core")
+    await talk.answer("failure/web-1/1", Verdict.SKIP)
+    await talk.result()
+    assert [n.event for n in doubles.notices] == [Event.GATE, Event.FAILURE, Event.END]
+    core, failure, end = doubles.notices
+    assert "komodo-upgrade approve prod --gate core --confirm prod\n" in core.text
+    assert core.text.endswith("https://upgrade.example.net/fleets/prod")
+    assert "komodo-upgrade retry prod --gate failure/web-1/1\n" in failure.text
+    assert end.subject == "prod to 2.3.2: incomplete"
+    assert "servers: 1 left on v1\nweb-1: left on v1: " in end.text
+    assert all(n.notify == notify for n in doubles.notices)
+
+
 async def test_a_notice_that_fails_holds_nothing_up(run: Driver, doubles: Doubles) -> None:
     doubles.play("notify", "core", broken("CommandFailed", "no such command"))
     talk = await run.upgrade(fleet(1))
@@ -205,3 +226,13 @@ async def test_a_notice_that_fails_holds_nothing_up(run: Driver, doubles: Double
     result = await talk.result()
     assert result.state is FleetState.UPGRADED
     assert any("no such command" in w.text for w in result.warnings)
+
+
+async def test_a_notice_that_does_not_arrive_is_reported_once(run: Driver, doubles: Doubles) -> None:
+    missing = Done(facts=("ntfy (address 1 of /run/urls) did not take it",))
+    doubles.play("notify", "core", missing, missing, missing)
+    talk = await run.upgrade(fleet(1))
+    await talk.answer("core")
+    result = await talk.result()
+    assert result.state is FleetState.UPGRADED
+    assert len([w for w in result.warnings if "ntfy (address 1" in w.text]) == 1

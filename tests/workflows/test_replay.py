@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.workflows import record_histories, replaying
-from tests.workflows.driver import WORKFLOWS, LocalServer
+from tests.workflows.driver import LocalServer
+from worker import WORKFLOWS
 
 HISTORIES = sorted(record_histories.FOLDER.glob("*.json"))
 

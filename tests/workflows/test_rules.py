@@ -13,15 +13,15 @@ from temporalio import workflow
 from temporalio.worker.workflow_sandbox import UnintentionalPassthroughError
 
 from activities.contracts import Policy
-from model.fleet.spec import Timing
+from model.fleet.spec import Event, Timing
 from model.plan import Plan
 from model.planning import make_plan, plan_without_diffs
 from model.rollback import has_something_to_undo, rollback_request
 from model.status import FleetProgress, FleetResult, FleetState, Phase, ServerOutcome, ServerProgress, ServerState
 from model.steps import Notice
 from tests.workflows.doubles import CHANGE, NOW, backup_of, core_facts, fleet, server_facts
-from tests.workflows.driver import WORKFLOWS
 from tests.workflows.unlisted_import import UnlistedImport
+from worker import WORKFLOWS
 from workflows.runtime import live_status, messages, steps
 from workflows.runtime.sandbox import sandboxed_runner
 
@@ -73,7 +73,7 @@ def test_nothing_catches_everything() -> None:
 def test_timeouts_and_retries_of_activities() -> None:
     timing = Timing()
     for policy in Policy:
-        config = steps.config(policy, Notice(fleet="f", subject="s", text="t"))
+        config = steps.config(policy, Notice(fleet="f", event=Event.GATE, subject="s", text="t"))
         assert config["heartbeat_timeout"] == timing.heartbeat, "a killed worker would be waited for in full"
         retry = config["retry_policy"]
         assert retry
@@ -86,7 +86,7 @@ def test_timeouts_and_retries_of_activities() -> None:
         assert late
         assert late.initial_interval == timedelta(minutes=5)
         assert late.maximum_attempts == steps.UNDO_ROUND
-    dump = steps.config(Policy.DUMP, Notice(fleet="f", subject="s", text="t"))
+    dump = steps.config(Policy.DUMP, Notice(fleet="f", event=Event.GATE, subject="s", text="t"))
     assert (dump["start_to_close_timeout"] or timedelta()) > timing.dump
 
 

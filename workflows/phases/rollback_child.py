@@ -10,7 +10,7 @@ from temporalio.workflow import ParentClosePolicy
 
 from activities import contracts
 from model.errors import NoSuchUpgrade, UpgradeError
-from model.fleet.spec import DatabaseRollback
+from model.fleet.spec import DatabaseRollback, Event
 from model.gates import SIGNAL_CONTROL, Control, ControlVerb, Recorded, Verdict
 from model.planning import plan_without_diffs
 from model.rollback import by_reference, request_from_folders, rollback_request
@@ -39,7 +39,9 @@ async def ask_for_rollback(run: UpgradeRun, asked: Control) -> None:
         run.gatekeeper.paused = True
         run.show()
         run.gatekeeper.notify(
-            "the rollback is not possible now; the upgrade is paused", f"{refused}\nResume it, or stop it."
+            Event.FAILURE,
+            "the rollback is not possible now; the upgrade is paused",
+            f"{refused}\nResume it, or stop it.",
         )
 
 

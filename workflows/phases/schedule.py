@@ -8,6 +8,7 @@ from temporalio import workflow
 from temporalio.exceptions import FailureError
 
 from activities import contracts
+from model.fleet.spec import Event
 from model.fleet.windows import FindWindows, Window
 from model.status import FleetState, Phase, Waiting
 from workflows.runtime.failures import describe_failure
@@ -63,7 +64,8 @@ async def _wait(run: UpgradeRun, until: datetime, why: str) -> None:
     phase = run.phase
     run.waiting = Waiting(until=until, why=why)
     run.enter(Phase.SCHEDULED)
-    run.gatekeeper.notify(f"the upgrade continues at {until:%Y-%m-%d %H:%M} UTC", f"It waits for: {why}.")
+    subject = f"the upgrade continues at {until:%Y-%m-%d %H:%M} UTC"
+    run.gatekeeper.notify(Event.REMINDER, subject, f"It waits for: {why}.")
     try:
         await run.gatekeeper.wait_until(until, why)
     finally:

@@ -12,6 +12,7 @@ from temporalio import workflow
 from temporalio.exceptions import FailureError
 
 from activities import contracts
+from model.fleet.spec import Event
 from model.status import ServerState
 from model.steps import Armed, AutoRollback, SavedServerStep, Switched
 from model.text.versions import cut_off
@@ -75,7 +76,7 @@ async def _check_when_over(run: UpgradeRun, name: str, pause: timedelta) -> None
         if found.state is Armed.FIRED:
             text = _record_rollback(run, name, found)
             run.update_line(name, state=ServerState.WAITING, detail=f"{ServerState.LEFT_ON_V1}: {text}")
-            run.gatekeeper.notify(f"{name} rolled back automatically", f"{text}\nIts gate is still open.")
+            _notify(run, name, f"{text}\nIts gate is still open.")
             return
         if found.state is Armed.LOST:
             text = "the machine was restarted, so its automatic rollback timer is gone; it stays as it is"
@@ -115,13 +116,17 @@ async def end_timers(run: UpgradeRun, *, last: bool = False) -> None:
                 return
             found = await run_step(contracts.CHECK_AUTO_ROLLBACK, step)
             if found.state is Armed.FIRED:
-                run.gatekeeper.notify(f"{name} rolled back automatically", _record_rollback(run, name, found))
+                _notify(run, name, _record_rollback(run, name, found))
             else:
                 _warn_if_failed(run, name, found)
                 run.outcomes[name] = replace(run.outcomes[name], switched=over)
 
     for name, error in (await each(armed, one)).items():
         run.warn("auto-rollback", name, f"the state of its timer is unknown: {describe_failure(error).text}")
+
+
+def _notify(run: UpgradeRun, name: str, text: str) -> None:
+    run.gatekeeper.notify(Event.FAILURE, f"{name} rolled back automatically", text)
 
 
 def _record_rollback(run: UpgradeRun, name: str, found: AutoRollback) -> str:

@@ -10,6 +10,7 @@ from temporalio import workflow
 from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError, FailureError
 
+from model.fleet.spec import Event
 from model.gates import (
     QUERY_PLAN,
     QUERY_PLAN_PAGE,
@@ -25,6 +26,7 @@ from model.gates import (
 from model.pages.results import plan_page, result_page, shortened, shortened_plan
 from model.plan import Plan
 from model.status import FleetProgress, FleetResult, Phase, PlanPage, ResultPage
+from workflows.runtime import messages
 from workflows.runtime.failures import describe_failure, finish
 from workflows.runtime.gates import Stopped
 from workflows.runtime.inbox import Inbox
@@ -78,6 +80,8 @@ class FleetWorkflow:
 
     async def _close(self, close: Callable[[], Awaitable[None]]) -> FleetResult:
         await close()
+        if workflow.info().parent is None:  # a rollback that an upgrade began ends with that upgrade
+            self._run.gatekeeper.notify(Event.END, *messages.end_notice(self._run.result()))
         await self._run.gatekeeper.wait_for_notices()
         self._run.enter(Phase.DONE)
         self._run.show_now()

@@ -15,7 +15,7 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError, FailureError
 
 from activities import contracts
-from model.fleet.spec import FleetSpec, TimeoutPolicy, Timing, workflow_id
+from model.fleet.spec import Event, FleetSpec, TimeoutPolicy, Timing, workflow_id
 from model.gates import Control, ControlVerb, Decision, Gate, GateKind, Recorded, Verdict
 from model.steps import Notice
 from model.text.outside import single_line
@@ -65,6 +65,8 @@ class GateKeeper:
         self._open: list[Gate] = []
         self._used: list[str] = []
         self._answers: dict[str, Recorded] = {}
+        self._not_notified: list[str] = []
+        """Problems of notices, each reported once."""
         self._notices: list[asyncio.Task[None]] = []
 
     # --- progress and notices -----------------------------------------------------------------------------------------
@@ -209,7 +211,7 @@ class GateKeeper:
         rollout = self._fleet.rollout
         reminder = max(rollout.gate_reminder, _SHORTEST_REMINDER)
         waiting = _OpenGate(since=now, next=now + reminder, timeout=now + rollout.gate_timeout)
-        self.notify(gate.question, "\n".join((*gate.facts, self._how_to_answer(gate))))
+        self.notify(_event(gate), gate.question, "\n".join((*gate.facts, self._how_to_answer(gate))))
         try:
             while gate.id not in self._answers:
                 await self._handle_interruptions(urgent=urgent)
@@ -232,7 +234,7 @@ class GateKeeper:
         self._open.append(gate)
         self._show()
         text = "\n".join((*gate.facts, self._how_to_answer(gate)))
-        self.notify(gate.question, text)
+        self.notify(_event(gate), gate.question, text)
         try:
             while gate.id not in self._answers and not over():
                 try:
@@ -242,7 +244,7 @@ class GateKeeper:
                         timeout_summary=f"remind {gate.id}",
                     )
                 except TimeoutError:
-                    self.notify(f"reminder, gate {gate.id}: {gate.question}", text)
+                    self.notify(Event.REMINDER, f"reminder, gate {gate.id}: {gate.question}", text)
         finally:
             if gate in self._open:
                 self._open.remove(gate)
@@ -263,7 +265,7 @@ class GateKeeper:
                     timeout_summary="remind: paused",
                 )
             except TimeoutError:
-                self.notify("the upgrade is still paused", "Resume it, or stop it.")
+                self.notify(Event.REMINDER, "the upgrade is still paused", "Resume it, or stop it.")
 
     async def wait_until(self, when: datetime, summary: str) -> None:
         """Wait for a time, by a durable timer. Raises Stopped; a pause holds it on, a rollback is asked about."""
@@ -307,7 +309,7 @@ class GateKeeper:
         if now >= waiting.next:
             waiting.next = now + max(rollout.gate_reminder, _SHORTEST_REMINDER)
         waiting.reminders += 1
-        self.notify(*self._reminder(gate, waiting))
+        self.notify(Event.REMINDER, *self._reminder(gate, waiting))
 
     def _reminder(self, gate: Gate, waiting: _OpenGate) -> tuple[str, str]:
         since = f"{waiting.since:%Y-%m-%d %H:%M} UTC"
@@ -326,19 +328,24 @@ class GateKeeper:
         return subject, "\n".join((text, *gate.facts, self._how_to_answer(gate)))
 
     def _how_to_answer(self, gate: Gate) -> str:
-        verdicts = ", ".join(gate.verdicts)
-        return f"Gate {gate.id} of {workflow_id(self._fleet.name)} takes: {verdicts}."
+        fleet = self._fleet
+        lines = [f"Gate {gate.id} of {workflow_id(fleet.name)} takes: {', '.join(gate.verdicts)}."]
+        lines += [gate.command(verdict, fleet.name) for verdict in gate.verdicts]
+        if fleet.notify.dashboard:
+            lines.append(f"{fleet.notify.dashboard}/fleets/{fleet.name}")
+        return "\n".join(lines)
 
     # --- notices ------------------------------------------------------------------------------------------------------
 
-    def notify(self, subject: str, text: str) -> None:
+    def notify(self, event: Event, subject: str, text: str) -> None:
         """Send a notice without waiting for it."""
         notice = Notice(
             fleet=self._fleet.name,
             timing=self._fleet.timing,
+            event=event,
             subject=subject,
             text=text,
-            command=self._fleet.notify_command,
+            notify=self._fleet.notify,
         )
         self._notices = [task for task in self._notices if not task.done()]
         self._notices.append(asyncio.create_task(self._send(notice)))
@@ -349,9 +356,18 @@ class GateKeeper:
 
     async def _send(self, notice: Notice) -> None:
         try:
-            await run_step(contracts.NOTIFY, notice)
+            problems = (await run_step(contracts.NOTIFY, notice)).facts
         except FailureError as error:
-            self._warn(f"a notice could not be sent: {notice.subject}: {describe_failure(error).text}")
+            problems = (describe_failure(error).text,)
+        for problem in problems:
+            if problem not in self._not_notified:
+                self._not_notified.append(problem)
+                self._warn(f"a notice could not be sent: {notice.subject}: {problem}")
+                self._show()
+
+
+def _event(gate: Gate) -> Event:
+    return Event.FAILURE if gate.kind is GateKind.FAILURE else Event.GATE
 
 
 def _refused(kind: str, text: str) -> ApplicationError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
@@ -11,7 +12,8 @@ from model.facts import Backup, DumpFacts, Finding
 from model.fleet.spec import DatabaseRollback, FleetSpec, OfflinePolicy, RolloutMode
 from model.gates import WARNINGS, Gate, GateKind, Verdict
 from model.plan import Plan, Wave
-from model.status import RollbackRequest, ServerOutcome, ServerState
+from model.status import FleetResult, RollbackRequest, ServerOutcome, ServerState
+from model.text.outside import single_line
 from model.text.plan import artifact_lines, switch_words
 from model.text.versions import cut_off, old_name
 
@@ -19,6 +21,8 @@ _MOST_LINES = 12
 """Of one kind at a gate; the plan and the report have all of them."""
 _CORE_RESTART = timedelta(minutes=1)
 _PER_WAVE = timedelta(minutes=1)
+_NAMED = (ServerState.LEFT_ON_V1, ServerState.UNVERIFIED, ServerState.ROLLBACK_INCOMPLETE)
+"""States of servers that the notice of the end names."""
 
 
 # --- gates ------------------------------------------------------------------------------------------------------------
@@ -340,3 +344,14 @@ def _some(lines: Iterable[str]) -> list[str]:
     every = list(lines)
     more = len(every) - _MOST_LINES
     return every if more <= 0 else [*every[:_MOST_LINES], f"… and {more} more, in the plan"]
+
+
+def end_notice(result: FleetResult) -> tuple[str, str]:
+    """Subject and text of the notice that a run has ended."""
+    states = Counter(outcome.state.value for outcome in result.servers)
+    lines = [result.detail, f"servers: {', '.join(f'{n} {state}' for state, n in states.items()) or 'none'}"]
+    lines += [f"{o.name}: {o.state}: {single_line(o.detail, 300)}" for o in result.servers if o.state in _NAMED][:20]
+    if result.warnings:
+        lines.append(f"warnings: {len(result.warnings)}")
+    lines.append(f"komodo-upgrade report {result.fleet}")
+    return f"{result.fleet} to {result.target}: {result.state}", "\n".join(line for line in lines if line)

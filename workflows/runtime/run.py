@@ -11,7 +11,7 @@ from typing import TypeVar
 from temporalio import workflow
 
 from model.facts import Backup, CoreRef, DatabaseFingerprint, DumpFacts, DumpLabel, Finding, Severity, installation
-from model.fleet.spec import FleetSpec, slug
+from model.fleet.spec import Event, FleetSpec, slug
 from model.pages.servers import Failure, PageRequest, PageServer, PageStep
 from model.plan import Plan
 from model.planning import core_access, core_without_diffs, plan_without_diffs, server_step
@@ -212,7 +212,7 @@ class Run:
         def report(attempts: int, why: Failure) -> None:
             text = describe_attempts(undo, attempts, why)
             self.update_line(name, state=ServerState.WAITING, step=text)
-            self.gatekeeper.notify(f"{undo.subject}: an undo does not work yet: {what}", text)
+            self.gatekeeper.notify(Event.FAILURE, f"{undo.subject}: an undo does not work yet: {what}", text)
 
         return await retry_undo_with_gate(self.gatekeeper, undo, work, report, self.gives_up_undos)
 
