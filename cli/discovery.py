@@ -12,8 +12,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from cli.files import replace_file
-from cli.output import bad, careful, data, faint, good, on_terminal, prompting, say, strong, wants_json
+from cli.output import bad, careful, data, faint, good, on_terminal, prompting, replace_file, say, strong, wants_json
 from model.errors import FleetFileError, UpgradeError
 from model.fleet.bounds import read_text
 from model.fleet.discovery import ListServers, Source

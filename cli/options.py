@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from cli.output import JSON_KEY
 
@@ -62,21 +63,52 @@ class PlanOutput(click.ParamType[str]):
         return str(value)
 
 
+def _offer(what: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """What the shell offers: a function of `cli/completion.py`, imported only after Tab."""
+
+    def offer(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from cli import completion
+
+        found: list[CompletionItem] = getattr(completion, what)(ctx, param, incomplete)
+        return found
+
+    return offer
+
+
+def gate_option(command: F) -> F:
+    """`--gate ID`."""
+    text = "Answer only this gate; required without a terminal."
+    return click.option("--gate", default="", metavar="ID", help=text, shell_complete=_offer("gates"))(command)
+
+
+def server_option(command: F) -> F:
+    """`--server NAME`, once or more often."""
+    text = "Only this server; can be repeated."
+    option = click.option(
+        "--server", "named", multiple=True, metavar="NAME", help=text, shell_complete=_offer("servers")
+    )
+    return option(command)
+
+
 def file_argument(command: F) -> F:
     """`[FLEET_FILE]`."""
-    argument = click.argument("fleet_file", required=False, type=click.Path(), metavar="[FLEET_FILE]")
+    argument = click.argument(
+        "fleet_file", required=False, type=click.Path(), metavar="[FLEET_FILE]", shell_complete=_offer("fleet_files")
+    )
     return argument(command)
 
 
 def fleet_argument(command: F) -> F:
     """`[FLEET]`: a file or the name of a fleet."""
-    argument = click.argument("arguments", nargs=-1, metavar="[FLEET]")
+    argument = click.argument("arguments", nargs=-1, metavar="[FLEET]", shell_complete=_offer("fleets"))
     return argument(command)
 
 
 def servers_argument(command: F) -> F:
     """`[FLEET] [SERVER]...`."""
-    argument = click.argument("arguments", nargs=-1, metavar="[FLEET] [SERVER]...")
+    argument = click.argument(
+        "arguments", nargs=-1, metavar="[FLEET] [SERVER]...", shell_complete=_offer("fleets_and_servers")
+    )
     return argument(command)
 
 
@@ -96,7 +128,9 @@ def confirm_option(command: F) -> F:
 def limit_option(command: F) -> F:
     """`--limit PATTERN`, once or more often."""
     text = "Only servers whose names fit, such as web-1 or 'web-*'; may be repeated. A later run upgrades the others."
-    return click.option("--limit", "patterns", multiple=True, metavar="PATTERN", help=text)(command)
+    return click.option(
+        "--limit", "patterns", multiple=True, metavar="PATTERN", help=text, shell_complete=_offer("servers")
+    )(command)
 
 
 def timeout_option(command: F) -> F:

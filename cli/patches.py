@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from cli.files import replace_file
+from cli.output import replace_file
 from model.errors import UpgradeError
 from model.facts import PlannedEdit
 from model.fleet.spec import slug

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from cli.files import replace_file
+from cli.output import replace_file
 from model.errors import PlanFileError
 from model.fleet.bounds import printable, read_bounded
 from model.fleet.spec import FleetSpec

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import click
 
-from cli.options import confirm_option, fleet_argument, output_option, reason_option, servers_argument
+from cli.options import confirm_option, fleet_argument, gate_option, output_option, reason_option, servers_argument
 from cli.output import data, run
 from cli.target import Target, resolve
 from model.gates import Control, ControlVerb, Verdict
-
-
-def _gate_option(command: click.decorators.FC) -> click.decorators.FC:
-    text = "Answer only this gate; required without a terminal."
-    return click.option("--gate", default="", metavar="ID", help=text)(command)
 
 
 def _yes_option(command: click.decorators.FC) -> click.decorators.FC:
@@ -22,7 +17,7 @@ def _yes_option(command: click.decorators.FC) -> click.decorators.FC:
 
 @click.command("approve")
 @servers_argument
-@_gate_option
+@gate_option
 @click.option("--plan", "digest", default="", metavar="DIGEST", help="Approve only a plan with this digest.")
 @confirm_option
 @reason_option
@@ -53,7 +48,7 @@ def approve_command(
 
 @click.command("reject")
 @servers_argument
-@_gate_option
+@gate_option
 @reason_option
 @_yes_option
 @output_option
@@ -70,7 +65,7 @@ def reject_command(arguments: tuple[str, ...], gate: str, reason: str, *, yes: b
 
 @click.command("retry")
 @servers_argument
-@_gate_option
+@gate_option
 @reason_option
 @_yes_option
 @output_option
@@ -88,7 +83,7 @@ def retry_command(arguments: tuple[str, ...], gate: str, reason: str, *, yes: bo
 
 @click.command("skip")
 @servers_argument
-@_gate_option
+@gate_option
 @reason_option
 @_yes_option
 @output_option

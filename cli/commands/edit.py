@@ -9,9 +9,8 @@ from typing import Any
 
 import click
 
-from cli.files import replace_file
 from cli.options import output_option
-from cli.output import bad, careful, data, good, say, show_error, strong
+from cli.output import bad, careful, data, good, replace_file, say, show_error, strong
 from komodo.compose.reference import EXACT
 from komodo.files.diff import masked_diff
 from komodo.files.edit_set import FileEdit

@@ -31,7 +31,7 @@ def schema_command() -> None:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @output_option
 def completion_command(shell: str) -> None:
-    """Print a completion script.
+    """Print a completion script: commands, options, fleets, servers, and the open gate after --gate.
 
     \b
     Examples:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.options import confirm_option, output_option, reason_option, servers_argument, timeout_option
+from cli.options import confirm_option, output_option, reason_option, server_option, servers_argument, timeout_option
 from cli.output import careful, data, on_terminal, run, say, wants_json
 from cli.target import Target, resolve
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @click.command("rollback")
 @servers_argument
-@click.option("--server", "named", multiple=True, metavar="NAME", help="Only this server; can be repeated.")
+@server_option
 @click.option("--plan", "only_plan", is_flag=True, help="Only show what would be restored and what would be lost.")
 @click.option("--change", default="", metavar="STAMP", help="Undo this upgrade instead of the newest one in place.")
 @click.option(
