@@ -94,6 +94,7 @@ class Recheck:
     """Updates in progress."""
     unreachable: str = ""
     """Why the host could not be reached, so that nothing is known; only where that is no failure."""
+    missing: tuple[str, ...] = ()  # files that others have to edit, and that are as before
     losses: tuple[str, ...] = ()
     """What a rollback that keeps the database loses, because the old version cannot read it."""
 

@@ -12,26 +12,40 @@ from komodo.core.containers import Container
 from komodo.core.image_digests import local_digests
 from model.errors import CoreUnreachable
 from model.facts import CoreFacts, DatabaseFacts
+from model.fleet.spec import CoreFiles
 from model.steps import CoreStep
 
 
 async def drifted_files(host: Host, step: CoreStep) -> list[str]:
     """Files that were edited since the plan, and disk space that has been used up since."""
-    spec = step.fleet.core.host
-    bases: dict[str, str] = {}
+    spec, external = step.fleet.core.host, step.fleet.core.files == CoreFiles.EXTERNAL
+    allowed: dict[str, list[str]] = {}
     for edit in step.facts.edits:
-        bases.setdefault(edit.path, edit.base_sha256)
-    output = facts_in(await host.run(script("fleet/survey_paths.sh", *bases, state_dir=spec.state_dir)))
+        allowed.setdefault(edit.path, [edit.base_sha256])
+        if external:
+            allowed[edit.path].append(edit.result_sha256)
+    output = facts_in(await host.run(script("fleet/survey_paths.sh", *allowed, state_dir=spec.state_dir)))
     drift = []
     for line in output.get("file", []):
         digest, _, _, path = line.split("\t", 3)
-        if digest != bases.get(path):
+        if digest not in allowed.get(path, ()):
             drift.append(f"{path} was edited since the plan was made")
     need = 2 * (step.facts.database.bytes if step.facts.database else 0)
     free = int(output.get("free", ["0"])[0])
     if free < need:
         drift.append(f"{free // 1024**2} MiB are free for the dumps, {need // 1024**2} MiB are needed")
     return drift
+
+
+async def files_without_edit(host: Host, step: CoreStep) -> list[str]:
+    """Of files that others edit, those that are not as planned."""
+    if step.fleet.core.files != CoreFiles.EXTERNAL:
+        return []
+    results = {edit.path: edit.result_sha256 for edit in step.facts.edits}
+    state = step.fleet.core.host.state_dir
+    output = facts_in(await host.run(script("fleet/survey_paths.sh", *results, state_dir=state)))
+    found = [line.split("\t", 3) for line in output.get("file", [])]
+    return [path for digest, _, _, path in found if digest != results.get(path)]
 
 
 async def drifted_containers(host: Host, facts: CoreFacts) -> list[str]:

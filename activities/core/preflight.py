@@ -15,7 +15,14 @@ from activities.core import findings, resolved
 from activities.core import survey as survey_steps
 from activities.core.access import core_api, log_of, open_database
 from activities.core.coverage import coverage_findings, find_agent_server, known_servers
-from activities.core.drift import drifted_containers, drifted_files, drifted_images, in_progress, update_words
+from activities.core.drift import (
+    drifted_containers,
+    drifted_files,
+    drifted_images,
+    files_without_edit,
+    in_progress,
+    update_words,
+)
 from activities.core.key_pair import check_writable, inside_findings, pair_findings, pair_folder
 from activities.core.survey import CoreSurvey, Ended
 from hosts.host import Host
@@ -30,6 +37,7 @@ from komodo.logs import last_run, parse_run
 from komodo.public_key import from_pem
 from model.errors import CoreApiError, CoreRefused, DatabaseError, HostError, KeyRejected, SecretMissing, UpgradeError
 from model.facts import CoreFacts, Finding, KnownServer, ServiceFacts, Severity
+from model.fleet.spec import CoreFiles
 from model.steps import CoreStep, Recheck, SurveyCore
 
 _SOON = timedelta(hours=12)
@@ -95,7 +103,8 @@ class PreflightCore:
             busy = await in_progress(self._hosts, step)
         except (CoreApiError, DatabaseError, SecretMissing) as error:
             drift.append(f"Core cannot be asked what is in progress: {error.what}")
-        return Recheck(drift=tuple(drift), busy=busy)
+        missing = await files_without_edit(host, step)
+        return Recheck(drift=tuple(drift), busy=busy, missing=tuple(missing))
 
     async def _ask_core(self, survey: CoreSurvey, facts: CoreFacts) -> tuple[CoreFacts, tuple[KnownServer, ...]]:
         documents = await self._from_database(survey)
@@ -222,6 +231,10 @@ class PreflightCore:
         if current and edits and survey.agent:
             text = f"{survey.agent.name}, the agent in Core's project, does not have Core's key: it logs in by passkey"
             findings.append(warn("agent-without-key", text, "the upgrade pins it and re-creates the agent"))
+        if survey.fleet.core.files == CoreFiles.EXTERNAL and any(e.with_key for e in edits):
+            text = "Core's key would be written into files that others edit ([core] files), and is known too late"
+            hint = "there, let the agent read it: PERIPHERY_CORE_PUBLIC_KEYS=file:/config/keys/core.pub"
+            findings = [*findings, refuse("external-key", text, hint)]
         core, agent = _service(survey, survey.core, version), _service(survey, survey.agent, survey.agent_version)
         if not current:
             findings = [*findings, *unresolved((core, agent))]

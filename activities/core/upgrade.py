@@ -18,6 +18,7 @@ from activities.core.access import (
     until,
 )
 from activities.core.backup import image_pin
+from activities.core.drift import files_without_edit
 from activities.core.files import (
     not_staged,
     planned_files,
@@ -42,6 +43,7 @@ from model.errors import (
     EditRefused,
     HostError,
     KeyRejected,
+    PlanChanged,
 )
 from model.facts import ServiceFacts
 from model.serialization import to_json
@@ -137,6 +139,13 @@ class Core:
         Raises PlanChanged, DiskFull.
         """
         host = await self._hosts.get(step.fleet.core.host)
+        if missing := await files_without_edit(host, step):
+            raise PlanChanged(
+                f"{', '.join(missing)}: without the planned edits, which others make ([core] files)",
+                host=host.spec.name,
+                residue="nothing was changed by this step",
+                hint="apply the patch of `plan --patch`, then start again",
+            )
         args: list[str] = []
         for edit in planned_files(step.facts):
             args += [staged_name(edit.path), edit.path, edit.base_sha256, edit.result_sha256]

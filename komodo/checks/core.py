@@ -112,4 +112,6 @@ CORE = numbered(1, (
      "enter them again, or choose another target", "the release notes of v2.3.0 and v2.3.1"),
     ("many-waves", _WARN, "the rollout has more than 300 waves, which fill the history of the run (1,000: refused)",
      "set a larger wave under [rollout]", TOOL),
+    ("external-key", _REFUSE, "Core's key would be written into files that others edit ([core] files = \"external\")",
+     "let the agent in Core's project read it: PERIPHERY_CORE_PUBLIC_KEYS=file:/config/keys/core.pub", TOOL),
 ))  # fmt: skip

@@ -36,6 +36,7 @@ host = "core.example.net"            # the machine that runs Komodo Core with Do
 # project_dir = "/etc/komodo"
 # compose_files = ["/etc/komodo/compose.yaml"]
 # env_file = "/etc/komodo/compose.env"
+# files = "edit"                     # external: others make the edits of `plan --patch`, and the upgrade expects them
 # keys_mount = "bind"                # ./keys next to the compose file; "volume": a named volume
 
 [rollout]

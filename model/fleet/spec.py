@@ -162,6 +162,16 @@ class KeysMount(StrEnum):
     """A named volume `keys`."""
 
 
+class CoreFiles(StrEnum):
+    """Who edits the compose and env files of Core's project."""
+
+    EDIT = "edit"
+    """The upgrade."""
+    EXTERNAL = "external"
+    """Others, from the repository that owns them, before gate `core` is approved. The upgrade requires the planned
+    result. A rollback restores the saved files."""
+
+
 class Sudo(StrEnum):
     """How a command becomes root on a host."""
 
@@ -213,6 +223,7 @@ class CoreSpec:
     compose_files: tuple[str, ...] = ()
     env_file: str = ""
     keys_mount: KeysMount = KeysMount.BIND
+    files: CoreFiles = CoreFiles.EDIT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

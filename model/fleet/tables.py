@@ -15,6 +15,7 @@ from model.fleet.spec import (
     AgentRelease,
     Approval,
     Connection,
+    CoreFiles,
     CoreSpec,
     DatabasePolicy,
     DatabaseRollback,
@@ -112,6 +113,10 @@ class CoreTable(Ssh):
     project_dir: RemotePath | None = None
     compose_files: list[RemotePath] | None = None
     env_file: RemotePath | None = None
+    files: Literal["edit", "external"] = Field(
+        "edit",
+        description="external: others make the edits, with the patch of `plan --patch`; the upgrade expects them",
+    )
     keys_mount: Literal["bind", "volume"] = Field("bind", description="./keys next to compose.yaml, or a named volume")
 
 
@@ -390,6 +395,7 @@ class _Build:
             compose_files=tuple(table.compose_files or ()),
             env_file=table.env_file or "",
             keys_mount=KeysMount(table.keys_mount),
+            files=CoreFiles(table.files),
         )
 
     def server(self, table: ServerTable) -> ServerSpec:

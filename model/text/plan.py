@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from model.facts import PlannedEdit, ServerFacts
-from model.fleet.spec import DatabaseRollback, FleetSpec, RolloutMode
+from model.fleet.spec import CoreFiles, DatabaseRollback, FleetSpec, RolloutMode
 from model.plan import Plan, Wave
 from model.steps import Operation
 
 
 def commands(fleet: FleetSpec, plan: Plan) -> tuple[str, ...]:
     """What will be done, in order."""
-    lines = [] if plan.core.current else list(_core_commands(plan))
+    external = fleet.core.files == CoreFiles.EXTERNAL
+    lines = [] if plan.core.current else list(_core_commands(plan, "expect" if external else "write"))
     for wave in plan.waves:
         name = wave_name(plan, wave)
         for server in wave.servers:
@@ -63,7 +64,7 @@ def _binary_lines(plan: Plan) -> Iterable[str]:
     return tuple(dict.fromkeys(line for line, s in zip(lines, servers, strict=True) if s.artifact_sha256))
 
 
-def _core_commands(plan: Plan) -> Iterable[str]:
+def _core_commands(plan: Plan, verb: str) -> Iterable[str]:
     core, project = plan.core, plan.core.project
     compose = " ".join((*project.command, "-p", project.name)) if project else "docker compose"
     service = core.core.service if core.core else "core"
@@ -80,7 +81,7 @@ def _core_commands(plan: Plan) -> Iterable[str]:
         for s in (core.core, core.agent)
         if s and s.keys_to
     )
-    yield f"core: write {_paths(core.edits)}"
+    yield f"core: {verb} {_paths(core.edits)}"
     yield f"core: {compose} up -d --no-deps {service} ({image})"
     if core.agent:
         key = " with Core's public key" if any(e.with_key for e in core.edits) else ""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from model.facts import PlannedEdit
+from model.fleet.spec import CoreFiles, FleetSpec
 from model.gates import Verdict
 from model.plan import OTHER_PLAN, ApprovedPlan, approved
 from model.planning import make_plan
 from model.status import FleetState, ServerState
 from model.steps import Recheck
-from tests.workflows.doubles import Doubles, core_facts, fleet, server_facts
+from tests.workflows.doubles import Doubles, broken, core_facts, fleet, server_facts
 from tests.workflows.driver import Driver
 
 EDIT = PlannedEdit(path="/etc/x", kind="env", base_sha256="1", result_sha256="2", diff="-was\n+is")
@@ -68,3 +69,57 @@ async def test_core_that_changes_before_the_switch_ends_the_run(run: Driver, dou
     assert result.state is FleetState.REFUSED
     assert "core: it differs from the approved plan in: edits" in result.detail
     assert doubles.count("stop_core") == 0
+
+
+# --- files that others edit -------------------------------------------------------------------------------------------
+
+
+def external(servers: int) -> FleetSpec:
+    spec = fleet(servers)
+    return replace(spec, core=replace(spec.core, files=CoreFiles.EXTERNAL))
+
+
+async def test_gate_core_waits_for_files_that_others_edit(run: Driver, doubles: Doubles) -> None:
+    doubles.play("recheck_core", "core", Recheck(missing=("/opt/komodo/compose.yaml",)))
+    talk = await run.upgrade(external(1))
+    gate = await talk.answer("core")
+    assert any("others edit /opt/komodo/compose.yaml" in fact for fact in gate.facts)
+    gate = await talk.gate("core/2")
+    assert any("without the planned edits yet: /opt/komodo/compose.yaml" in fact for fact in gate.facts)
+    assert doubles.count("stop_core") == 0
+    await talk.answer("core/2")
+    assert (await talk.result()).state is FleetState.UPGRADED
+    assert doubles.count("back_up_core") == 1
+
+
+async def test_a_server_that_changes_leaves_the_backup_of_the_old_files(run: Driver, doubles: Doubles) -> None:
+    doubles.play("recheck_server", "web-1", Recheck(drift=("its config was changed",)))
+    talk = await run.upgrade(external(1))
+    await talk.gate("core")
+    doubles.core = replace(core_facts(), edits=())
+    await talk.answer("core")
+    await talk.answer("core/2")
+    result = await talk.result()
+    assert result.state is FleetState.UPGRADED
+    assert doubles.count("back_up_core") == 1
+    assert result.plan
+    assert result.plan.core.edits
+
+
+async def test_core_that_differs_while_others_edit_its_files_ends_the_run(run: Driver, doubles: Doubles) -> None:
+    doubles.play("recheck_core", "core", Recheck(drift=("compose.yaml was edited",)))
+    talk = await run.upgrade(external(1))
+    await talk.answer("core")
+    result = await talk.result()
+    assert result.state is FleetState.REFUSED
+    assert "take the edits of its files back" in result.detail
+    assert doubles.count("back_up_core") == 1
+
+
+async def test_an_undo_before_the_start_restores_their_files_first(run: Driver, doubles: Doubles) -> None:
+    doubles.play("dump_database", "core", None, broken("DatabaseError"))
+    talk = await run.upgrade(external(1))
+    await talk.answer("core")
+    assert (await talk.result()).state is FleetState.STOPPED
+    steps = [name for name in doubles.steps("core") if name in ("stop_core", "restore_core_files", "start_old_core")]
+    assert steps == ["stop_core", "restore_core_files", "start_old_core"]

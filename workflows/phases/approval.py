@@ -9,6 +9,7 @@ from temporalio import workflow
 
 from activities import contracts
 from model.facts import DumpLabel, Severity
+from model.fleet.spec import CoreFiles
 from model.gates import Gate, GateKind, Verdict
 from model.pages.servers import Failure, PageStep, ServerResult
 from model.planning import core_differs, server_differs
@@ -32,6 +33,8 @@ class _Found:
 
     drift: dict[str, tuple[str, ...]] = field(default_factory=dict)
     busy: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    """Core's files that others have to edit first."""
 
 
 async def approve_core(run: UpgradeRun) -> None:
@@ -46,9 +49,12 @@ async def approve_core(run: UpgradeRun) -> None:
             raise Ended(FleetState.STOPPED, f"gate core was rejected by {decision.actor}{why}; nothing was upgraded")
         patient = not (busy and decision.verdict is Verdict.APPROVE)
         found = await _recheck_in_window(run, patient=patient)
-        busy = patient and bool(found.busy) and not found.drift
+        busy = patient and bool(found.busy) and not (found.drift or found.missing)
         if found.drift:
             since = await _plan_again(run, found.drift)
+        elif found.missing:
+            names = ", ".join(found.missing)
+            since = (f"without the planned edits yet: {names}; apply the patch of `plan --patch`, then approve again",)
         elif busy:
             since = (f"still in progress after {run.fleet.timing.update_wait}: {', '.join(found.busy)}",)
         else:
@@ -91,7 +97,7 @@ async def _recheck_in_window(run: UpgradeRun, *, patient: bool) -> _Found:
     while True:
         await schedule.wait_for_window(run)
         found = await _recheck(run, patient=patient)
-        if found.drift or (patient and found.busy) or await schedule.is_open(run):
+        if found.drift or found.missing or (patient and found.busy) or await schedule.is_open(run):
             return found
 
 
@@ -100,7 +106,7 @@ async def _recheck(run: UpgradeRun, *, patient: bool) -> _Found:
     until = workflow.now() + run.fleet.timing.update_wait
     while True:
         found = await _recheck_once(run)
-        if found.drift or not found.busy or not patient or workflow.now() >= until:
+        if found.drift or found.missing or not found.busy or not patient or workflow.now() >= until:
             return found
         run.update_line(CORE, step=f"waiting for Updates in progress: {', '.join(found.busy)}")
         await run.gatekeeper.safe_point()
@@ -122,6 +128,7 @@ async def _recheck_once(run: UpgradeRun) -> _Found:
         found.busy = recheck.busy
         if recheck.drift:
             found.drift[CORE] = recheck.drift
+        found.missing = recheck.missing
 
     def keep(result: ServerResult) -> None:
         if result.recheck and result.recheck.drift:
@@ -141,6 +148,14 @@ async def _plan_again(run: UpgradeRun, drift: dict[str, tuple[str, ...]]) -> tup
     old = run.planned
     names = tuple(name for name in run.in_run if name not in run.skipped)
     core, fresh = await survey(run.fleet, names)
+    if run.fleet.core.files == CoreFiles.EXTERNAL:
+        # Others may have edited its files already: a new backup would hold them instead of the old ones.
+        if CORE in drift:
+            text = (
+                f"Core is not as planned: {'; '.join(drift[CORE])}; take the edits of its files back, then start again"
+            )
+            raise Ended(FleetState.REFUSED, text)
+        core = old.core
     refusals = [f for f in core.findings if f.severity is Severity.REFUSE]
     if refusals:
         raise Ended(FleetState.REFUSED, "; ".join(messages.finding_lines(refusals)))

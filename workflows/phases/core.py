@@ -15,6 +15,7 @@ from temporalio.exceptions import FailureError
 
 from activities import contracts
 from model.facts import DumpLabel
+from model.fleet.spec import CoreFiles
 from model.gates import Gate, GateKind, Verdict
 from model.pages.servers import Failure
 from model.status import FleetState, Phase, ServerState
@@ -58,12 +59,16 @@ async def prepare_switch(run: UpgradeRun) -> None:
     try:
         run.stop_core(ServerState.UPGRADING)
         saga.add("start the old Core again", lambda rounds: run_undo(contracts.START_OLD_CORE, step, rounds))
+        external = run.fleet.core.files == CoreFiles.EXTERNAL
+        if external:  # others have edited them already
+            saga.add("restore Core's files", lambda rounds: run_undo(contracts.RESTORE_CORE_FILES, step, rounds))
         await run_step(contracts.STOP_CORE, step)
         run.update_core(ServerState.UPGRADING, step="final dump")
         final = await run_step(contracts.DUMP_DATABASE, DumpDatabase(**step.basis(), label=DumpLabel.FINAL))
         run.dumps.append(final)
         run.update_core(ServerState.UPGRADING, step="writing compose and env files")
-        saga.add("restore Core's files", lambda rounds: run_undo(contracts.RESTORE_CORE_FILES, step, rounds))
+        if not external:
+            saga.add("restore Core's files", lambda rounds: run_undo(contracts.RESTORE_CORE_FILES, step, rounds))
         write = WriteCoreFiles(**step.basis(), final_dump=final, staged_key=run.key.public_key if run.key else "")
         await run_step(contracts.WRITE_CORE_FILES, write)
     except (asyncio.CancelledError, FailureError) as error:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from temporalio import workflow
 
 from model.facts import Backup, DumpFacts, Finding
-from model.fleet.spec import DatabaseRollback, FleetSpec, OfflinePolicy, RolloutMode
+from model.fleet.spec import CoreFiles, DatabaseRollback, FleetSpec, OfflinePolicy, RolloutMode
 from model.gates import WARNINGS, Gate, GateKind, Verdict
 from model.plan import Plan, Wave
 from model.status import FleetResult, RollbackRequest, ServerOutcome, ServerState
@@ -48,6 +48,8 @@ def core_facts(
     happens = [*since, f"plan {plan.digest}: Core {plan.core.version or '(version unknown)'} -> {plan.target}"]
     happens += _with_this_approval(plan, key) if waiting else []
     happens.append(minutes_line(plan, dump))
+    if fleet.core.files == CoreFiles.EXTERNAL:
+        happens.append(f"first, others edit {_edited(plan)} with the patch of `plan --patch`, and do not start Core")
     if fleet.rollout.window:
         happens.append(f"Core and each wave begin only in the maintenance window: {', '.join(fleet.rollout.window)}")
     away = cut_off(plan.old, ", unreachable from Core afterwards")
@@ -83,6 +85,10 @@ def not_in_run_lines(plan: Plan) -> list[str]:
 def others_of_fleet(plan: Plan | None) -> str:
     """For the end of a sentence about the whole fleet."""
     return f"; not in this run: {', '.join(plan.not_in_run)}" if plan and plan.not_in_run else ""
+
+
+def _edited(plan: Plan) -> str:
+    return ", ".join(dict.fromkeys(edit.path for edit in plan.core.edits)) or "nothing"
 
 
 def _meanwhile(plan: Plan, waiting: int) -> str:
