@@ -144,6 +144,7 @@ OTHER_PLAN = "other-plan"
 _CORE, _FLEET = "core", "fleet"
 _ANYTHING = ""
 """A part that was unknown when the plan was made: the digest of an image that no registry reported."""
+_ABSENT = "-"
 _MOST_DIFFS, _MOST_LINES = 10, 40
 """Hosts whose new diff is in a finding, and lines of each: the findings of a fleet have to fit into one payload."""
 
@@ -222,7 +223,8 @@ def refuse_unapproved_server(facts: ServerFacts, allowed: ApprovedPlan, *, with_
 def _differences(host: ApprovedHost | None, parts: dict[str, str]) -> str:
     if host is None:
         return "it is not in the approved plan, or was offline when that was made"
-    other = [name for name, now in parts.items() if host.parts.get(name, "?") not in (now, _ANYTHING)]
+    names = dict.fromkeys((*parts, *host.parts))
+    other = [name for name in names if host.parts.get(name, _ABSENT) not in (parts.get(name, _ABSENT), _ANYTHING)]
     return f"it differs from the approved plan in: {', '.join(other)}" if other else ""
 
 
@@ -255,7 +257,7 @@ def _core_parts(core: CoreFacts) -> dict[str, str]:
     database = core.database
     return {
         "version": _short(core.version),
-        "edits": _short([_edit(e) for e in core.edits]),
+        **_edit_parts(core.edits),
         "database": _short([database.image, database.image_id] if database else None),
         **_service_parts("Core's service", core.core),
         **_service_parts("the agent's service", core.agent),
@@ -268,10 +270,15 @@ def _server_parts(facts: ServerFacts) -> dict[str, str]:
         "binary": _short([facts.binary, facts.binary_sha256]),
         "new binary": _short(facts.artifact_sha256) if facts.artifact_sha256 else _ANYTHING,
         "config files": _short(list(facts.config_paths)),
-        "edits": _short([_edit(e) for e in facts.edits]),
+        **_edit_parts(facts.edits),
         "connection": _short(facts.connect_to),
         **_service_parts("service", facts.container.service if facts.container else None),
     }
+
+
+def _edit_parts(edits: tuple[PlannedEdit, ...]) -> dict[str, str]:
+    """By file, before and after, so that a refusal names the file."""
+    return {f"{e.path} (Core's key)" if e.with_key else e.path: _short(_edit(e)) for e in edits}
 
 
 def _service_parts(name: str, service: ServiceFacts | None) -> dict[str, str]:

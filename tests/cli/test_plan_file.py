@@ -175,6 +175,7 @@ CORE_CHANGES: dict[str, Any] = {
 }  # fmt: skip
 
 
+CONFIG = "/etc/komodo/periphery.config.toml"
 NEW = "; its edits are now:\n"
 
 
@@ -201,7 +202,7 @@ def test_whatever_changes_the_digest_by_core_refuses_core(key: str) -> None:
 def test_the_new_diff_is_shown_and_bounded() -> None:
     long = replace(OTHER_EDIT, diff="\n".join(f"+{i}" for i in range(100)))
     text = others(plan_of(web_1=replace(server_facts("web-1"), edits=(OTHER_EDIT,))), plan_of())["web-1"]
-    assert text == "it differs from the approved plan in: edits\n--- a\n+++ b\n-old\n+new"
+    assert text == f"it differs from the approved plan in: /x, {CONFIG}\n--- a\n+++ b\n-old\n+new"
     text = others(plan_of(web_1=replace(server_facts("web-1"), edits=(long,))), plan_of())["web-1"]
     assert len(text.splitlines()) == 42
     many = fleet(30)

@@ -26,7 +26,7 @@ OTHER = "MCowBQYDK2VuAyEAaZgrjGHeF0KJUe0+n77+qAWOg3YzEzXOmQWaRgO3OGQ="
 TARGET = "2.3.2"
 HERE = "/srv/komodo"
 CONFIG = "/etc/komodo/periphery.config.toml"
-CASES = int(os.environ.get("PLAN_APPLY_CASES", "120"))
+CASES = int(os.environ.get("PLAN_APPLY_CASES", "60"))
 BLOCKS = 4
 """Tests that share the cases, so that they can run in parallel."""
 

@@ -38,7 +38,7 @@ async def test_each_host_that_differs_refuses_with_its_new_diff(run: Driver, dou
     assert result.state is FleetState.REFUSED
     assert {f.subject for f in result.refusals if f.code == OTHER_PLAN} == {"core", "web-2"}
     [web] = [f for f in result.refusals if f.subject == "web-2"]
-    assert web.text == "it differs from the approved plan in: edits"
+    assert web.text == "it differs from the approved plan in: /etc/x, /etc/komodo/periphery.config.toml"
     assert web.hint.endswith("its edits are now:\n-was\n+is")
     assert web.hint in result.detail
     assert doubles.count("back_up_core") == 0
@@ -51,7 +51,7 @@ async def test_a_server_that_changes_before_the_switch_is_left_or_stops_the_run(
     doubles.servers["web-2"] = replace(server_facts("web-2"), edits=(EDIT,))
     await talk.answer("core")
     gate = await talk.gate("failure/web-2/1")
-    assert any("it differs from the approved plan in: edits" in fact for fact in gate.facts)
+    assert any("it differs from the approved plan in: /etc/x, " in fact for fact in gate.facts)
     await talk.answer("failure/web-2/1", Verdict.SKIP)
     await talk.answer("core/2")
     result = await talk.result()
@@ -67,7 +67,7 @@ async def test_core_that_changes_before_the_switch_ends_the_run(run: Driver, dou
     await talk.answer("core")
     result = await talk.result()
     assert result.state is FleetState.REFUSED
-    assert "core: it differs from the approved plan in: edits" in result.detail
+    assert "core: it differs from the approved plan in: /etc/x, " in result.detail
     assert doubles.count("stop_core") == 0
 
 
