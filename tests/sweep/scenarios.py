@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
-from model.fleet.spec import TASK_QUEUE, Approval, FleetSpec, RolloutMode, workflow_id
+from model.fleet.spec import TASK_QUEUE, Approval, Connection, FleetSpec, RolloutMode, workflow_id
 from model.gates import Gate, Verdict
 from model.rollback import request_from_folders
 from model.status import FleetResult, FleetState
@@ -139,6 +139,13 @@ def _hurried(spec: FleetSpec) -> FleetSpec:
     return replace(spec, servers=servers, timing=replace(spec.timing, core_sees=timedelta(seconds=4)))
 
 
+def _outbound(spec: FleetSpec) -> FleetSpec:
+    """web-1 connects to Core by itself once it is upgraded."""
+    first, *others = spec.servers
+    core = replace(spec.core, agents_url=f"ws://{spec.core.host.address}:9120")
+    return replace(spec, core=core, servers=(replace(first, connection=Connection.OUTBOUND), *others))
+
+
 CONTAINERS = {"web-1": "own", "db-1": "shared"}
 
 SCENARIOS = {
@@ -180,6 +187,11 @@ SCENARIOS = {
             "containers", "agents in containers are upgraded, and rolled back from the run folders",
             _rollback_steps_too, FleetState.ROLLED_BACK, ("rolled back", "rolled back"), back=True,
             containers=CONTAINERS,
+        ),
+        Scenario(
+            "outbound", "a server connects to Core after its switch, and is rolled back from the run folders",
+            _rollback_steps, FleetState.ROLLED_BACK, ("rolled back", "rolled back"), back=True, shape=_outbound,
+            early=("connect_server", "verify_server"),
         ),
         Scenario(
             "pages", "child workflows do the steps of each page, and roll back from the run folders",
