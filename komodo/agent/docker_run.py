@@ -1,11 +1,13 @@
 """The commands that replace an agent's container which was started by `docker run`. Pure.
 
-Nothing in Docker remembers the command itself, so it is written from `docker inspect`. Values of the environment may be
-secrets: they are copied on the host, from the old container to a file, and are in no message.
+Nothing in Docker remembers the command itself, so it is written from `docker inspect`. Values of the environment and of
+labels may be secrets (a proxy's basic-auth hashes): they are copied on the host, from the old container to a file, and
+are in no message.
 """
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,28 +17,49 @@ from komodo.compose.reference import for_target
 
 _BY_IMAGE = ("PERIPHERY_CONFIG_PATHS", "PERIPHERY_PRIVATE_KEY", "PATH")
 """Set by v2's image; from a v1 container they would be those of v1's image."""
+_SPECIAL = re.compile(r"[.\[\]*^$+?(){}|\\]")
+"""Of `grep -E`. Python's own re.escape also escapes a hyphen, of which grep warns."""
+_VARIABLES = "{{range .Config.Env}}{{println .}}{{end}}"
+_LABELS = r'{{range $name, $value := .Config.Labels}}{{printf "%s=%s\n" $name $value}}{{end}}'
 
 
 def replacement(entry: Mapping[str, Any], image: Mapping[str, Any], target: str) -> str:
     """The lines to type, from `docker inspect` of the container and of its image (empty: that is not known)."""
     name = str(entry.get("Name", "")).lstrip("/")
     target_image = for_target(str((entry.get("Config") or {}).get("Image", "")), target)
-    own = _own_variables(entry, image)
     lines = [f"docker pull {target_image}"]
-    if own:
-        pattern = f"^({'|'.join(own)})="
-        shown = "{{range .Config.Env}}{{println .}}{{end}}"
-        lines.append(
-            f"(umask 077; docker inspect -f {shlex.quote(shown)} {shlex.quote(name)} | grep -E {shlex.quote(pattern)} "
-            f"> {shlex.quote(name)}.env)"
-        )
+    copies = (
+        ("env", "--env-file", _VARIABLES, _own_variables(entry, image)),
+        ("labels", "--label-file", _LABELS, _own_labels(entry)),
+    )
+    files: list[str] = []
+    for ending, flag, template, names in copies:
+        if names:
+            lines.append(_copy(name, ending, template, names))
+            files += [flag, f"{name}.{ending}"]
     old = f"{name}-v1"
     lines.append(f"docker stop {shlex.quote(name)} && docker rename {shlex.quote(name)} {shlex.quote(old)}")
-    words = ["docker", "run", "-d", "--name", name, *_options(entry), *(("--env-file", f"{name}.env") if own else ())]
+    words = ["docker", "run", "-d", "--name", name, *_options(entry), *files]
     command = _command(entry, image)
     key = 'PERIPHERY_CORE_PUBLIC_KEYS="<Core\'s public key>"'
     lines.append(f"{shlex.join(words)} -e {key} {shlex.join([target_image, *command])}")
     return "\n".join(lines)
+
+
+def _copy(container: str, ending: str, template: str, names: Sequence[str]) -> str:
+    """The line that writes these values of the old container to a file that only its user can read."""
+    escaped = "|".join(_SPECIAL.sub(r"\\\g<0>", name) for name in names)
+    pattern = shlex.quote(f"^({escaped})=")
+    return (
+        f"(umask 077; docker inspect -f {shlex.quote(template)} {shlex.quote(container)} | "
+        f"grep -E {pattern} > {shlex.quote(container)}.{ending})"
+    )
+
+
+def _own_labels(entry: Mapping[str, Any]) -> list[str]:
+    """Names of the labels that a person set: the image's own are those of the new image."""
+    labels = (entry.get("Config") or {}).get("Labels") or {}
+    return [str(n) for n in labels if not str(n).startswith("org.opencontainers.") and n != "komodo.skip"]
 
 
 def _own_variables(entry: Mapping[str, Any], image: Mapping[str, Any]) -> list[str]:
@@ -79,9 +102,6 @@ def _options(entry: Mapping[str, Any]) -> Iterator[str]:
         value = str(host.get(f"{mode}Mode") or "")
         if value in ("host",):
             yield from (f"--{mode.lower()}", value)
-    for name, value in (config.get("Labels") or {}).items():
-        if not str(name).startswith("org.opencontainers.") and name != "komodo.skip":
-            yield from ("--label", f"{name}={value}" if value else str(name))
     yield from _mounts(entry)
 
 

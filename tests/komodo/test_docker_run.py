@@ -16,7 +16,12 @@ ENTRY: dict[str, Any] = {
         "Hostname": "0123456789ab",
         "Env": ["PERIPHERY_PASSKEYS=hunter2", "TZ=Etc/UTC", "PATH=/usr/bin"],
         "Cmd": ["periphery"],
-        "Labels": {"org.opencontainers.image.licenses": "GPL-3.0", "komodo.skip": "", "team": "a b"},
+        "Labels": {
+            "org.opencontainers.image.licenses": "GPL-3.0",
+            "komodo.skip": "",
+            "team": "a b",
+            "proxy.basic-auth": "me:$apr1$x",
+        },
     },
     "HostConfig": {
         "NetworkMode": "default",
@@ -33,14 +38,16 @@ ENTRY: dict[str, Any] = {
 
 LINES = r"""docker pull ghcr.io/moghtech/komodo-periphery:2.3.2
 (umask 077; docker inspect -f '{{range .Config.Env}}{{println .}}{{end}}' 'komodo periphery' | grep -E '^(PERIPHERY_PASSKEYS|TZ)=' > 'komodo periphery'.env)
+(umask 077; docker inspect -f '{{range $name, $value := .Config.Labels}}{{printf "%s=%s\n" $name $value}}{{end}}' 'komodo periphery' | grep -E '^(team|proxy\.basic-auth)=' > 'komodo periphery'.labels)
 docker stop 'komodo periphery' && docker rename 'komodo periphery' 'komodo periphery-v1'
-docker run -d --name 'komodo periphery' --init --restart on-failure:3 -p 10.0.0.1:8120:8120 -p '[::1]:1:8120' --cap-add SYS_ADMIN --pid host --label 'team=a b' -v /var/run/docker.sock:/var/run/docker.sock -v repos:/etc/komodo:ro -v 'komodo periphery-keys:/config/keys' --env-file 'komodo periphery.env' -e PERIPHERY_CORE_PUBLIC_KEYS="<Core's public key>" ghcr.io/moghtech/komodo-periphery:2.3.2"""  # noqa: E501
+docker run -d --name 'komodo periphery' --init --restart on-failure:3 -p 10.0.0.1:8120:8120 -p '[::1]:1:8120' --cap-add SYS_ADMIN --pid host -v /var/run/docker.sock:/var/run/docker.sock -v repos:/etc/komodo:ro -v 'komodo periphery-keys:/config/keys' --env-file 'komodo periphery.env' --label-file 'komodo periphery.labels' -e PERIPHERY_CORE_PUBLIC_KEYS="<Core's public key>" ghcr.io/moghtech/komodo-periphery:2.3.2"""  # noqa: E501
 
 
 def test_every_option_of_the_old_container_is_given_to_the_new_one() -> None:
     lines = replacement(ENTRY, IMAGE, "2.3.2")
     assert lines == LINES
     assert "hunter2" not in lines
+    assert "apr1" not in lines
 
 
 def test_of_a_v2_container_its_own_command_keys_and_settings_stay() -> None:
