@@ -27,6 +27,8 @@ _PAGED = (
 )
 _PAGES = frozenset(_PAGED.split())
 """Reads with `limit` since v2.3.0 (client/core/rs/src/api/read); `ListBuildVersions` had one before."""
+_AGENT_URL = re.compile(r"[\"'`]https?://[^\"'`\s]*:8120\b")
+_REQUEST = re.compile(r"\bfetch\s*\(\s*(?=[\"'`])")
 _GONE_CALL = re.compile(r"\bkomodo\s*\.\s*(auth|user)\s*\(\s*[\"'`]")
 
 
@@ -70,6 +72,16 @@ def old_calls(text: str) -> tuple[OldCall, ...]:
         if code[m.start()] == text[m.start()]
     ]
     return tuple(sorted(found, key=lambda c: c.line))
+
+
+def agent_requests(text: str) -> tuple[OldCall, ...]:
+    """Requests to an agent's own port, whose API is gone in v2. Only `fetch` of a literal address is examined."""
+    code = _blanked(text)
+    return tuple(
+        OldCall(_line(text, match.start()), "fetch", "ask Core instead")
+        for match in _REQUEST.finditer(code)
+        if _AGENT_URL.match(text, match.end())
+    )
 
 
 def short_lists(text: str) -> tuple[OldCall, ...]:

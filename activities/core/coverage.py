@@ -9,6 +9,7 @@ from typing import Any
 from komodo.core.answers import ServerView
 from komodo.core.containers import Container
 from komodo.core.settings import address_problem, agent_of, machine_of
+from komodo.releases import FIRST_V2, version_of
 from model.facts import Finding, KnownServer, Severity
 from model.fleet.spec import FleetSpec
 
@@ -142,6 +143,17 @@ def _address_findings(fleet: FleetSpec, known: tuple[KnownServer, ...], agent_se
                     "write it in Komodo in lower case, without slash at the end and without the default port",
                 )
             )
+        if _behind_proxy(server):
+            found.append(
+                _finding(
+                    "behind-proxy",
+                    Severity.WARN,
+                    server.name,
+                    f"the address {server.address} leads to a web port, which is usually a proxy's: v2's Core opens a "
+                    "websocket through it",
+                    "let the proxy pass websockets and the Host header unchanged, or write the agent's own port",
+                )
+            )
     users: dict[str, list[str]] = {}
     for server in upgraded:
         if server.address:
@@ -168,6 +180,12 @@ def _address_findings(fleet: FleetSpec, known: tuple[KnownServer, ...], agent_se
             )
         )
     return found
+
+
+def _behind_proxy(server: KnownServer) -> bool:
+    """A v1 agent that answers on a web port. An agent that v2's Core sees proves that websockets pass."""
+    proven = server.state == "Ok" and (version_of(server.version) or (0,)) >= FIRST_V2
+    return agent_of(server.address).endswith((":443", ":80")) and not proven
 
 
 def _finding(code: str, severity: Severity, subject: str, text: str, hint: str) -> Finding:

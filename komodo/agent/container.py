@@ -126,6 +126,7 @@ def container_facts(survey: ContainerSurvey) -> ServerFacts:
         if config.path in inspected:
             found += findings.config_findings(base, config, inspected[config.path])
     found += aliases.findings(base.server.name, findings.contents_of(base.configs), base.settings)
+    found += findings.misspelt_findings(base)
     found += findings.logging_findings(base)
     if is_open:
         found += findings.open_agent(base, found)

@@ -52,6 +52,7 @@ def findings_of(
         found += open_agent(survey, found)
     found += aliases.findings(survey.server.name, contents_of(survey.configs), survey.settings)
     found += outbound.findings(survey, inspected)
+    found += misspelt_findings(survey)
     found += logging_findings(survey)
     found += _method(survey)
     found += user.findings(survey)
@@ -328,6 +329,17 @@ def config_findings(survey: Survey, config: ConfigFile, facts: ConfigFacts) -> F
             "allowed-ips",
             f"{config.path}: allowed_ips holds {', '.join(bad)}, no address: Komodo leaves such entries out",
             "correct it; a list of nothing else lets everybody in",
+        )
+
+
+def misspelt_findings(survey: Survey) -> Findings:
+    """A passkey under Core's form of the name: agents know the plural only, and ignore names that they do not know."""
+    if "PERIPHERY_PASSKEY" in survey.settings:
+        yield _warn(
+            survey,
+            "misspelt-setting",
+            "the agent's environment sets PERIPHERY_PASSKEY, which the agent ignores: its name is PERIPHERY_PASSKEYS",
+            "remove it; the upgrade pins Core's key, which replaces passkeys",
         )
 
 

@@ -114,4 +114,8 @@ CORE = numbered(1, (
      "set a larger wave under [rollout]", TOOL),
     ("external-key", _REFUSE, "Core's key would be written into files that others edit ([core] files = \"external\")",
      "let the agent in Core's project read it: PERIPHERY_CORE_PUBLIC_KEYS=file:/config/keys/core.pub", TOOL),
+    ("misspelt-setting", _WARN, "a passkey is set under a name that Komodo ignores", "remove it",
+     "v1.19.5:client/core/rs/src/entities/config/core.rs and periphery.rs"),
+    ("agent-api-used", _WARN, "an Action sends requests to an agent's port, whose API is gone in v2",
+     "rewrite it, and look for other programs that do the same", "v1.19.5:bin/periphery/src/api/router.rs"),
 ))  # fmt: skip

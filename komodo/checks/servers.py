@@ -130,4 +130,6 @@ FLEET = numbered(201, (
      "give one of them another state_dir", TOOL),
     ("other-plan", _REFUSE, "a host differs from the plan file of `start --plan`",
      "read and approve a new plan: `komodo-upgrade plan -o plan.json`", TOOL),
+    ("behind-proxy", _WARN, "the Server's address leads to a web port, where a proxy may not pass websockets",
+     "let the proxy pass websockets and the Host header unchanged", "v2.3.2:lib/transport"),
 ))  # fmt: skip

@@ -234,6 +234,14 @@ def setting_findings(core: Container, settings: CoreSettings) -> list[Finding]:
                 "nothing to do: every agent upgraded here gets Core's key",
             )
         )
+    if core.setting("KOMODO_PASSKEYS"):
+        found.append(
+            warn(
+                "misspelt-setting",
+                "Core's environment sets KOMODO_PASSKEYS, which Core ignores: its name is KOMODO_PASSKEY",
+                "remove it: v2's Core is known to agents by its key",
+            )
+        )
     if settings.bare_variables:
         found.append(
             refuse(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from komodo.actions import OldCall, old_calls, short_lists
+from komodo.actions import OldCall, agent_requests, old_calls, short_lists
 from komodo.core.containers import info, warn
 from komodo.releases import FIRST_V2, NEWEST_KNOWN, version_of
 from model.facts import ComposeProject, Finding
@@ -64,6 +64,9 @@ def _to_v2(documents: Documents) -> list[Finding]:
         found.append(
             warn("action-v1-style", text, "rewrite it after the upgrade; the report shows which are still to do")
         )
+    for name, calls in _calls(documents["actions"], agent_requests):
+        text = f"the Action {name} sends requests to port 8120 of an agent, whose API is gone in v2: {calls}"
+        found.append(warn("agent-api-used", text, "rewrite it; look for other programs that do the same"))
     if documents["actions"]:
         text = "v2's Actions load npm:mogh_auth_client when they run: without a way to registry.npmjs.org each fails"
         found.append(info("actions-npm", text))

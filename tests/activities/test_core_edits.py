@@ -142,6 +142,22 @@ def test_addresses_and_shared_agents() -> None:
     assert stays == {}
 
 
+@pytest.mark.parametrize(
+    ("address", "version", "warned"),
+    [
+        ("https://agent.lan", "1.19.5", True),
+        ("http://agent.lan/komodo", "1.19.5", True),
+        ("https://agent.lan", "", True),
+        ("https://agent.lan", "2.3.1", False),
+        ("https://agent.lan:8120", "1.19.5", False),
+        ("https://agent.lan:8443", "1.19.5", False),
+    ],
+)
+def test_an_agent_on_a_web_port_may_be_behind_a_proxy(address: str, version: str, warned: bool) -> None:
+    found = verdicts(fleet("a"), known("a", address, version=version))
+    assert found == ({"behind-proxy a": Severity.WARN} if warned else {})
+
+
 def test_servers_that_limit_leaves_out_are_covered_by_name() -> None:
     servers = (known("a"), known("b", "https://B.lan:8120/"), known("c"))
     limited = replace(fleet("a", "b", "misspelt"), not_in_run=("b", "misspelt"))

@@ -185,6 +185,7 @@ def test_a_config_that_begins_with_a_byte_order_mark_is_read() -> None:
         ({"machine": show(UnitFileState="disabled")}, "unit-disabled", Severity.WARN),
         ({"files": {"binary_version": ["periphery 1.14.2 "]}, "log": RunLog()}, "very-old-agent", Severity.WARN),
         ({"text": 'passkeys = ["a"]\nallowed_ips = ["core.example"]\n'}, "allowed-ips", Severity.WARN),
+        ({"machine": show(Environment="PERIPHERY_PASSKEY=x")}, "misspelt-setting", Severity.WARN),
         ({"configs": (config(TEXT, guide="b" * 64),)}, "older-backup", Severity.INFO),
     ],
 )
@@ -192,6 +193,11 @@ def test_what_an_approver_must_know(changes: dict[str, Any], code: str, severity
     facts = server_facts(survey(**changes))
     assert code in found(facts, severity)
     assert not found(facts)
+
+
+def test_a_passkey_under_the_right_name_is_not_misspelt() -> None:
+    facts = server_facts(survey(machine=show(Environment="PERIPHERY_PASSKEYS=x PERIPHERY_PASSKEYS_FILE=/x")))
+    assert "misspelt-setting" not in found(facts, Severity.WARN)
 
 
 def test_an_agent_that_runs_without_its_config_is_open_whatever_the_file_says() -> None:

@@ -29,7 +29,7 @@ def _sources() -> list[ast.Module]:
         ROOT / "model" / "plan.py",
         ROOT / "workflows" / "phases" / "server_steps.py",
     ]
-    return [ast.parse(path.read_text()) for path in files if "checks" not in path.parts]
+    return [ast.parse(path.read_text()) for path in files if "checks" not in path.relative_to(ROOT).parts]
 
 
 def _constants(trees: list[ast.Module]) -> dict[str, str]:

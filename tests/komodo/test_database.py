@@ -194,6 +194,8 @@ def test_settings_that_change_their_meaning() -> None:
         "default-passkey",
         "no-backups-mount",
     ]
+    misspelt = core({**CORE_ENV, "KOMODO_PASSKEYS": "a"}, [bind("/b", "/backups")])
+    assert [f.code for f in setting_findings(misspelt, settings_of(misspelt, files={}))] == ["misspelt-setting"]
     full = core(CORE_ENV, [bind("/b", "/backups")])
     assert setting_findings(full, settings_of(full, files={})) == []
 

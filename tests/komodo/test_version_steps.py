@@ -14,6 +14,12 @@ from model.fleet.values import RELEASES
 
 LISTS = 'const all = await komodo.read("ListServers", {});\n'
 TERMINAL = 'await komodo.execute_terminal({ server: "a", command: "x" }, {});\n'
+REQUEST = "const answer = await fetch(`https://${host}:8120/`, { method: 'POST' });\n"
+NO_REQUEST = (
+    'await komodo.write("CreateServer", { name: "a", config: { address: "https://a:8120" } });\n'
+    '// await fetch("https://a:8120")\n'
+    'await fetch("https://a:81200"); await fetch("https://a/8120");\n'
+)
 OLD, NEW = {"domain": "docker.io", "username": "me"}, {"domain": "ghcr.io", "username": "you"}
 
 
@@ -37,6 +43,9 @@ def action(text: str) -> list[dict[str, Any]]:
         ("1.19.5", "2.2.0", documents(actions=action(LISTS + TERMINAL)), {"action-v1-style", "actions-npm"}),
         ("1.19.5", "2.3.3", documents(actions=action(LISTS)), {"action-short-lists", "actions-npm"}),
         ("2.2.0", "2.3.0", documents(actions=action(LISTS + TERMINAL)), {"action-short-lists"}),
+        ("1.19.5", "2.2.0", documents(actions=action(REQUEST)), {"agent-api-used", "actions-npm"}),
+        ("1.19.5", "2.2.0", documents(actions=action(NO_REQUEST)), {"actions-npm"}),
+        ("2.2.0", "2.2.1", documents(actions=action(REQUEST)), set()),
         ("2.3.0", "2.3.3", documents(actions=action(LISTS)), set()),
         ("2.2.0", "2.3.3", documents(procedures=[]), set()),
         ("1.19.5", "2.2.0", documents(procedures=[]), {"no-backup-procedure"}),
