@@ -158,6 +158,12 @@ def test_an_agent_on_a_web_port_may_be_behind_a_proxy(address: str, version: str
     assert found == ({"behind-proxy a": Severity.WARN} if warned else {})
 
 
+def test_the_agent_of_cores_project_is_not_named_a_second_time() -> None:
+    local = known("Local", "https://periphery:8120")
+    assert verdicts(fleet("Local"), local, agent="Local") == {"agent-twice Local": Severity.REFUSE}
+    assert verdicts(fleet("Local"), local) == {}
+
+
 def test_servers_that_limit_leaves_out_are_covered_by_name() -> None:
     servers = (known("a"), known("b", "https://B.lan:8120/"), known("c"))
     limited = replace(fleet("a", "b", "misspelt"), not_in_run=("b", "misspelt"))

@@ -145,6 +145,7 @@ def test_an_ordinary_server_has_an_edit_and_nothing_to_say() -> None:
             {"agent": AgentRelease(method=AgentMethod.SCRIPT), "server": replace(SERVER, binary="/opt/periphery")},
             "script-path",
         ),
+        ({"agent": AgentRelease(method=AgentMethod.SCRIPT), "machine": {"tool": ["systemctl"]}}, "script-needs"),
     ],
 )  # fmt: skip
 def test_what_forbids_the_upgrade_names_the_way_out(changes: dict[str, Any], code: str) -> None:

@@ -196,6 +196,8 @@ def test_settings_that_change_their_meaning() -> None:
     ]
     misspelt = core({**CORE_ENV, "KOMODO_PASSKEYS": "a"}, [bind("/b", "/backups")])
     assert [f.code for f in setting_findings(misspelt, settings_of(misspelt, files={}))] == ["misspelt-setting"]
+    app = core({**CORE_ENV, "KOMODO_GITHUB_WEBHOOK_APP_APP_ID": "1"}, [bind("/b", "/backups")])
+    assert [f.code for f in setting_findings(app, settings_of(app, files={}))] == ["webhook-app"]
     full = core(CORE_ENV, [bind("/b", "/backups")])
     assert setting_findings(full, settings_of(full, files={})) == []
 

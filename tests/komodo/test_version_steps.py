@@ -100,6 +100,7 @@ def test_a_stack_that_may_be_core_itself() -> None:
     host = {"name": "core", "config": {"project_name": "komodo", "files_on_host": True, "run_directory": "/opt/komodo"}}
     other = {"name": "komodo", "config": {}}
     first, second = stack_findings([host, other, {"name": "web", "config": {}}], project)
+    assert first.code == second.code == "core-is-a-stack"
     assert first.hint == "do not deploy it while the upgrade runs"
     assert "if it is Core itself" in second.hint
     assert stack_findings([host], None) == []
