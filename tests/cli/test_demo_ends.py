@@ -68,3 +68,16 @@ def test_the_service_of_a_demo_ends_with_the_demo(end: str, tmp_path: Path) -> N
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize("command", ["demo", "dashboard"])
+def test_in_the_background_sigint_is_not_ignored_any_more(command: str) -> None:
+    """A shell ignores it in what it starts in the background: nothing else would end the command as Ctrl-C does."""
+    code = (
+        "import asyncio, signal, sys; from starter import main; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "def run(work, **_):\n"
+        "    work.close(); print(signal.getsignal(signal.SIGINT) is signal.default_int_handler); sys.exit(0)\n"
+        f"asyncio.run = run; sys.argv[1:] = [{command!r}]; main()"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.stdout == "True\n", ran.stderr
