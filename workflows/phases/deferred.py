@@ -49,11 +49,10 @@ async def _find_returned(run: UpgradeRun, until: datetime) -> tuple[ServerFacts,
         until=until,
         next_check=workflow.now(),
     )
-    info = workflow.info()
     child = await workflow.start_child_workflow(
         "FindReturned",
         request,
-        id=f"{info.workflow_id}/offline_servers/{info.get_current_history_length()}",
+        id=f"{workflow.info().workflow_id}/offline_servers/{workflow.uuid4().hex[:8]}",
         result_type=Returned,
         static_summary=f"check {len(run.offline)} offline servers",
     )

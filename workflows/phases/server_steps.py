@@ -93,11 +93,9 @@ async def _in_pages(request: PageRequest, take: Callable[[ServerResult], None], 
 
 
 async def _run_page(request: PageRequest, servers: tuple[PageServer, ...]) -> PageResult:
-    info = workflow.info()
-    # An underscore is in no server's name in an id, so the ids of pages differ from those of servers. The length of the
-    # history tells the pages of a repeated step apart.
-    first = slug(servers[0].name)
-    name = f"{info.workflow_id}/page_{request.step}/{first}/{info.get_current_history_length()}"
+    # An underscore is in no server's name in an id, so the ids of pages differ from those of servers. The last part
+    # tells the pages of a repeated step apart; the history's length would not do: in a replay it can be another one.
+    name = f"{workflow.info().workflow_id}/page_{request.step}/{slug(servers[0].name)}/{workflow.uuid4().hex[:8]}"
     result: PageResult = await workflow.execute_child_workflow(
         "ServerPage",
         page_of(request, servers),
