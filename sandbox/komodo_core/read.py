@@ -194,8 +194,9 @@ def _secrets(core: Core, params: Params) -> Any:
     target = params.get("target") or {}
     if target.get("type") == "Server":
         server = find(core, "Server", str(target.get("id", "")))
-        agent = _status(core, server).agent
-        if agent is None or core.world.faults.on("agent-silent", agent.host):
+        status = _status(core, server)
+        silent = status.agent is not None and core.world.faults.on("agent-silent", status.agent.host)
+        if status.state != "Ok" or silent:
             raise ApiError(f"failed to get secrets from server {server['name']}")
     return []
 

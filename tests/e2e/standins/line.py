@@ -52,6 +52,7 @@ class RemoteAgent:
         parts = urlsplit(address if "://" in address else f"https://{address}")
         self.base = f"{parts.scheme}://{parts.hostname}:{parts.port or 8120}"
         self._place = (str(parts.hostname), parts.port or 8120)
+        self.host = self._place[0]
         self.version = ""
         self.public_key = ""
         self.sessions: dict[str, str] = {}
