@@ -19,7 +19,7 @@ from temporalio.workflow import ParentClosePolicy
 
 from activities import contracts
 from model.facts import Backup, CoreFacts, ServerFacts
-from model.fleet.spec import AgentRelease, CoreSpec, Download, FleetSpec, HostSpec, ServerSpec, Sudo, Timing
+from model.fleet.spec import AgentRelease, CoreSpec, Download, FleetSpec, HostSpec, Pin, ServerSpec, Sudo, Timing
 from model.plan import Plan
 from model.planning import fleet_for_server, make_plan, plan_for_server, plan_without_diffs
 from model.status import ServerOutcome, UpgradeServerRequest
@@ -153,7 +153,10 @@ def request_for(folder: Path, count: int, site: str) -> ServersRequest:
         )
 
     servers = tuple(ServerSpec(name=name, host=spec(name)) for name in machines.names(count))
-    agent = AgentRelease(download=Download.HOST, sha256={machines.arch(): machines.digest(machines.TARGET)})
+    # As the other tools pin the key.
+    agent = AgentRelease(
+        pin=Pin.INLINE, download=Download.HOST, sha256={machines.arch(): machines.digest(machines.TARGET)}
+    )
     timing = replace(Timing(), poll=timedelta(milliseconds=50))
     core = CoreSpec(host=servers[0].host)
     fleet = FleetSpec(name="bench", target=machines.TARGET, core=core, servers=servers, agent=agent, timing=timing)
